@@ -1,0 +1,33 @@
+"""The command `tfnas`: each subcommand is a module here with HELP, add_arguments and run."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import pkgutil
+import sys
+from collections.abc import Sequence
+
+from tfnas.runtime.errors import UserError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a subcommand; a user's mistake is one line on stderr and exit code 2."""
+    options = build_parser().parse_args(arguments)
+    try:
+        return int(options.run(options) or 0)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="tfnas", description="Find the best image classifier for a latency budget.")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for info in pkgutil.iter_modules(__path__):
+        module = importlib.import_module(f"{__name__}.{info.name}")
+        name = getattr(module, "NAME", info.name)
+        command = commands.add_parser(name, help=module.HELP, description=module.HELP)
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    return parser

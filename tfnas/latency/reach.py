@@ -1,0 +1,55 @@
+"""Which latencies a space can reach on a device, and what a target means there."""
+
+from __future__ import annotations
+
+from tfnas.latency.table import LatencyTable, OperationKey
+from tfnas.runtime.errors import UserError
+from tfnas.space import Layer, Space
+
+
+def candidate_range_ms(space: Space, table: LatencyTable, layer: Layer) -> list[tuple[float, float]]:
+    """(smallest, largest) latency of each candidate of a layer over its widths."""
+    ranges = []
+    for candidate in space.candidates:
+        key = OperationKey.of_candidate(layer, candidate.kernel, candidate.se_channels(layer.in_channels))
+        curve = table.curve(key)
+        low, high = candidate.width_range(layer.in_channels)
+        knots = [low, high, *(width for width in curve.widths if low < width < high)]
+        latencies = [table.operation_ms(key, width) for width in knots]
+        ranges.append((min(latencies), max(latencies)))
+    return ranges
+
+
+def reachable_range_ms(space: Space, table: LatencyTable) -> tuple[float, float]:
+    """(smallest, largest) latency of any network of the space at the table's resolution.
+
+    The largest is the widest, deepest network with the slowest candidate in each layer.
+    """
+    low = high = table.base_ms
+    for layer in space.layers(table.resolution):
+        if layer.stage in table.fixed_stages:
+            continue
+        ranges = candidate_range_ms(space, table, layer)
+        low += min(smallest for smallest, _ in ranges) if layer.position == 1 else 0.0
+        high += max(largest for _, largest in ranges)
+    return low, high
+
+
+def resolve_target_ms(
+    name: str, latency_ms: float | None, relative: float | None, space: Space, table: LatencyTable
+) -> float:
+    """The latency in milliseconds that a target asks for.
+
+    Raises:
+        UserError: no network of the space can reach it; names the reachable range.
+    """
+    low, high = reachable_range_ms(space, table)
+    key, value = ("latency_ms", latency_ms) if latency_ms is not None else ("relative", relative)
+    target_ms = latency_ms if latency_ms is not None else (relative or 0.0) * high
+    if not low <= target_ms <= high:
+        raise UserError(
+            f"params.yaml: targets.{name}.constraint.{key}: {value} asks for {target_ms:.3f} ms, which no network of"
+            f" space {space.name} reaches on {table.device}; choose {low:.3f} to {high:.3f} ms"
+            f" (relative {low / high:.3f} to 1)"
+        )
+    return target_ms

@@ -1,0 +1,185 @@
+"""The latency lookup table: operation and width to milliseconds (Sec. 3.1, Eq. 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tfnas.runtime.artifacts import read_json, write_json
+from tfnas.runtime.errors import UserError
+from tfnas.space import Architecture, Block, Layer, Space
+
+KIND = "latency_table"
+FORMAT_VERSION = 1
+
+
+class OperationKey(NamedTuple):
+    """What the latency of a block depends on besides its width."""
+
+    resolution: int  # height and width of the input
+    in_channels: int
+    out_channels: int
+    kernel: int
+    stride: int
+    se_channels: int
+    act: str
+
+    @classmethod
+    def of_block(cls, resolution: int, block: Block) -> OperationKey:
+        return cls(
+            resolution,
+            block.in_channels,
+            block.out_channels,
+            block.kernel,
+            block.stride,
+            block.se_channels,
+            block.act,
+        )
+
+    @classmethod
+    def of_candidate(cls, layer: Layer, kernel: int, se_channels: int) -> OperationKey:
+        return cls(
+            layer.resolution, layer.in_channels, layer.out_channels, kernel, layer.stride, se_channels, layer.act
+        )
+
+    def __str__(self) -> str:
+        se = f" se{self.se_channels}" if self.se_channels else ""
+        return (
+            f"k{self.kernel} s{self.stride} {self.in_channels}->{self.out_channels}{se} {self.act}"
+            f" at {self.resolution}x{self.resolution}"
+        )
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Latency of one operation against its width: measured knots, linear between them."""
+
+    widths: tuple[int, ...]  # expansion channels, ascending
+    latencies_ms: tuple[float, ...]
+    spreads_ms: tuple[float, ...] = ()  # interquartile range of the repeats at each knot
+    counts: tuple[int, ...] = ()  # repeats at each knot
+
+    def latency_ms(self, width: int | np.ndarray) -> Any:
+        """Latency at one width or an array of widths, which must lie within the knots."""
+        return np.interp(width, self.widths, self.latencies_ms)
+
+
+@dataclass(frozen=True)
+class LatencyTable:
+    """Latencies of every operation of a space on one device, and of the fixed rest of the network."""
+
+    space: str
+    resolution: int  # of the network input
+    batch_size: int
+    device: str
+    base_ms: float  # stem, fixed blocks, 1x1 convolution, pooling, classifier
+    curves: Mapping[OperationKey, Curve]
+    fixed_stages: tuple[int, ...] = (2,)  # stages of Table 1 that `base_ms` holds
+    details: dict[str, Any] = field(default_factory=dict, compare=False)  # how it was measured
+
+    @classmethod
+    def load(cls, path: str | Path) -> LatencyTable:
+        """Read the JSON written by `save`.
+
+        Raises:
+            UserError: missing, truncated, of another kind, or with a key missing.
+        """
+        payload = read_json(path, kind=KIND, version=FORMAT_VERSION)
+        try:
+            return cls(
+                space=payload["space"],
+                resolution=payload["resolution"],
+                batch_size=payload["batch_size"],
+                device=payload["device"],
+                base_ms=payload["base_ms"],
+                curves=dict(_read_operation(row) for row in payload["operations"]),
+                fixed_stages=tuple(payload["fixed_stages"]),
+                details=payload["details"],
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{path}: not a complete latency table ({error}); run profile_latency again") from None
+
+    def save(self, path: str | Path) -> None:
+        """Write JSON, atomically."""
+        write_json(
+            path,
+            {
+                "kind": KIND,
+                "format_version": FORMAT_VERSION,
+                "space": self.space,
+                "resolution": self.resolution,
+                "batch_size": self.batch_size,
+                "device": self.device,
+                "base_ms": self.base_ms,
+                "fixed_stages": list(self.fixed_stages),
+                "details": self.details,
+                "operations": [_write_operation(key, curve) for key, curve in self.curves.items()],
+            },
+        )
+
+    def curve(self, key: OperationKey) -> Curve:
+        """The curve of an operation.
+
+        Raises:
+            UserError: the table has no such operation; names it, the resolution and the device.
+        """
+        try:
+            return self.curves[key]
+        except KeyError:
+            raise UserError(
+                f"latency table of {self.device} (space {self.space}, input {self.resolution}x{self.resolution}) has no"
+                f" operation {key}; profile the space it belongs to at this resolution"
+            ) from None
+
+    def operation_ms(self, key: OperationKey, width: int) -> float:
+        """Latency of an operation at a width, interpolated between measured knots.
+
+        Raises:
+            UserError: unknown operation, or a width outside the measured ones.
+        """
+        curve = self.curve(key)
+        if not curve.widths[0] <= width <= curve.widths[-1]:
+            raise UserError(
+                f"latency table of {self.device}: width {width} of operation {key} lies outside the measured"
+                f" {curve.widths[0]} to {curve.widths[-1]}"
+            )
+        return float(curve.latency_ms(width))
+
+    def blocks_ms(self, architecture: Architecture) -> Iterator[tuple[Block, float]]:
+        """Every block that `base_ms` does not hold, with its latency."""
+        for resolution, block in architecture.block_resolutions(self.resolution):
+            if block.stage not in self.fixed_stages:
+                yield block, self.operation_ms(OperationKey.of_block(resolution, block), block.expand_channels)
+
+    def latency_ms(self, architecture: Architecture) -> float:
+        """Latency of a network: `base_ms` plus the sum over its blocks (Eq. 4)."""
+        return self.base_ms + sum(ms for _, ms in self.blocks_ms(architecture))
+
+    def check_fits(self, space: Space, resolution: int, *, source: str) -> None:
+        """Raise UserError unless the table was made for this space and input resolution."""
+        if self.resolution != resolution:
+            raise UserError(
+                f"{source}: was measured at resolution {self.resolution}, params.yaml has resolution: {resolution};"
+                " run profile_latency again"
+            )
+        for layer in space.layers(resolution):
+            if layer.stage not in self.fixed_stages:
+                for candidate in space.candidates:
+                    self.curve(
+                        OperationKey.of_candidate(layer, candidate.kernel, candidate.se_channels(layer.in_channels))
+                    )
+
+
+def _read_operation(row: dict[str, Any]) -> tuple[OperationKey, Curve]:
+    key = OperationKey(**{name: row[name] for name in OperationKey._fields})
+    curve = Curve(*(tuple(row[name]) for name in ("widths", "latencies_ms", "spreads_ms", "counts")))
+    return key, curve
+
+
+def _write_operation(key: OperationKey, curve: Curve) -> dict[str, Any]:
+    lists = ("widths", "latencies_ms", "spreads_ms", "counts")
+    return {**key._asdict(), **{name: list(getattr(curve, name)) for name in lists}}

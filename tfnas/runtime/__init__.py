@@ -1,0 +1,1 @@
+"""Parameters, artifacts, tracking, seeding, devices: nothing here changes a result."""

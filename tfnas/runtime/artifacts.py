@@ -1,0 +1,138 @@
+"""Atomic writing and reading of artifacts, their digests, and where they came from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from tfnas.runtime.errors import UserError
+
+RECORDED_PACKAGES = ("tfnas", "torch", "torchvision", "numpy")
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """A temporary name beside `path`, renamed to it when the block ends well, removed when not."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, payload: Any) -> None:
+    write_text(path, json.dumps(payload, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: str | Path, *, kind: str | None = None, version: int | None = None) -> dict[str, Any]:
+    """The object in a JSON file; with `kind` and `version` its two header fields must agree.
+
+    Raises:
+        UserError: missing, unreadable, truncated, or of another kind or version.
+    """
+    try:
+        payload = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); run the stage that writes it") from None
+    except ValueError as error:
+        raise UserError(f"{path}: is not valid JSON ({error}); delete it and run the stage that writes it") from None
+    if not isinstance(payload, dict):
+        raise UserError(f"{path}: holds a JSON {type(payload).__name__}, expected an object")
+    if kind is not None and payload.get("kind") != kind:
+        raise UserError(f"{path}: kind is {payload.get('kind')!r}, expected {kind!r}; pass the right file")
+    if version is not None and payload.get("format_version") != version:
+        raise UserError(
+            f"{path}: format_version is {payload.get('format_version')!r}, this tfnas reads {version}; write it anew"
+        )
+    return payload
+
+
+def digest_text(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def digest_file(path: str | Path) -> str:
+    """SHA-256 of a file; of a folder, over its files' relative names and digests in order."""
+    path = Path(path)
+    if path.is_dir():
+        rows = (f"{f.relative_to(path)} {digest_file(f)}" for f in sorted(path.rglob("*")) if f.is_file())
+        return digest_text("\n".join(rows))
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_params(params: Any) -> str:
+    """Digest of plain parameter values, independent of key order."""
+    return digest_text(json.dumps(params, sort_keys=True, default=str))
+
+
+def git_commit() -> str:
+    """The checked-out commit, with `-dirty` when tracked files differ; `unknown` outside git."""
+    try:
+        head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        status = ["git", "status", "--porcelain", "--untracked-files=no"]
+        dirty = subprocess.run(status, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return f"{head}-dirty" if dirty else head
+
+
+def package_versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in RECORDED_PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def write_provenance(
+    folder: str | Path,
+    *,
+    stage: str,
+    params: Any,
+    inputs: Iterable[str | Path],
+    outputs: Iterable[str | Path],
+    device: str,
+    mlflow_run_id: str | None = None,
+) -> None:
+    """Write `provenance.json` beside a job's outputs.
+
+    It is a file of its own, so that a job repeated with the same outcome leaves the same bytes in
+    everything that later stages read.
+    """
+    write_json(
+        Path(folder) / "provenance.json",
+        {
+            "kind": "provenance",
+            "format_version": 1,
+            "stage": stage,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "git_commit": git_commit(),
+            "params_digest": digest_params(params),
+            "params": params,
+            "inputs": {str(path): digest_file(path) for path in inputs},
+            "outputs": {str(path): digest_file(path) for path in outputs},
+            "device": device,
+            "packages": package_versions(),
+            "mlflow_run_id": mlflow_run_id,
+        },
+    )

@@ -1,0 +1,112 @@
+"""What every stage script shares: options, log file, tracking, provenance, one-line errors."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tfnas.runtime.artifacts import write_provenance
+from tfnas.runtime.errors import UserError
+from tfnas.runtime.params import load_params, stage_params
+from tfnas.runtime.schema import Params
+
+if TYPE_CHECKING:
+    from tfnas.runtime.tracking import Run
+
+logger = logging.getLogger("tfnas")
+
+
+def stage_parser(stage: str, description: str | None) -> argparse.ArgumentParser:
+    """A parser with the options that every stage has: --params, --out, --log."""
+    parser = argparse.ArgumentParser(prog=f"{stage}.py", description=description)
+    parser.add_argument("--params", type=Path, required=True, help="parameter file (params.yaml)")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the results of this job")
+    parser.add_argument("--log", type=Path, required=True, help="log file of this job")
+    return parser
+
+
+@dataclass
+class Job:
+    """One running job: its parameters, its tracking run, where it writes."""
+
+    params: Params
+    run: Run
+    out: Path
+
+
+@contextmanager
+def open_job(
+    stage: str,
+    options: argparse.Namespace,
+    *,
+    inputs: Sequence[Path],
+    outputs: Sequence[str],
+    target: str | None = None,
+    dataset: str | None = None,
+    check: Callable[[Params], None] | None = None,
+) -> Iterator[Job]:
+    """Open a stage's job: check before work, log, track, and write provenance when it ends well.
+
+    Args:
+        inputs: files and folders that must exist; their digests go into `provenance.json`.
+        outputs: names below `--out` that the job writes.
+        check: further checks of the parameters, run before anything is written.
+    """
+    params = load_params(options.params)
+    if target is not None and target not in params.targets:
+        raise UserError(f"{options.params}: targets has no {target!r}; known: {', '.join(params.targets)}")
+    for path in inputs:
+        if not path.exists():
+            raise UserError(f"{path}: is missing; run the stage that writes it")
+    if check is not None:
+        check(params)
+    _log_to(options.log)
+    options.out.mkdir(parents=True, exist_ok=True)
+    from tfnas.runtime.devices import device_name
+    from tfnas.runtime.tracking import tracked_run
+
+    values = stage_params(params, stage, target)
+    device = params.profile_latency.device if stage in ("profile_latency", "derive") else params.device.name
+    with tracked_run(stage, values, params.tracking, options.params, target=target, dataset=dataset) as run:
+        logger.info("%s %s %s", stage, target or "", dataset or "")
+        yield Job(params, run, options.out)
+        write_provenance(
+            options.out,
+            stage=stage,
+            params=values,
+            inputs=inputs,
+            outputs=[options.out / name for name in outputs],
+            device=device_name(device),
+            mlflow_run_id=run.id,
+        )
+        logger.info("%s done", stage)
+
+
+def run_script(main: Callable[[], None]) -> None:
+    """Run a script's main; a user's mistake becomes one line on stderr and exit code 2."""
+    try:
+        main()
+    except UserError as error:
+        sys.exit(_report(error))
+
+
+def _report(error: UserError) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    if logger.handlers:
+        logger.error("%s", error)
+    return 2
+
+
+def _log_to(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, mode="w", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False

@@ -1,0 +1,153 @@
+"""Reading a search space from its YAML file, with a schema that says what is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from tfnas.runtime.errors import UserError
+from tfnas.runtime.validation import explain
+from tfnas.space.space import Candidate, FixedOperation, Head, Space, StageSpec, Stem
+
+SHIPPED_FOLDER = Path(__file__).parent / "spaces"
+
+Channels = Annotated[int, Field(ge=1)]
+Kernel = Literal[1, 3, 5, 7]
+Stride = Literal[1, 2]
+Activation = Literal["relu", "relu6", "swish"]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _Stem(_Model):
+    kernel: Kernel
+    in_channels: Channels
+    out_channels: Channels
+    stride: Stride
+    act: Activation
+
+
+class _Fixed(_Model):
+    kernel: Kernel
+    expand_ratio: Annotated[float, Field(gt=0)]
+    se_ratio: Annotated[float, Field(ge=0)]
+
+
+class _Stage(_Model):
+    stage: Annotated[int, Field(ge=2)]
+    in_channels: Channels
+    out_channels: Channels
+    stride: Stride
+    depth: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
+    act: Activation
+    fixed: _Fixed | None = None
+
+    @model_validator(mode="after")
+    def _check_depth(self) -> _Stage:
+        if self.depth[0] > self.depth[1]:
+            raise ValueError(f"depth {list(self.depth)} is empty; write [fewest, most] layers")
+        if self.depth[0] != 1 and self.fixed is None:
+            raise ValueError(f"depth {list(self.depth)}: sink-connecting starts at 1 layer; write [1, {self.depth[1]}]")
+        return self
+
+
+class _Candidate(_Model):
+    name: str
+    kernel: Kernel
+    expand_ratio: Annotated[float, Field(gt=0)]
+    expand_range: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+    se_ratio: Annotated[float, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def _check_range(self) -> _Candidate:
+        low, high = self.expand_range
+        if low >= high:
+            raise ValueError(f"expand_range {list(self.expand_range)} is empty; write [smallest, largest] ratio")
+        if not low <= self.expand_ratio <= high:
+            raise ValueError(f"expand_ratio {self.expand_ratio} lies outside expand_range {list(self.expand_range)}")
+        return self
+
+
+class _Head(_Model):
+    out_channels: Channels
+    act: Activation
+
+
+class _Space(_Model):
+    name: str
+    resolution: Annotated[int, Field(ge=8)]
+    stem: _Stem
+    stages: Annotated[list[_Stage], Field(min_length=1)]
+    candidates: Annotated[list[_Candidate], Field(min_length=1)]
+    head: _Head
+
+    @model_validator(mode="after")
+    def _check_flow(self) -> _Space:
+        channels, number = self.stem.out_channels, 1
+        for stage in self.stages:
+            if stage.stage <= number:
+                raise ValueError(f"stage {stage.stage} follows stage {number}; number the stages upwards")
+            if stage.in_channels != channels:
+                raise ValueError(
+                    f"stage {stage.stage}: in_channels is {stage.in_channels}, the stage before gives {channels}"
+                )
+            channels, number = stage.out_channels, stage.stage
+        names = [candidate.name for candidate in self.candidates]
+        if len(set(names)) != len(names):
+            raise ValueError(f"candidates have the same name twice: {sorted(names)}")
+        if all(stage.fixed for stage in self.stages):
+            raise ValueError("every stage is fixed: nothing to search; leave `fixed` out of at least one stage")
+        return self
+
+
+def shipped_spaces() -> list[str]:
+    return sorted(path.stem for path in SHIPPED_FOLDER.glob("*.yaml"))
+
+
+def read_space(name_or_file: str | Path) -> Space:
+    """See `tfnas.space.load_space`."""
+    path = Path(name_or_file)
+    if path.suffix not in (".yaml", ".yml"):
+        path = SHIPPED_FOLDER / f"{name_or_file}.yaml"
+        if not path.exists():
+            known = ", ".join(shipped_spaces())
+            raise UserError(f"space: unknown name {str(name_or_file)!r}; use one of {known}, or a path ending in .yaml")
+    try:
+        raw: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); check the key `space`") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: is not valid YAML ({' '.join(str(error).split())})") from None
+    try:
+        return _to_space(_Space.model_validate(raw))
+    except ValidationError as error:
+        raise UserError(explain(error, _Space, source=str(path))) from None
+
+
+def _to_space(model: _Space) -> Space:
+    return Space(
+        name=model.name,
+        resolution=model.resolution,
+        stem=Stem(**model.stem.model_dump()),
+        stages=tuple(_to_stage(stage) for stage in model.stages),
+        candidates=tuple(Candidate(**candidate.model_dump()) for candidate in model.candidates),
+        head=Head(**model.head.model_dump()),
+    )
+
+
+def _to_stage(stage: _Stage) -> StageSpec:
+    return StageSpec(
+        stage=stage.stage,
+        in_channels=stage.in_channels,
+        out_channels=stage.out_channels,
+        stride=stage.stride,
+        min_depth=stage.depth[0],
+        max_depth=stage.depth[1],
+        act=stage.act,
+        fixed=FixedOperation(**stage.fixed.model_dump()) if stage.fixed else None,
+    )
