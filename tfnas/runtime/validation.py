@@ -28,7 +28,11 @@ def _describe(detail: Any, model: type[BaseModel]) -> str:
         return f"unknown key {key!r}; {fix}"
     if kind == "missing":
         return f"{key}: is missing; add it"
+    if kind in ("model_type", "model_attributes_type"):
+        return f"{key}: expected keys and values, got {_short(detail['input'])}"
     message = detail["msg"].removeprefix("Value error, ")
+    if kind == "value_error" and not location:  # about the whole file, which would follow as the value
+        return message
     return f"{key}: {message[0].lower() + message[1:]}, got {_short(detail['input'])}"
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from tfnas.runtime.artifacts import read_json, write_json
 from tfnas.runtime.errors import UserError
-from tfnas.space.space import Head, Stem, halve
+from tfnas.space.space import ACTIVATIONS, Head, Stem, halve
 
 KIND = "architecture"
 FORMAT_VERSION = 1
@@ -64,8 +64,13 @@ class Architecture:
 
     @classmethod
     def from_dict(cls, payload: dict[str, Any], *, source: str = "architecture") -> Architecture:
+        """The architecture in plain data; `source` names it in errors.
+
+        Raises:
+            UserError: a key is missing or unknown, or the network cannot be built.
+        """
         try:
-            return cls(
+            architecture = cls(
                 name=payload["name"],
                 space=payload["space"],
                 stem=Stem(**payload["stem"]),
@@ -75,6 +80,10 @@ class Architecture:
             )
         except (KeyError, TypeError) as error:
             raise UserError(f"{source}: not a complete architecture ({error}); write it anew with tfnas") from None
+        fault = find_fault(architecture)
+        if fault is not None:
+            raise UserError(f"{source}: {fault}")
+        return architecture
 
     def to_dict(self) -> dict[str, Any]:
         return {"kind": KIND, "format_version": FORMAT_VERSION, **json.loads(json.dumps(asdict(self)))}
@@ -85,3 +94,37 @@ class Architecture:
         for block in self.blocks:
             yield size, block
             size = halve(size, block.stride)
+
+
+def find_fault(architecture: Architecture) -> str | None:
+    """Why the network cannot be built, as `where: what is wrong`; None for a sound one."""
+    if not architecture.blocks:
+        return "blocks: the list is empty; a network has at least one block"
+    parts: list[tuple[str, Stem | Block | Head]] = [("stem", architecture.stem)]
+    parts += [(f"blocks.{i}", block) for i, block in enumerate(architecture.blocks)]
+    parts.append(("head", architecture.head))
+    for where, part in parts:
+        for key, value in asdict(part).items():
+            fault = _value_fault(key, value)
+            if fault is not None:
+                return f"{where}.{key}: {fault}, got {value!r}"
+    channels = architecture.stem.out_channels
+    for i, block in enumerate(architecture.blocks):
+        if block.in_channels != channels:
+            return f"blocks.{i}.in_channels: is {block.in_channels}, the part before it gives {channels}"
+        channels = block.out_channels
+    return None
+
+
+def _value_fault(key: str, value: object) -> str | None:
+    if key == "act":
+        return None if value in ACTIVATIONS else f"expected one of {', '.join(ACTIVATIONS)}"
+    if isinstance(value, bool) or not isinstance(value, int):
+        return "expected a whole number"
+    if key == "kernel":
+        return None if value > 0 and value % 2 == 1 else "expected an odd number: an even kernel changes the size"
+    if key in ("se_channels", "stage"):
+        return None if value >= 0 else "expected 0 or more"
+    if key == "stride":
+        return None if value in (1, 2) else "expected 1 or 2"
+    return None if value >= 1 else "expected 1 or more"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tfnas.runtime.errors import UserError
+from tfnas.runtime.params import read_yaml
 from tfnas.runtime.validation import explain
 from tfnas.space.space import Candidate, FixedOperation, Head, Space, StageSpec, Stem
 
@@ -21,7 +22,7 @@ Activation = Literal["relu", "relu6", "swish"]
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class _Stem(_Model):
@@ -39,6 +40,8 @@ class _Fixed(_Model):
 
 
 class _Stage(_Model):
+    """A residual is no key: a layer has one where its stride is 1 and its channels stay the same."""
+
     stage: Annotated[int, Field(ge=2)]
     in_channels: Channels
     out_channels: Channels
@@ -97,12 +100,37 @@ class _Space(_Model):
                     f"stage {stage.stage}: in_channels is {stage.in_channels}, the stage before gives {channels}"
                 )
             channels, number = stage.out_channels, stage.stage
-        names = [candidate.name for candidate in self.candidates]
-        if len(set(names)) != len(names):
-            raise ValueError(f"candidates have the same name twice: {sorted(names)}")
         if all(stage.fixed for stage in self.stages):
             raise ValueError("every stage is fixed: nothing to search; leave `fixed` out of at least one stage")
         return self
+
+    @model_validator(mode="after")
+    def _check_candidates(self) -> _Space:
+        names = [candidate.name for candidate in self.candidates]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"candidates: the name {twice!r} is used twice; names must differ")
+        for stage in self.stages:
+            for candidate in self.candidates if stage.fixed is None else ():
+                _check_widths(candidate, stage)
+        return self
+
+
+def _check_widths(model: _Candidate, stage: _Stage) -> None:
+    """Every layer of the stage has a choice of widths, and a squeeze-and-excitation that exists."""
+    candidate = Candidate(**model.model_dump())
+    for in_channels in (stage.in_channels, stage.out_channels):  # the first layer, the others
+        low, high = candidate.width_range(in_channels)
+        if not 1 <= low < high:
+            raise ValueError(
+                f"candidate {model.name}: expand_range {list(model.expand_range)} gives widths {low} to {high} at"
+                f" {in_channels} channels (stage {stage.stage}), an empty range; widen expand_range"
+            )
+        if model.se_ratio > 0 and candidate.se_channels(in_channels) == 0:
+            raise ValueError(
+                f"candidate {model.name}: se_ratio {model.se_ratio} gives 0 channels at {in_channels} channels"
+                f" (stage {stage.stage}); write 0 for no squeeze-and-excitation, or more"
+            )
 
 
 def shipped_spaces() -> list[str]:
@@ -115,16 +143,15 @@ def read_space(name_or_file: str | Path) -> Space:
     if path.suffix not in (".yaml", ".yml"):
         path = SHIPPED_FOLDER / f"{name_or_file}.yaml"
         if not path.exists():
-            known = ", ".join(shipped_spaces())
-            raise UserError(f"space: unknown name {str(name_or_file)!r}; use one of {known}, or a path ending in .yaml")
+            known, name = shipped_spaces(), str(name_or_file)
+            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+            raise UserError(
+                f"space: unknown name {name!r}; did you mean {nearest!r}? Known: {', '.join(known)}, or a .yaml file"
+            )
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such file; `space` takes one of {', '.join(shipped_spaces())} or a file")
     try:
-        raw: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check the key `space`") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: is not valid YAML ({' '.join(str(error).split())})") from None
-    try:
-        return _to_space(_Space.model_validate(raw))
+        return _to_space(_Space.model_validate(read_yaml(path)))
     except ValidationError as error:
         raise UserError(explain(error, _Space, source=str(path))) from None
 
