@@ -1,1 +1,16 @@
-"""TODO"""
+"""Readers of the files that the TF-NAS authors publish or that their code writes."""
+
+from tfnas.authors.image_list import read_image_list
+from tfnas.authors.latency_pickle import read_latency_table
+from tfnas.authors.model_config import read_config
+from tfnas.authors.searched_supernet import read_searched_supernet
+from tfnas.authors.weights import load_weights, read_weights
+
+__all__ = [
+    "load_weights",
+    "read_config",
+    "read_image_list",
+    "read_latency_table",
+    "read_searched_supernet",
+    "read_weights",
+]

@@ -37,6 +37,14 @@ class FixedOperation:
     expand_ratio: float
     se_ratio: float
 
+    def width(self, in_channels: int) -> int:
+        """Expansion channels, e * C_in."""
+        return round(self.expand_ratio * in_channels)
+
+    def se_channels(self, in_channels: int) -> int:
+        """Channels of the squeeze-and-excitation bottleneck, e_se * C_in; 0 without."""
+        return round(self.se_ratio * in_channels)
+
 
 @dataclass(frozen=True)
 class Candidate:

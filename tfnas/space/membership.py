@@ -1,0 +1,62 @@
+"""Whether a network lies inside a search space."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tfnas.space.architecture import Architecture, Block
+from tfnas.space.space import Candidate, Space, StageSpec
+
+
+def misfits(architecture: Architecture, space: Space) -> Iterator[str]:
+    """Every reason why the network is not one of the space's, one line each; nothing for a member."""
+    if architecture.stem != space.stem:
+        yield f"stem is {architecture.stem}, the space has {space.stem}"
+    if architecture.head != space.head:
+        yield f"head is {architecture.head}, the space has {space.head}"
+    stages = [block.stage for block in architecture.blocks]
+    if sorted(stages) != stages or not set(stages) <= {spec.stage for spec in space.stages}:
+        yield f"stages are {stages}, the space has {[spec.stage for spec in space.stages]} in this order"
+    for spec in space.stages:
+        blocks = [block for block in architecture.blocks if block.stage == spec.stage]
+        if not spec.min_depth <= len(blocks) <= spec.max_depth:
+            yield f"stage {spec.stage} has {len(blocks)} layers, the space {spec.min_depth} to {spec.max_depth}"
+        for position, block in enumerate(blocks, start=1):
+            yield from _block_misfits(block, position, spec, space)
+
+
+def matching_candidates(block: Block, space: Space) -> list[Candidate]:
+    """The candidate operations that the block can be: kernel, SE and width in range."""
+    return [candidate for candidate in space.candidates if _is_candidate(block, candidate)]
+
+
+def _block_misfits(block: Block, position: int, spec: StageSpec, space: Space) -> Iterator[str]:
+    where = f"stage {spec.stage}, layer {position}"
+    expected = (
+        spec.in_channels if position == 1 else spec.out_channels,
+        spec.out_channels,
+        spec.act,
+        spec.stride if position == 1 else 1,
+    )
+    found = (block.in_channels, block.out_channels, block.act, block.stride)
+    if found != expected:
+        yield f"{where}: in_channels, out_channels, act, stride are {found}, the space has {expected}"
+    if spec.fixed is not None:
+        operation = spec.fixed
+        fixed = (operation.kernel, operation.width(block.in_channels), operation.se_channels(block.in_channels))
+        if (block.kernel, block.expand_channels, block.se_channels) != fixed:
+            yield f"{where}: is not the fixed operation with kernel, expand_channels, se_channels {fixed}"
+    elif not matching_candidates(block, space):
+        yield (
+            f"{where}: no candidate has kernel {block.kernel}, se_channels {block.se_channels} and"
+            f" expand_channels {block.expand_channels} at {block.in_channels} input channels"
+        )
+
+
+def _is_candidate(block: Block, candidate: Candidate) -> bool:
+    low, high = candidate.width_range(block.in_channels)
+    return (
+        block.kernel == candidate.kernel
+        and block.se_channels == candidate.se_channels(block.in_channels)
+        and low <= block.expand_channels <= high
+    )
