@@ -1,1 +1,1 @@
-"""TODO"""
+"""Training of derived networks: retraining (Appendix B) and transfer (Appendix F)."""
