@@ -89,7 +89,7 @@ def train(
     Args:
         name: of the job, e.g. `retrain/A`: in its random stream, on its progress bar and in errors.
         checkpoints: where to go on from and to save to after every epoch.
-        on_epoch: called after every epoch that is trained now.
+        on_epoch: called with every epoch's record, those of a checkpoint first.
 
     Raises:
         UserError: no whole training batch, or a loss that is not finite (names epoch and step).
@@ -100,6 +100,9 @@ def train(
     stepper = Stepper(network, recipe, device=device, precision=precision)
     result = _resume(stepper, checkpoints, name)
     first = len(result.history)
+    on_epoch = on_epoch or _ignore
+    for record in result.history:
+        on_epoch(record)
     batches = (recipe.epochs - first) * (steps + len(val_loader))
     ticks = track(range(batches), label=name, total=batches)
     for epoch in range(first, recipe.epochs):
@@ -116,8 +119,7 @@ def train(
         result.history.append(record)
         if checkpoints is not None:
             checkpoints.save(_state(stepper, result))
-        if on_epoch is not None:
-            on_epoch(record)
+        on_epoch(record)
     next(ticks, None)  # the last log line
     return result
 
@@ -128,6 +130,10 @@ def write_history(history: Iterable[EpochRecord], path: str | Path) -> None:
         writer = csv.DictWriter(file, [column.name for column in fields(EpochRecord)], lineterminator="\n")
         writer.writeheader()
         writer.writerows(asdict(record) for record in history)
+
+
+def _ignore(record: EpochRecord) -> None:
+    pass
 
 
 def _ticking(batches: Iterable[Batch], ticks: Iterator[int]) -> Iterator[Batch]:

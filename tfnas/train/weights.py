@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from pathlib import Path
 
 import torch
@@ -25,12 +26,16 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     Raises:
         UserError: missing, truncated, or no state dict.
     """
+    path = Path(path)
+    damaged = UserError(f"{path}: is not a file of weights, or is cut short; delete it and train again")
+    if not path.is_file():
+        raise UserError(f"{path}: cannot be read (there is no such file); run the stage that writes it")
+    if not zipfile.is_zipfile(path):  # what torch.save writes
+        raise damaged
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); run the stage that writes it") from None
-    except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError):
-        raise UserError(f"{path}: is not a file of weights, or is cut short; delete it and train again") from None
+    except (RuntimeError, EOFError, pickle.UnpicklingError):
+        raise damaged from None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"{path}: holds something other than weights by name; pass a weights.pt of tfnas")
     return state

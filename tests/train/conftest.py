@@ -1,0 +1,92 @@
+"""A tiny network, random images, and a loader that depends on the epoch alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tfnas.runtime.schema import RecipeParams
+from tfnas.space import Architecture, Block, Head, Stem
+
+
+class RandomLoader:
+    """Batches of fixed random images; shuffled and disturbed by the epoch as augmentation would."""
+
+    def __init__(self, images: int, batch_size: int, *, seed: int, shuffle: bool, num_classes: int = 6) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self.images = torch.randn(images, 3, 16, 16, generator=generator)
+        self.labels = torch.randint(num_classes, (images,), generator=generator)
+        self.batch_size, self.shuffle, self.epoch = batch_size, shuffle, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-len(self.images) // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        order = torch.arange(len(self.images))
+        noise = torch.zeros(())
+        if self.shuffle:
+            generator = torch.Generator().manual_seed(self.epoch)
+            order = torch.randperm(len(self.images), generator=generator)
+            noise = torch.randn(3, 16, 16, generator=generator)
+        for chosen in order.split(self.batch_size):
+            yield self.images[chosen] + noise, self.labels[chosen]
+
+
+@pytest.fixture
+def architecture() -> Architecture:
+    return Architecture(
+        name="tiny",
+        space="test",
+        stem=Stem(kernel=3, in_channels=3, out_channels=8, stride=2, act="relu"),
+        blocks=(
+            Block(3, 8, 16, 4, 8, "relu", 1),
+            Block(5, 8, 24, 0, 12, "swish", 2),
+            Block(3, 12, 12, 6, 12, "swish", 1),
+        ),
+        head=Head(out_channels=16, act="swish"),
+    )
+
+
+@pytest.fixture
+def make_recipe() -> Callable[..., RecipeParams]:
+    def make(**changes: Any) -> RecipeParams:
+        values: dict[str, Any] = {
+            "epochs": 4,
+            "batch_size": 8,
+            "learning_rate": 0.05,
+            "warmup_epochs": 1,
+            "momentum": 0.9,
+            "weight_decay": 1e-3,
+            "label_smoothing": 0.1,
+            "drop_connect": 0.2,
+            "augmentation": {"crop_scale": [0.7, 1.0], "flip": False, "color_jitter": [0, 0, 0, 0]},
+        }
+        return RecipeParams.model_validate({**values, **changes})
+
+    return make
+
+
+@pytest.fixture
+def loaders() -> tuple[RandomLoader, RandomLoader]:
+    """Three batches of training images, and validation images with a smaller last batch."""
+    return RandomLoader(24, 8, seed=1, shuffle=True), RandomLoader(10, 8, seed=2, shuffle=False)
+
+
+@pytest.fixture(scope="session")
+def numpy_metrics() -> Callable[[np.ndarray, np.ndarray], tuple[float, float, float]]:
+    def compute(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float, float]:
+        """Mean cross-entropy, top-1 and top-5 in percent."""
+        chosen = logits[np.arange(len(labels)), labels]
+        loss = float(np.mean(np.log(np.exp(logits).sum(1)) - chosen))
+        better = (logits > chosen[:, None]).sum(1)
+        return loss, 100.0 * float(np.mean(better == 0)), 100.0 * float(np.mean(better < 5))
+
+    return compute

@@ -1,0 +1,135 @@
+"""Whole trainings: resumed ones repeat undisturbed ones, bit for bit."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+
+from tfnas.runtime.errors import UserError
+from tfnas.space import build_network
+from tfnas.train.trainer import EpochRecord, train, write_history
+
+CPU = torch.device("cpu")
+
+
+class Stop(Exception):
+    """The job is killed."""
+
+
+class Memory:
+    """Checkpoints in memory, as deep copies."""
+
+    def __init__(self) -> None:
+        self.state: dict[str, Any] | None = None
+
+    def load(self) -> dict[str, Any] | None:
+        return copy.deepcopy(self.state)
+
+    def save(self, state: dict[str, Any]) -> None:
+        self.state = copy.deepcopy(state)
+
+
+def run(architecture, loaders, recipe, *, seed=0, checkpoints=None, on_epoch=None, network_seed=0, precision="float32"):
+    torch.manual_seed(network_seed)
+    network = build_network(architecture, 6, dropout=0.2, drop_connect=0.2)
+    result = train(
+        network,
+        *loaders,
+        recipe,
+        name="retrain/A",
+        device=CPU,
+        precision=precision,
+        seed=seed,
+        checkpoints=checkpoints,
+        on_epoch=on_epoch,
+    )
+    return network.state_dict(), result
+
+
+def timeless(history: list[EpochRecord]) -> list[EpochRecord]:
+    return [dataclasses.replace(record, seconds=0.0) for record in history]
+
+
+def assert_same(one, other) -> None:
+    assert timeless(one[1].history) == timeless(other[1].history)
+    assert one[1].final == other[1].final
+    for key, value in one[0].items():
+        assert torch.equal(value, other[0][key]), key
+
+
+@pytest.mark.parametrize("killed_after", [1, 2, 3, 4])
+def test_resumed_after_any_epoch_equals_undisturbed(architecture, loaders, make_recipe, killed_after) -> None:
+    recipe, memory = make_recipe(epochs=4), Memory()
+
+    def kill(record: EpochRecord) -> None:
+        if record.epoch == killed_after:
+            raise Stop
+
+    with pytest.raises(Stop):
+        run(architecture, loaders, recipe, checkpoints=memory, on_epoch=kill)
+    seen: list[EpochRecord] = []
+    # another initial network: everything that counts must come from the checkpoint
+    resumed = run(architecture, loaders, recipe, checkpoints=memory, on_epoch=seen.append, network_seed=9)
+    assert_same(resumed, run(architecture, loaders, recipe))
+    assert [record.epoch for record in seen] == [1, 2, 3, 4]
+
+
+def test_the_seed_decides(architecture, loaders, make_recipe) -> None:
+    recipe = make_recipe(epochs=2)
+    once = run(architecture, loaders, recipe, seed=5)
+    torch.randn(7)  # whatever else draws numbers before
+    assert_same(once, run(architecture, loaders, recipe, seed=5))
+    other = run(architecture, loaders, recipe, seed=6)
+    assert not torch.equal(once[0]["head.conv.weight"], other[0]["head.conv.weight"])
+
+
+def test_history_has_one_row_an_epoch_and_final_is_its_last(architecture, loaders, make_recipe, tmp_path) -> None:
+    _, result = run(architecture, loaders, make_recipe(epochs=3))
+    assert [record.epoch for record in result.history] == [1, 2, 3]
+    assert result.final is not None
+    assert result.history[-1].val_loss == result.final.loss
+    assert result.history[-1].val_top1 == result.final.top1_percent
+    write_history(result.history, tmp_path / "history.csv")
+    with (tmp_path / "history.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [EpochRecord(int(row.pop("epoch")), **{k: float(v) for k, v in row.items()}) for row in rows] == (
+        result.history
+    )
+
+
+def test_training_fits_the_training_images(architecture, loaders, make_recipe) -> None:
+    recipe = make_recipe(epochs=25, learning_rate=0.1)
+    _, result = run(architecture, loaders, recipe)
+    assert result.history[-1].train_loss < 0.8 * result.history[0].train_loss
+
+
+def test_a_loss_that_is_not_finite_is_one_line(architecture, loaders, make_recipe) -> None:
+    loaders[0].images[5] = float("nan")
+    with pytest.raises(UserError, match=r"^retrain/A: the loss is nan at epoch 1, step [123]; .*\(0.05\)") as caught:
+        run(architecture, loaders, make_recipe())
+    assert "\n" not in str(caught.value)
+
+
+def test_divergence_names_the_epoch(architecture, loaders, make_recipe) -> None:
+    with pytest.raises(UserError, match=r"epoch 2, step"):
+        poisoned = copy.deepcopy(loaders[0])
+
+        def poison(record: EpochRecord) -> None:
+            poisoned.images[:] = float("inf")
+
+        run(architecture, (poisoned, loaders[1]), make_recipe(), on_epoch=poison)
+
+
+def test_no_whole_batch_is_one_line(architecture, loaders, make_recipe) -> None:
+    class Empty(type(loaders[0])):
+        def __len__(self) -> int:
+            return 0
+
+    empty = Empty(0, 8, seed=0, shuffle=False)
+    with pytest.raises(UserError, match="batch_size 8 is larger than the training set"):
+        run(architecture, (empty, loaders[1]), make_recipe())
