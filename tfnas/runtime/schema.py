@@ -162,7 +162,7 @@ class RecipeParams(Section):
     """Training of a derived network (Appendix B)."""
 
     epochs: Count
-    batch_size: Count
+    batch_size: Annotated[int, Field(ge=2)]  # BatchNorm needs two
     learning_rate: Positive
     warmup_epochs: CountOrZero
     momentum: Rate
@@ -170,6 +170,12 @@ class RecipeParams(Section):
     label_smoothing: Rate
     drop_connect: Rate
     augmentation: AugmentationParams
+
+    @model_validator(mode="after")
+    def _reaches_the_cosine(self) -> RecipeParams:
+        if self.warmup_epochs > self.epochs:
+            raise ValueError("warmup_epochs must not be more than epochs, or the learning rate never reaches its value")
+        return self
 
 
 class RetrainParams(RecipeParams):

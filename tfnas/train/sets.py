@@ -1,0 +1,77 @@
+"""The image sets that networks are retrained on and transferred to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import Dataset
+
+from tfnas.data import (
+    ImageDataset,
+    eval_transform,
+    image_root,
+    load_transfer_set,
+    manifest_samples,
+    read_manifest,
+    train_transform,
+)
+from tfnas.runtime.errors import UserError
+from tfnas.runtime.schema import Params
+from tfnas.space import Architecture
+
+
+@dataclass(frozen=True)
+class ImageSets:
+    """What a network is trained and validated on; items are ((3, H, W) image, label)."""
+
+    train: Dataset[Any]
+    val: Dataset[Any]
+    num_classes: int
+    resolution: int  # height and width of the images
+
+
+def retrain_sets(params: Params, manifest: Path, images: Path) -> ImageSets:
+    """All training and all validation images of the manifest.
+
+    Raises:
+        UserError: a split is empty, or the splits have different classes.
+    """
+    records = read_manifest(manifest)
+    samples, classes = manifest_samples(records, "train")
+    val_samples, val_classes = manifest_samples(records, "val")
+    check_classes(classes, val_classes, source=str(manifest))
+    root = image_root(params.prepare_data.root, images)
+    return ImageSets(
+        ImageDataset(root, samples, train_transform(params.resolution, params.retrain.augmentation)),
+        ImageDataset(root, val_samples, eval_transform(params.resolution)),
+        len(classes),
+        params.resolution,
+    )
+
+
+def transfer_sets(params: Params, dataset: str, data: Path) -> ImageSets:
+    """The two halves of a CIFAR-format set, from `transfer.root` where that is set, else from `data`."""
+    recipe = params.transfer
+    root = data if recipe.root is None else Path(recipe.root)
+    train = load_transfer_set(dataset, root, True, train_transform(recipe.resolution, recipe.augmentation))
+    val = load_transfer_set(dataset, root, False, eval_transform(recipe.resolution))
+    check_classes(train.classes, val.classes, source=f"{root}: {dataset}")
+    return ImageSets(train, val, len(train.classes), recipe.resolution)
+
+
+def check_classes(train: list[str], val: list[str], *, source: str) -> None:
+    """Raise UserError unless there are two classes or more, the same in both splits."""
+    if len(train) < 2:
+        raise UserError(f"{source}: has {len(train)} classes to train on; a classifier needs 2 or more")
+    if train != val:
+        odd = sorted(set(train) ^ set(val))
+        raise UserError(f"{source}: class {odd[0]!r} is in one of train and val only; give both the same classes")
+
+
+def check_architecture(path: Path) -> None:
+    """Raise UserError for a file that holds no network of RGB images."""
+    channels = Architecture.load(path).stem.in_channels
+    if channels != 3:
+        raise UserError(f"{path}: stem.in_channels is {channels}, images have 3; pass a network of RGB images")
