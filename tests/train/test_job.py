@@ -1,0 +1,160 @@
+"""A whole job on tiny pictures: its files, its tracking, its checkpoint."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tfnas.runtime.artifacts import digest_file
+from tfnas.runtime.errors import UserError
+from tfnas.runtime.params import load_params
+from tfnas.runtime.stage import Job
+from tfnas.space import build_network, count_macs, count_params
+from tfnas.train.job import run_training
+from tfnas.train.sets import check_architecture, check_classes, retrain_sets
+from tfnas.train.trainer import EpochRecord
+from tfnas.train.weights import load_weights
+
+PARAMS = Path(__file__).parents[2] / "params.yaml"
+CLASSES = ("black", "grey", "white")
+
+
+class FakeRun:
+    """Notes what is logged; fails at the model when told to."""
+
+    id = None
+
+    def __init__(self, *, fails: bool = False) -> None:
+        self.fails = fails
+        self.metrics: list[tuple[dict[str, float], int | None]] = []
+        self.examples: list[np.ndarray] = []
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        self.metrics.append((dict(metrics), step))
+
+    def log_model(self, network: torch.nn.Module, example: np.ndarray) -> None:
+        if self.fails:
+            raise ConnectionError
+        network(torch.from_numpy(example))
+        self.examples.append(example)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> tuple[Path, Path]:
+    """manifest.csv and images/ of noisy pictures whose class is their brightness."""
+    generator = np.random.default_rng(0)
+    rows = []
+    for split, count in (("train", 8), ("val", 3)):
+        for level, name in enumerate(CLASSES):
+            for number in range(count):
+                path = tmp_path / "images" / split / name / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                pixels = generator.integers(0, 60, (20, 20, 3), dtype=np.uint8) + np.uint8(90 * level)
+                Image.fromarray(pixels).save(path)
+                rows.append((split, name, path.relative_to(tmp_path / "images").as_posix(), path.stat().st_size))
+    with (tmp_path / "manifest.csv").open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([("split", "class", "path", "bytes"), *rows])
+    return tmp_path / "manifest.csv", tmp_path / "images"
+
+
+@pytest.fixture
+def params():
+    shipped = load_params(PARAMS)
+    changes: dict[str, Any] = {"epochs": 3, "warmup_epochs": 1, "batch_size": 8}
+    return shipped.model_copy(update={"resolution": 16, "retrain": shipped.retrain.model_copy(update=changes)})
+
+
+@pytest.fixture
+def run_job(architecture, pictures, params, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    architecture.save("architecture.json")
+
+    def run(out: str, tracking: FakeRun) -> Path:
+        (tmp_path / out).mkdir()
+        sets = retrain_sets(params, *pictures)
+        run_training(
+            Job(params, tracking, tmp_path / out),
+            lambda: build_network(architecture, sets.num_classes, 0.1, 0.1),
+            sets,
+            params.retrain,
+            name=("retrain", "A"),
+            architecture=architecture,
+            inputs=[Path("architecture.json"), *pictures],
+            log_model=True,
+        )
+        return tmp_path / out
+
+    return run
+
+
+def test_files_and_tracking(run_job, architecture) -> None:
+    tracking = FakeRun()
+    out = run_job("out", tracking)
+    metrics = json.loads((out / "metrics.json").read_text())
+    with (out / "history.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert metrics["top1_percent"] == float(rows[-1]["val_top1"])
+    assert metrics["loss"] == float(rows[-1]["val_loss"])
+    assert "top5_percent" not in metrics  # three classes
+    assert (metrics["epochs"], metrics["params"], metrics["macs"]) == (
+        3,
+        count_params(architecture, 3),
+        count_macs(architecture, 16, 3),
+    )
+    assert [step for _, step in tracking.metrics] == [1, 2, 3, None]
+    assert {*tracking.metrics[0][0], "epoch"} == set(rows[0]) == set(EpochRecord.__dataclass_fields__)
+    assert tracking.examples[0].shape == (1, 3, 16, 16) and tracking.examples[0].dtype == np.float32
+    load_weights(build_network(architecture, 3), out / "weights.pt")
+
+
+def test_two_jobs_leave_the_same_weights_and_no_checkpoint(run_job, tmp_path) -> None:
+    first, second = run_job("first", FakeRun()), run_job("second", FakeRun())
+    for name in ("weights.pt", "metrics.json"):
+        assert digest_file(first / name) == digest_file(second / name), name
+    assert not list((tmp_path / "checkpoints").rglob("*.pt"))
+
+
+def test_a_job_that_fails_after_training_does_not_train_again(run_job, monkeypatch) -> None:
+    with pytest.raises(ConnectionError):
+        run_job("first", FakeRun(fails=True))
+    import tfnas.train.trainer as trainer
+
+    monkeypatch.setattr(trainer, "train_epoch", lambda *_: pytest.fail("trained again"))
+    again = FakeRun()
+    out = run_job("second", again)
+    assert digest_file(out / "weights.pt") == digest_file(out.parent / "first" / "weights.pt")
+    assert [step for _, step in again.metrics] == [1, 2, 3, None]
+
+
+def test_sets_follow_the_manifest(params, pictures) -> None:
+    sets = retrain_sets(params, *pictures)
+    assert (len(sets.train), len(sets.val), sets.num_classes) == (24, 9, 3)
+    image, label = sets.val[len(sets.val) - 1]
+    assert image.shape == (3, 16, 16) and label == CLASSES.index("white")
+
+
+def test_classes_must_agree() -> None:
+    check_classes(["a", "b"], ["a", "b"], source="m.csv")
+    for train, val, words in [
+        (["a"], ["a"], "has 1 classes"),
+        (["a", "b"], ["a", "c"], "class 'b' is in one"),
+        (["a", "b"], [], "class 'a' is in one"),
+    ]:
+        with pytest.raises(UserError, match=f"^m.csv: .*{words}"):
+            check_classes(train, val, source="m.csv")
+
+
+def test_a_network_of_other_images_is_one_line(architecture, tmp_path) -> None:
+    import dataclasses
+
+    grey = dataclasses.replace(architecture, stem=dataclasses.replace(architecture.stem, in_channels=1))
+    grey.save(tmp_path / "grey.json")
+    with pytest.raises(UserError, match=r"grey.json: stem.in_channels is 1"):
+        check_architecture(tmp_path / "grey.json")
