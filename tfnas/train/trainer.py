@@ -94,34 +94,52 @@ def train(
     Raises:
         UserError: no whole training batch, or a loss that is not finite (names epoch and step).
     """
-    steps = len(train_loader)
-    if steps == 0:
+    if len(train_loader) == 0:
         raise UserError(f"{name}: batch_size {recipe.batch_size} is larger than the training set; lower it")
     stepper = Stepper(network, recipe, device=device, precision=precision)
     result = _resume(stepper, checkpoints, name)
-    first = len(result.history)
     on_epoch = on_epoch or _ignore
     for record in result.history:
         on_epoch(record)
-    batches = (recipe.epochs - first) * (steps + len(val_loader))
+    first = len(result.history)
+    batches = (recipe.epochs - first) * (len(train_loader) + len(val_loader))
     ticks = track(range(batches), label=name, total=batches)
     for epoch in range(first, recipe.epochs):
-        start = time.monotonic()
         torch.manual_seed(derive_seed(seed, name, epoch))
         train_loader.set_epoch(epoch)
-        rates = [learning_rate(epoch * steps + step, steps, recipe) for step in range(steps)]
         try:
-            trained = train_epoch(stepper, _ticking(train_loader, ticks), rates)
+            record, result.final = _run_epoch(stepper, train_loader, val_loader, epoch, ticks)
         except NonFiniteLossError as error:
             raise _diverged(error, name, epoch, recipe) from None
-        result.final = evaluate(stepper.network, _ticking(val_loader, ticks), device=device, precision=precision)
-        record = _record(epoch, time.monotonic() - start, rates[-1], trained, result.final)
         result.history.append(record)
         if checkpoints is not None:
             checkpoints.save(_state(stepper, result))
         on_epoch(record)
+        logger.info("%s: epoch %d of %d: top-1 %.2f %%", name, record.epoch, recipe.epochs, record.val_top1)
     next(ticks, None)  # the last log line
     return result
+
+
+def _run_epoch(
+    stepper: Stepper, train_loader: Loader, val_loader: Loader, epoch: int, ticks: Iterator[int]
+) -> tuple[EpochRecord, Metrics]:
+    """Train and validate once; the epoch's record and its validation."""
+    start, steps = time.monotonic(), len(train_loader)
+    rates = [learning_rate(epoch * steps + step, steps, stepper.recipe) for step in range(steps)]
+    trained = train_epoch(stepper, _ticking(train_loader, ticks), rates)
+    validated = evaluate(
+        stepper.network, _ticking(val_loader, ticks), device=stepper.device, precision=stepper.precision
+    )
+    record = EpochRecord(
+        epoch=epoch + 1,
+        seconds=time.monotonic() - start,
+        learning_rate=rates[-1],
+        train_loss=trained.loss,
+        train_top1=trained.top1_percent,
+        val_loss=validated.loss,
+        val_top1=validated.top1_percent,
+    )
+    return record, validated
 
 
 def write_history(history: Iterable[EpochRecord], path: str | Path) -> None:
@@ -141,12 +159,6 @@ def _ticking(batches: Iterable[Batch], ticks: Iterator[int]) -> Iterator[Batch]:
     for batch in batches:
         next(ticks, None)
         yield batch
-
-
-def _record(epoch: int, seconds: float, rate: float, trained: Metrics, validated: Metrics) -> EpochRecord:
-    return EpochRecord(
-        epoch + 1, seconds, rate, trained.loss, trained.top1_percent, validated.loss, validated.top1_percent
-    )
 
 
 def _state(stepper: Stepper, result: TrainResult) -> dict[str, Any]:

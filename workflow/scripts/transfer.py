@@ -22,12 +22,12 @@ def main() -> None:
     options = parser.parse_args()
 
     def check(params: Params) -> None:
-        from tfnas.train.sets import check_architecture
-
         known = params.transfer.datasets
         if options.dataset not in known:
             names = ", ".join(known)
             raise UserError(f"{options.params}: transfer.datasets has no {options.dataset!r}; known: {names}")
+        from tfnas.train.sets import check_architecture
+
         check_architecture(options.architecture)
 
     inputs = [options.architecture, options.weights, options.data]

@@ -1,0 +1,93 @@
+"""retrain.py and transfer.py as the engines call them: their mistakes are one line, before any work."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = ROOT / "workflow" / "scripts"
+INPUTS = {"retrain": ("architecture", "manifest", "images"), "transfer": ("architecture", "weights", "data")}
+
+
+def call(folder: Path, stage: str, *, target: str = "A", dataset: str = "shifted-digits", **changes: str):
+    values = {name: f"{name}.in" for name in INPUTS[stage]} | changes
+    names = ["--target", target] + (["--dataset", dataset] if stage == "transfer" else [])
+    options = [part for name, value in values.items() for part in (f"--{name}", value)]
+    command = [sys.executable, str(SCRIPTS / f"{stage}.py"), "--params", "params.yaml"]
+    command += [*names, *options, "--out", "out", "--log", "job.log"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, architecture) -> Path:
+    """A working directory in which every input exists."""
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    architecture.save(tmp_path / "architecture.in")
+    for name in ("manifest.in", "weights.in"):
+        (tmp_path / name).write_text("split,class,path,bytes\n")
+    for name in ("images.in", "data.in"):
+        (tmp_path / name).mkdir()
+    return tmp_path
+
+
+def change(folder: Path, section: str, value: object, key: str | None = None) -> None:
+    """Write another value into the folder's params.yaml."""
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    if key is None:
+        params[section] = value
+    else:
+        params[section][key] = value
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+
+
+def assert_refused(result: subprocess.CompletedProcess[str], *words: str) -> None:
+    lines = result.stderr.strip().splitlines()
+    assert result.returncode == 2 and len(lines) == 1, result.stderr
+    assert all(word in lines[0] for word in words), lines[0]
+
+
+@pytest.mark.parametrize("stage", ["retrain", "transfer"])
+def test_mistakes_are_one_line_and_nothing_is_written(folder: Path, stage: str) -> None:
+    assert_refused(call(folder, stage, target="Z"), "targets", "'Z'", "A, B")
+    assert_refused(call(folder, stage, architecture="none.json"), "none.json: is missing")
+    (folder / "no.json").write_text("{}")
+    assert_refused(call(folder, stage, architecture="no.json"), "no.json", "'architecture'")
+    change(folder, stage, 1, "batch_size")
+    assert_refused(call(folder, stage), f"params.yaml: {stage}.batch_size", "got 1")
+    change(folder, stage, 8, "batch_size")
+    change(folder, stage, 99, "warmup_epochs")
+    assert_refused(call(folder, stage), f"params.yaml: {stage}", "warmup_epochs must not be more than epochs")
+    assert not (folder / "out").exists() and not (folder / "job.log").exists()
+
+
+def test_a_data_set_that_params_do_not_list(folder: Path) -> None:
+    assert_refused(call(folder, "transfer", dataset="cifar10"), "transfer.datasets", "'cifar10'", "shifted-digits")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (SCRIPTS / "prepare_data.py").exists(), reason="needs workflow/scripts/prepare_data.py")
+def test_from_pictures_to_a_transferred_network(folder: Path) -> None:
+    change(folder, "resolution", 16)
+    change(folder, "transfer", 16, "resolution")
+    for stage in INPUTS:
+        change(folder, stage, 1, "epochs")
+        change(folder, stage, 0, "warmup_epochs")
+    prepare = [sys.executable, str(SCRIPTS / "prepare_data.py"), "--params", "params.yaml"]
+    subprocess.run([*prepare, "--out", "prepared", "--log", "prepare.log"], cwd=folder, check=True, timeout=120)
+    retrained = call(folder, "retrain", manifest="prepared/manifest.csv", images="prepared/images")
+    assert retrained.returncode == 0, retrained.stderr
+    (folder / "out").rename(folder / "retrained")
+    transferred = call(folder, "transfer", weights="retrained/weights.pt", data="prepared/transfer")
+    assert transferred.returncode == 0, transferred.stderr
+    for out, stage in (("retrained", "retrain"), ("out", "transfer")):
+        written = sorted(path.name for path in (folder / out).iterdir())
+        assert written == ["history.csv", "metrics.json", "provenance.json", "weights.pt"]
+        assert json.loads((folder / out / "provenance.json").read_text())["stage"] == stage
+        assert json.loads((folder / out / "metrics.json").read_text())["epochs"] == 1
+    assert not list((folder / "checkpoints").rglob("*.pt"))
