@@ -12,6 +12,7 @@ import torch
 
 from tfnas.runtime.errors import UserError
 from tfnas.space import build_network
+from tfnas.train.recipe import learning_rate
 from tfnas.train.trainer import EpochRecord, train, write_history
 
 CPU = torch.device("cpu")
@@ -100,6 +101,16 @@ def test_history_has_one_row_an_epoch_and_final_is_its_last(architecture, loader
     assert [EpochRecord(int(row.pop("epoch")), **{k: float(v) for k, v in row.items()}) for row in rows] == (
         result.history
     )
+
+
+def test_each_epoch_has_its_own_order_and_learning_rate(architecture, loaders, make_recipe) -> None:
+    recipe, orders = make_recipe(epochs=3), []
+    _, result = run(architecture, loaders, recipe, on_epoch=lambda _: orders.append(loaders[0].epoch))
+    assert orders == [0, 1, 2]
+    last_steps = [len(loaders[0]) * epoch - 1 for epoch in (1, 2, 3)]
+    assert [record.learning_rate for record in result.history] == [
+        learning_rate(step, len(loaders[0]), recipe) for step in last_steps
+    ]
 
 
 def test_training_fits_the_training_images(architecture, loaders, make_recipe) -> None:
