@@ -1,0 +1,103 @@
+"""Checkpoints: what is resumed, what is not, and who may run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from tfnas.runtime.checkpoints import LOCK_NAME, CheckpointFolder, read_tensors, write_tensors
+from tfnas.runtime.errors import UserError
+
+
+def save_states(path, digest, count):
+    with CheckpointFolder(path, digest=digest) as folder:
+        for number in range(count):
+            folder.save({"epoch": number, "weights": torch.full((3,), float(number)), "names": ["a", None, 1.5]})
+
+
+def load_state(path, digest):
+    with CheckpointFolder(path, digest=digest) as folder:
+        return folder.load()
+
+
+def test_last_saved_state_comes_back(tmp_path) -> None:
+    assert load_state(tmp_path / "job", "d") is None
+    save_states(tmp_path / "job", "d", 3)
+    state = load_state(tmp_path / "job", "d")
+    assert state["epoch"] == 2
+    assert state["names"] == ["a", None, 1.5]
+    assert torch.equal(state["weights"], torch.full((3,), 2.0))
+
+
+def test_two_are_kept_and_a_damaged_newest_gives_way(tmp_path) -> None:
+    save_states(tmp_path, "d", 12)
+    files = sorted(tmp_path.glob("*.pt"))
+    assert len(files) == 2
+    files[-1].write_bytes(files[-1].read_bytes()[:100])
+    assert load_state(tmp_path, "d")["epoch"] == 10
+    files[0].write_bytes(b"")
+    assert load_state(tmp_path, "d") is None
+
+
+def test_another_digest_begins_afresh_and_replaces(tmp_path) -> None:
+    save_states(tmp_path, "one", 2)
+    assert load_state(tmp_path, "two") is None
+    assert load_state(tmp_path, "one")["epoch"] == 1
+    save_states(tmp_path, "two", 1)
+    assert load_state(tmp_path, "one") is None
+    assert load_state(tmp_path, "two")["epoch"] == 0
+
+
+def test_digests_with_a_common_beginning_differ(tmp_path) -> None:
+    save_states(tmp_path, "0123456789abcdef-x", 1)
+    assert load_state(tmp_path, "0123456789abcdef-y") is None
+
+
+def test_discard_leaves_nothing(tmp_path) -> None:
+    with CheckpointFolder(tmp_path / "a" / "job", digest="d") as folder:
+        folder.save({"epoch": 0})
+        folder.discard()
+    assert not (tmp_path / "a" / "job").exists()
+
+
+def test_second_process_gets_one_clear_line_and_a_killed_one_leaves_no_lock(tmp_path) -> None:
+    code = (
+        "import sys, time\nfrom tfnas.runtime.checkpoints import CheckpointFolder\n"
+        "with CheckpointFolder(sys.argv[1], digest='d'):\n    print('ready', flush=True)\n    time.sleep(60)"
+    )
+    other = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "job")], stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout.readline() == "ready\n"
+        with pytest.raises(UserError, match=str(other.pid)) as caught, CheckpointFolder(tmp_path / "job", digest="d"):
+            pass
+        assert "\n" not in str(caught.value)
+    finally:
+        other.kill()
+        other.wait()
+    assert (tmp_path / "job" / LOCK_NAME).exists()
+    with CheckpointFolder(tmp_path / "job", digest="d"):
+        pass
+
+
+def test_same_payload_gives_the_same_bytes(tmp_path) -> None:
+    payload = {"b": torch.arange(5.0), "a": {"x": 1}}
+    write_tensors(payload, tmp_path / "one.pt")
+    time.sleep(0.01)
+    write_tensors(payload, tmp_path / "two.pt")
+    assert (tmp_path / "one.pt").read_bytes() == (tmp_path / "two.pt").read_bytes()
+
+
+def test_unreadable_files_are_user_errors(tmp_path) -> None:
+    with pytest.raises(UserError, match="no such file"):
+        read_tensors(tmp_path / "none.pt")
+    (tmp_path / "bad.pt").write_bytes(os.urandom(50))
+    with pytest.raises(UserError, match="damaged"):
+        read_tensors(tmp_path / "bad.pt")
+    torch.save(torch.ones(1), tmp_path / "tensor.pt")
+    with pytest.raises(UserError, match="damaged"):
+        read_tensors(tmp_path / "tensor.pt")

@@ -1,0 +1,153 @@
+"""Checkpoints of a job under way: resumed when nothing the job depends on has changed, else begun afresh."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import logging
+import os
+import pickle
+import zipfile
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from tfnas.runtime.artifacts import atomic_path
+from tfnas.runtime.errors import UserError
+
+KEPT = 2  # the newest, and one more in case the newest is damaged
+LOCK_NAME = "lock"
+
+logger = logging.getLogger("tfnas.checkpoints")
+
+
+class CheckpointFolder:
+    """The checkpoints of one job, locked while it runs.
+
+        with CheckpointFolder(path, digest=digest) as checkpoints:
+            state = checkpoints.load()      # None: begin at the beginning
+            checkpoints.save(state)         # after each epoch
+            checkpoints.discard()           # when the results are written
+
+    Args:
+        digest: of all that the job's result depends on (parameters, inputs). Checkpoints of another
+            digest are not resumed, and go with the first one saved.
+
+    Raises:
+        UserError: on entering, when another process runs the same job.
+    """
+
+    def __init__(self, path: str | Path, *, digest: str) -> None:
+        self.path = Path(path)
+        self._digest = digest
+        self._prefix = f"{digest[:16]}-"
+        self._lock: IO[str] | None = None
+
+    def __enter__(self) -> CheckpointFolder:
+        self._lock = _lock(self.path)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._lock is not None
+        (self.path / LOCK_NAME).unlink(missing_ok=True)
+        self._lock.close()
+        self._lock = None
+        if self.path.is_dir() and not any(self.path.iterdir()):
+            self.path.rmdir()
+
+    def load(self) -> dict[str, Any] | None:
+        """The newest sound state of this digest, on the CPU; None when there is none."""
+        for path in reversed(self._files()):
+            state = _read(path)
+            if state is not None and state["digest"] == self._digest:
+                return dict(state["state"])
+            logger.warning("%s: is damaged; left out", path)
+        return None
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Write a state of tensors and plain values, atomically; the last two are kept."""
+        assert self._lock is not None, "save needs the folder's lock: use `with`"
+        files = self._files()
+        number = 1 + (int(files[-1].stem.removeprefix(self._prefix)) if files else 0)
+        newest = self.path / f"{self._prefix}{number:06d}.pt"
+        write_tensors({"digest": self._digest, "state": state}, newest)
+        kept = {newest, *files[len(files) + 1 - KEPT :]}
+        for path in self.path.glob("*.pt"):
+            if path not in kept:
+                path.unlink()
+
+    def discard(self) -> None:
+        """Remove all checkpoints: the job's results are written."""
+        for path in self.path.glob("*.pt"):
+            path.unlink()
+
+    def _files(self) -> list[Path]:
+        return sorted(self.path.glob(f"{self._prefix}*.pt"))
+
+
+def write_tensors(payload: dict[str, Any], path: str | Path) -> None:
+    """`torch.save`, atomically, and with the same bytes for the same payload.
+
+    Saved by name, torch would write the temporary file's name into the file.
+    """
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save(payload, buffer)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
+
+
+def read_tensors(path: str | Path) -> dict[str, Any]:
+    """What `write_tensors` wrote, on the CPU; runs no code of the file's.
+
+    Raises:
+        UserError: missing, cut short, or something other than tensors and plain values.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: cannot be read (there is no such file); run the stage that writes it")
+    payload = _read(path)
+    if payload is None:
+        raise UserError(f"{path}: is damaged or no file of tensors; delete it and run the stage that writes it")
+    return payload
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    import torch
+
+    if not zipfile.is_zipfile(path):  # what torch.save writes
+        return None
+    try:
+        payload = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, KeyError, pickle.UnpicklingError):
+        return None
+    return payload if isinstance(payload, dict) else None
+
+
+def _lock(folder: Path) -> IO[str]:
+    """The open, locked lock file; the kernel frees it when the process ends, however it ends."""
+    path = folder / LOCK_NAME
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            file = path.open("a+", encoding="utf-8")
+        except FileNotFoundError:  # the other process has just removed the folder
+            continue
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock's, not inherited by loader processes
+        except OSError:
+            file.seek(0)
+            owner = file.read().strip() or "unknown"
+            file.close()
+            raise UserError(
+                f"{folder}: another process ({owner}) runs this job; wait until it ends, or stop it"
+            ) from None
+        if path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino:
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            return file
+        file.close()  # the other process removed it between our opening and locking
