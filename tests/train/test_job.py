@@ -27,20 +27,22 @@ CLASSES = ("black", "grey", "white")
 
 
 class FakeRun:
-    """Notes what is logged; fails at the model when told to."""
+    """Notes what is logged; fails at an epoch, or at the model, when told to."""
 
     id = None
 
-    def __init__(self, *, fails: bool = False) -> None:
-        self.fails = fails
+    def __init__(self, *, fails_at: int | str | None = None) -> None:
+        self.fails_at = fails_at
         self.metrics: list[tuple[dict[str, float], int | None]] = []
         self.examples: list[np.ndarray] = []
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        if step is not None and step == self.fails_at:
+            raise ConnectionError
         self.metrics.append((dict(metrics), step))
 
     def log_model(self, network: torch.nn.Module, example: np.ndarray) -> None:
-        if self.fails:
+        if self.fails_at == "model":
             raise ConnectionError
         network(torch.from_numpy(example))
         self.examples.append(example)
@@ -123,7 +125,7 @@ def test_two_jobs_leave_the_same_weights_and_no_checkpoint(run_job, tmp_path) ->
 
 def test_a_job_that_fails_after_training_does_not_train_again(run_job, monkeypatch) -> None:
     with pytest.raises(ConnectionError):
-        run_job("first", FakeRun(fails=True))
+        run_job("first", FakeRun(fails_at="model"))
     import tfnas.train.trainer as trainer
 
     monkeypatch.setattr(trainer, "train_epoch", lambda *_: pytest.fail("trained again"))
@@ -131,6 +133,17 @@ def test_a_job_that_fails_after_training_does_not_train_again(run_job, monkeypat
     out = run_job("second", again)
     assert digest_file(out / "weights.pt") == digest_file(out.parent / "first" / "weights.pt")
     assert [step for _, step in again.metrics] == [1, 2, 3, None]
+
+
+@pytest.mark.parametrize("epoch", [1, 2, 3])
+def test_a_job_that_is_cut_off_goes_on_to_the_same_files(run_job, tmp_path, epoch) -> None:
+    undisturbed = run_job("undisturbed", FakeRun())
+    with pytest.raises(ConnectionError):
+        run_job("cut", FakeRun(fails_at=epoch))
+    assert list((tmp_path / "checkpoints" / "retrain" / "A").glob("*.pt"))
+    resumed = run_job("resumed", FakeRun())
+    for name in ("weights.pt", "metrics.json"):
+        assert digest_file(resumed / name) == digest_file(undisturbed / name), name
 
 
 def test_sets_follow_the_manifest(params, pictures) -> None:

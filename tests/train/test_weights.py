@@ -32,14 +32,22 @@ def test_the_file_is_plain_and_in_the_usual_order(architecture, tmp_path) -> Non
     assert all(value.is_contiguous() for value in state.values())
 
 
+def test_equal_weights_are_equal_bytes_whatever_the_file_is_called(architecture, tmp_path) -> None:
+    network = build_network(architecture, 6)
+    save_weights(network, tmp_path / "one.pt")
+    save_weights(network, tmp_path / "another.pt")
+    assert (tmp_path / "one.pt").read_bytes() == (tmp_path / "another.pt").read_bytes()
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
         (lambda path: path.unlink(), "cannot be read"),
-        (lambda path: path.write_bytes(path.read_bytes()[:2000]), "cut short"),
-        (lambda path: path.write_text("hello"), "not a file of weights"),
-        (lambda path: path.write_bytes(b""), "not a file of weights"),
-        (lambda path: torch.save([1, 2], path), "weights by name"),
+        (lambda path: path.write_bytes(path.read_bytes()[:2000]), "damaged"),
+        (lambda path: path.write_text("hello"), "damaged"),
+        (lambda path: path.write_bytes(b""), "damaged"),
+        (lambda path: torch.save([1, 2], path), "no file of tensors"),
+        (lambda path: torch.save({"a": 1}, path), "weights by name"),
     ],
 )
 def test_a_damaged_file_is_one_line(architecture, tmp_path, damage, words) -> None:

@@ -36,7 +36,7 @@ class Loader(Sized, Protocol):
 
 
 class Checkpoints(Protocol):
-    """What `tfnas.runtime.checkpoints.CheckpointFolder` gives."""
+    """What `tfnas.runtime.checkpoints.CheckpointFolder` gives; a test can keep them in memory."""
 
     def load(self) -> dict[str, Any] | None: ...
 

@@ -2,41 +2,27 @@
 
 from __future__ import annotations
 
-import pickle
-import zipfile
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
-from tfnas.runtime.artifacts import atomic_path
+from tfnas.runtime.checkpoints import read_tensors, write_tensors
 from tfnas.runtime.errors import UserError
 
 
 def save_weights(network: nn.Module, path: str | Path) -> None:
     """Write the state dict, on the CPU and in the usual memory order, atomically."""
-    state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
-    with atomic_path(path) as temporary:
-        torch.save(state, temporary)
+    write_tensors({key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}, path)
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
     """The state dict in a file; runs no code of the file's.
 
     Raises:
-        UserError: missing, truncated, or no state dict.
+        UserError: missing, cut short, or no state dict.
     """
-    path = Path(path)
-    damaged = UserError(f"{path}: is not a file of weights, or is cut short; delete it and train again")
-    if not path.is_file():
-        raise UserError(f"{path}: cannot be read (there is no such file); run the stage that writes it")
-    if not zipfile.is_zipfile(path):  # what torch.save writes
-        raise damaged
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError):
-        raise damaged from None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    state = read_tensors(path)
+    if not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"{path}: holds something other than weights by name; pass a weights.pt of tfnas")
     return state
 
