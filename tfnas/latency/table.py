@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,6 +67,11 @@ class Curve:
     def latency_ms(self, width: int | np.ndarray) -> Any:
         """Latency at one width or an array of widths, which must lie within the knots."""
         return np.interp(width, self.widths, self.latencies_ms)
+
+    @cached_property
+    def dense_ms(self) -> np.ndarray:
+        """Latency at every width from the first knot to the last."""
+        return np.asarray(self.latency_ms(np.arange(self.widths[0], self.widths[-1] + 1)))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,146 @@
+"""A tiny space, a made latency table, and loaders of random images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tfnas.latency import Curve, LatencyTable, OperationKey
+from tfnas.runtime.schema import SearchParams
+from tfnas.space import Space, load_space
+
+TINY = """
+name: tiny
+resolution: 16
+stem: {kernel: 3, in_channels: 3, out_channels: 6, stride: 2, act: relu}
+stages:
+  - {stage: 2, in_channels: 6, out_channels: 4, stride: 1, depth: [1, 1], act: relu,
+     fixed: {kernel: 3, expand_ratio: 1, se_ratio: 0.5}}
+  - {stage: 3, in_channels: 4, out_channels: 6, stride: 2, depth: [1, 2], act: relu}
+  - {stage: 4, in_channels: 6, out_channels: 8, stride: 1, depth: [1, 3], act: swish}
+candidates:
+  - {name: k3_e3, kernel: 3, expand_ratio: 3, expand_range: [2, 4], se_ratio: 0}
+  - {name: k3_e6, kernel: 3, expand_ratio: 6, expand_range: [4, 8], se_ratio: 0}
+  - {name: k5_e3, kernel: 5, expand_ratio: 3, expand_range: [2, 4], se_ratio: 0}
+  - {name: k3_e3_se, kernel: 3, expand_ratio: 3, expand_range: [2, 4], se_ratio: 1}
+head: {out_channels: 16, act: swish}
+"""
+
+
+@pytest.fixture(scope="session")
+def tiny_space(tmp_path_factory: pytest.TempPathFactory) -> Space:
+    path = tmp_path_factory.mktemp("space") / "tiny.yaml"
+    path.write_text(TINY)
+    return load_space(path)
+
+
+def synthetic_table(
+    space: Space, *, resolution: int | None = None, monotone: bool = True, seed: int = 0
+) -> LatencyTable:
+    """Latencies at every width: growing with the multiply-adds, with random steps; or disturbed as well."""
+    random = np.random.default_rng(seed)
+    keys: dict[OperationKey, tuple[int, int]] = {}
+    resolution = resolution or space.resolution
+    for layer in space.layers(resolution):
+        if next(stage for stage in space.stages if stage.stage == layer.stage).fixed is None:
+            for candidate in space.candidates:
+                key = OperationKey.of_candidate(layer, candidate.kernel, candidate.se_channels(layer.in_channels))
+                low, high = candidate.width_range(layer.in_channels)
+                known = keys.get(key, (low, high))
+                keys[key] = (min(known[0], low), max(known[1], high))
+    curves = {}
+    for key, (low, high) in keys.items():
+        per_channel = (key.in_channels + key.out_channels + key.kernel**2 + key.se_channels) * key.resolution**2
+        scale = 1e-7 * per_channel * (1 + random.random())
+        steps = scale * (0.5 + random.random(high - low + 1))
+        latencies = scale * low + np.cumsum(steps)
+        if not monotone:
+            latencies *= 1 + 0.1 * random.random(high - low + 1)
+        curves[key] = Curve(tuple(range(low, high + 1)), tuple(latencies.tolist()))
+    base_ms = 0.1 * sum(curve.latencies_ms[-1] for curve in curves.values()) / len(space.candidates)
+    return LatencyTable(space.name, resolution, 1, "synthetic", base_ms, curves)
+
+
+@pytest.fixture(scope="session")
+def make_table() -> Callable[..., LatencyTable]:
+    return synthetic_table
+
+
+@pytest.fixture(scope="session")
+def tiny_table(tiny_space: Space) -> LatencyTable:
+    return synthetic_table(tiny_space)
+
+
+@pytest.fixture(scope="session")
+def table1() -> Space:
+    return load_space("tf-nas")
+
+
+@pytest.fixture(scope="session")
+def authors_folder() -> Path:
+    path = Path(__file__).parents[3] / "shared" / "authors"
+    if not path.is_dir():
+        pytest.skip("the authors' files are not beside the repository")
+    return path
+
+
+class RandomLoader:
+    """Batches of fixed random images; the epoch alone decides their order."""
+
+    def __init__(self, images: int, batch_size: int, *, seed: int, num_classes: int = 3) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self.images = torch.randn(images, 3, 16, 16, generator=generator)
+        self.labels = torch.randint(num_classes, (images,), generator=generator)
+        self.batch_size, self.epoch = batch_size, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.images) // self.batch_size
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        order = torch.randperm(len(self.images), generator=torch.Generator().manual_seed(self.epoch))
+        for chosen in order.split(self.batch_size)[: len(self)]:
+            yield self.images[chosen], self.labels[chosen]
+
+
+@pytest.fixture
+def loaders() -> tuple[RandomLoader, RandomLoader]:
+    """Five training batches and two validation batches."""
+    return RandomLoader(20, 4, seed=1), RandomLoader(10, 4, seed=2)
+
+
+@pytest.fixture(scope="session")
+def make_params() -> Callable[..., SearchParams]:
+    def make(**changes: Any) -> SearchParams:
+        values: dict[str, Any] = {
+            "epochs": 4,
+            "warmup_epochs": 1,
+            "batch_size": 4,
+            "weights": {"learning_rate": 0.025, "momentum": 0.9, "weight_decay": 1e-5},
+            "architecture": {
+                "learning_rate": 0.05,
+                "betas": [0.5, 0.999],
+                "weight_decay": 5e-4,
+                "every": 2,
+                "log_softmax": True,
+            },
+            "temperature": {"initial": 5.0, "decay": 0.96},
+            "lambda": 0.1,
+            "latency_loss": "target",
+            "second_path": "random",
+            "elasticity_scaling": True,
+            "gradient_clip": 5.0,
+            "reset_optimizers": False,
+            "augmentation": {"crop_scale": [0.7, 1.0], "flip": False, "color_jitter": [0, 0, 0, 0]},
+        }
+        return SearchParams.model_validate({**values, **changes})
+
+    return make

@@ -1,0 +1,165 @@
+"""A searchable layer: its candidate operations with full-width weights, of which a part is active (Appendix C).
+
+N batch, C channels, H W size, K candidate operations, W the largest number of expansion channels of one.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tfnas.runtime.errors import UserError
+from tfnas.search.importance import channel_order
+from tfnas.space import Candidate, Layer
+
+# The axis that counts expansion channels, in each of an operation's weights.
+CHANNEL_AXIS: dict[str, int | None] = {
+    "expand": 0,
+    "depthwise": 0,
+    "se_reduce": 1,
+    "se_reduce_bias": None,
+    "se_expand": 0,
+    "se_expand_bias": 0,
+    "project": 1,
+}
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": functional.relu_,
+    "relu6": functional.relu6,
+    "swish": functional.silu,
+}
+
+
+def batch_norm(x: Tensor) -> Tensor:
+    """BatchNorm of the supernet: batch statistics always, nothing learnt, nothing remembered (as the authors' code)."""
+    return functional.batch_norm(x, None, None, training=True)
+
+
+class CandidateOperation(nn.Module):
+    """An MBInvRes block (Appendix A) that owns weights for its largest width and computes with `width` channels.
+
+    The buffers hold the full-width weights, and their first `width` channels are the active ones; `weights` are
+    leaf tensors that share the memory of that part. So a step trains active channels in place, without slicing,
+    and leaves the dropped ones (momentum and weight decay included) exactly as they were until they come back.
+    """
+
+    def __init__(self, layer: Layer, candidate: Candidate) -> None:
+        super().__init__()
+        self.layer, self.name = layer, candidate.name
+        low, self.max_width = candidate.width_range(layer.in_channels)
+        if low <= layer.in_channels:
+            raise UserError(
+                f"space: candidate {candidate.name}: expand_range {list(candidate.expand_range)} begins with"
+                f" {low} channels at {layer.in_channels} input channels, where the expansion disappears;"
+                " search needs more expansion than input channels: begin it above 1"
+            )
+        self.width = candidate.initial_width(layer.in_channels)
+        se_channels = candidate.se_channels(layer.in_channels)
+        for name, tensor in _initial_weights(layer, self.max_width, candidate.kernel, se_channels).items():
+            self.register_buffer(name, tensor)
+        self.weights = {name: torch.empty(0).requires_grad_() for name in self._buffers}
+        self._link()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C_in, H, W) to (N, C_out, H', W')."""
+        weights, stride, act = self.weights, self.layer.stride, _ACTIVATIONS[self.layer.act]
+        out = act(batch_norm(functional.conv2d(x, weights["expand"])))
+        padding = weights["depthwise"].shape[-1] // 2
+        out = functional.conv2d(out, weights["depthwise"], stride=stride, padding=padding, groups=self.width)
+        out = act(batch_norm(out))
+        if "se_reduce" in weights:
+            out = out * self._attention(out)
+        out = batch_norm(functional.conv2d(out, weights["project"]))
+        return x + out if stride == 1 and self.layer.in_channels == self.layer.out_channels else out
+
+    def _attention(self, x: Tensor) -> Tensor:
+        """Squeeze-and-excitation's factors, (N, width, 1, 1)."""
+        weights = self.weights
+        pooled = x.mean((2, 3), keepdim=True)
+        reduced = functional.conv2d(pooled, weights["se_reduce"], weights["se_reduce_bias"])
+        reduced = _ACTIVATIONS[self.layer.act](reduced)
+        return functional.conv2d(reduced, weights["se_expand"], weights["se_expand_bias"]).sigmoid()
+
+    @torch.no_grad()
+    def set_width(self, width: int) -> Tensor | None:
+        """Keep the `width` most important of all W channels; those dropped before compete with the others.
+
+        Returns:
+            (W,) where each channel was before, kept ones first; None when the width is what it was (then the
+            channels stay as well, as in the authors' code).
+        """
+        assert 1 <= width <= self.max_width
+        if width == self.width:
+            return None
+        order = channel_order(self.get_buffer("depthwise"), width)
+        for name, tensor in self.named_buffers():
+            axis = CHANNEL_AXIS[name]
+            if axis is not None:
+                tensor.copy_(tensor.index_select(axis, order))
+        self.restore_width(width)
+        return order
+
+    def restore_width(self, width: int) -> None:
+        """Make the first `width` channels the active ones, as in a saved state."""
+        self.width = width
+        self._link()
+
+    def _link(self) -> None:
+        for name, tensor in self.named_buffers():
+            axis = CHANNEL_AXIS[name]
+            leaf = self.weights[name]
+            leaf.grad = None
+            leaf.data = tensor if axis is None else tensor.narrow(axis, 0, self.width)
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> CandidateOperation:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._link()  # the buffers have moved (to a device, say)
+        return self
+
+
+class MixedOp(nn.Module):
+    """The K candidate operations of one searchable layer."""
+
+    def __init__(self, layer: Layer, candidates: Sequence[Candidate]) -> None:
+        super().__init__()
+        self.layer = layer
+        self.operations = nn.ModuleList(CandidateOperation(layer, candidate) for candidate in candidates)
+
+    def operation(self, index: int) -> CandidateOperation:
+        operation = self.operations[index]
+        assert isinstance(operation, CandidateOperation)
+        return operation
+
+    def forward_path(self, x: Tensor, index: int) -> Tensor:
+        """One operation alone: a sampled path passes through it."""
+        return self.operations[index](x)
+
+    def forward_mixed(self, x: Tensor, weights: Tensor) -> Tensor:
+        """All operations, weighted by the (K,) u of Eq. 3 (architecture steps, as the authors' code)."""
+        return weighted_sum(weights, (operation(x) for operation in self.operations))
+
+
+def weighted_sum(weights: Tensor, outputs: Iterable[Tensor]) -> Tensor:
+    """Sum of w_i x_i, one term at a time."""
+    terms = (weight * output for weight, output in zip(weights, outputs, strict=True))
+    return functools.reduce(torch.add, terms)
+
+
+def _initial_weights(layer: Layer, width: int, kernel: int, se_channels: int) -> dict[str, Tensor]:
+    """PyTorch's own initialisation of convolutions, biases at zero (as the authors' code)."""
+    shapes = {"expand": (width, layer.in_channels, 1, 1), "depthwise": (width, 1, kernel, kernel)}
+    if se_channels:
+        shapes |= {"se_reduce": (se_channels, width, 1, 1), "se_expand": (width, se_channels, 1, 1)}
+    shapes["project"] = (layer.out_channels, width, 1, 1)
+    weights = {}
+    for name, shape in shapes.items():
+        weights[name] = nn.init.kaiming_uniform_(torch.empty(shape), a=math.sqrt(5))
+        if name.startswith("se_"):
+            weights[f"{name}_bias"] = torch.zeros(shape[0])
+    return weights

@@ -1,0 +1,133 @@
+"""The supernet: every candidate of every layer with shared weights, and the distribution over them (Sec. 3.2).
+
+N batch, H W size, L searchable layers, K candidate operations, D layers of a stage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from tfnas.latency import LatencyTable, OperationKey
+from tfnas.search.derivation import Derived, derive, searchable_layers
+from tfnas.search.mixed_op import CandidateOperation
+from tfnas.search.sink_connecting import SinkConnectedStage, stage_latency_ms
+from tfnas.space import Candidate, Layer, Space
+from tfnas.space.assemble import assemble
+from tfnas.space.blocks import MBInvRes, conv_unit
+
+
+class Supernet(nn.Module):
+    """Stem, fixed and searchable stages, head, classifier; BatchNorm uses batch statistics always.
+
+    Attributes:
+        alphas: (L, K) architecture parameters of the operations.
+        betas: (D,) architecture parameters of the depths, one for each searchable stage.
+    """
+
+    def __init__(self, space: Space, num_classes: int) -> None:
+        super().__init__()
+        self.space, self.num_classes = space, num_classes
+        stem, head = space.stem, space.head
+        self.stem = conv_unit(stem.in_channels, stem.out_channels, stem.kernel, stride=stem.stride, act=stem.act)
+        self.stages = nn.ModuleList(_stages(space))
+        self.head = conv_unit(space.stages[-1].out_channels, head.out_channels, 1, act=head.act)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.classifier = nn.Linear(head.out_channels, num_classes)
+        _use_batch_statistics(self)
+        for module in self.modules():
+            if isinstance(module, (nn.Conv2d, nn.Linear)) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+        num_layers = len(searchable_layers(space))
+        self.alphas = nn.Parameter(torch.zeros(num_layers, len(space.candidates)).log_softmax(-1))
+        self.betas = nn.ParameterList(torch.zeros(stage.max_depth) for stage in space.searchable_stages)
+
+    def forward_path(self, x: Tensor, path: Tensor) -> Tensor:
+        """One operation a layer, (L,); (N, 3, H, W) images to (N, num_classes) logits."""
+        operations = path.tolist()
+        return self._forward(x, lambda stage, y, own, beta: stage.forward_path(y, operations[own], beta))
+
+    def forward_mixed(self, x: Tensor, weights: Tensor) -> Tensor:
+        """All operations, weighted by the (L, K) u of Eq. 3; images to logits."""
+        return self._forward(x, lambda stage, y, own, beta: stage.forward_mixed(y, weights[own], beta))
+
+    def _forward(self, x: Tensor, run: Callable[[SinkConnectedStage, Tensor, slice, Tensor], Tensor]) -> Tensor:
+        x = self.stem(x)
+        first, betas = 0, iter(self.betas)
+        for stage in self.stages:
+            if isinstance(stage, SinkConnectedStage):
+                x = run(stage, x, slice(first, first + len(stage)), next(betas))
+                first += len(stage)
+            else:
+                x = stage(x)
+        return self.classifier(self.pool(self.head(x)).flatten(1))
+
+    def expected_latency_ms(self, weights: Tensor, latencies_ms: Tensor, base_ms: float) -> Tensor:
+        """LAT(alpha, beta) of Eq. 6 plus the fixed part, for operation weights u and latencies (L, K); ()."""
+        layers_ms = (weights * latencies_ms).sum(-1)
+        parts = torch.split(layers_ms, [len(beta) for beta in self.betas])
+        total = [stage_latency_ms(part, beta) for part, beta in zip(parts, self.betas, strict=True)]
+        return base_ms + torch.stack(total).sum()
+
+    def operation_latencies_ms(self, table: LatencyTable) -> Tensor:
+        """(L, K) latencies of all operations at their current widths."""
+        rows = []
+        for layer, widths in zip(searchable_layers(self.space, table.resolution), self.widths(), strict=True):
+            candidates = zip(self.space.candidates, widths, strict=True)
+            rows.append([table.operation_ms(_key(layer, c), width) for c, width in candidates])
+        return torch.tensor(rows, dtype=torch.float32, device=self.alphas.device)
+
+    def weight_parameters(self) -> list[Tensor]:
+        """Everything that weight steps train: the omega of Eq. 2, active channels only."""
+        architecture = {id(parameter) for parameter in self.architecture_parameters()}
+        shared: list[Tensor] = [parameter for parameter in self.parameters() if id(parameter) not in architecture]
+        return shared + [weight for operation in self.operations() for weight in operation.weights.values()]
+
+    def architecture_parameters(self) -> list[Tensor]:
+        """What architecture steps train: alpha and beta."""
+        return [self.alphas, *self.betas]
+
+    def operations(self) -> Iterator[CandidateOperation]:
+        """All L times K candidate operations in order."""
+        return (module for module in self.modules() if isinstance(module, CandidateOperation))
+
+    def widths(self) -> list[list[int]]:
+        """Active expansion channels of every operation, (L, K)."""
+        flat = [operation.width for operation in self.operations()]
+        size = len(self.space.candidates)
+        return [flat[i : i + size] for i in range(0, len(flat), size)]
+
+    def restore_widths(self, widths: Sequence[Sequence[int]]) -> None:
+        """The (L, K) widths of a saved state, whose most important channels come first already."""
+        flat = [width for row in widths for width in row]
+        for operation, width in zip(self.operations(), flat, strict=True):
+            operation.restore_width(width)
+
+    def derive(self, name: str) -> Derived:
+        """The strongest network at the current widths (Eq. 10, 11)."""
+        return derive(self.space, self.alphas, list(self.betas), self.widths(), name)
+
+
+def _key(layer: Layer, candidate: Candidate) -> OperationKey:
+    return OperationKey.of_candidate(layer, candidate.kernel, candidate.se_channels(layer.in_channels))
+
+
+def _stages(space: Space) -> Iterator[nn.Module]:
+    blocks = assemble(space, "fixed", {stage.stage: () for stage in space.searchable_stages}).blocks
+    for spec in space.stages:
+        if spec.fixed is not None:
+            yield nn.Sequential(*(MBInvRes(block) for block in blocks if block.stage == spec.stage))
+        else:
+            layers = [layer for layer in space.layers() if layer.stage == spec.stage]
+            yield SinkConnectedStage(layers, space.candidates)
+
+
+def _use_batch_statistics(module: nn.Module) -> None:
+    """Replace every BatchNorm by one without learnt factors and running statistics (as the authors' code)."""
+    for name, child in list(module.named_children()):
+        if isinstance(child, nn.BatchNorm2d):
+            setattr(module, name, nn.BatchNorm2d(child.num_features, affine=False, track_running_stats=False))
+        else:
+            _use_batch_statistics(child)
