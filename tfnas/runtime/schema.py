@@ -141,8 +141,8 @@ class SearchParams(Section):
     temperature: TemperatureParams
     lambda_: Annotated[float, Field(ge=0, alias="lambda")]
     latency_loss: Literal["target", "target_abs"]
-    second_path: Literal["random", "none"]
-    elasticity_scaling: bool
+    second_path: Literal["random", "gumbel", "min_alpha", "max_alpha", "none"]
+    elasticity_scaling: bool | Literal["integer_ratio"]  # true: exact; integer_ratio: the authors' steps
     gradient_clip: NonNegative
     reset_optimizers: bool
     augmentation: AugmentationParams

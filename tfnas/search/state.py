@@ -1,0 +1,101 @@
+"""What a search carries from epoch to epoch: supernet, optimizers, history."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tfnas.runtime.schema import SearchParams
+from tfnas.search.derivation import Derived
+from tfnas.search.history import EpochRecord
+from tfnas.search.mixed_op import CHANNEL_AXIS, CandidateOperation
+from tfnas.search.supernet import Supernet
+from tfnas.space import Architecture
+
+
+class SearchState:
+    """The supernet on its device, SGD for its weights, Adam for alpha and beta, and the epochs so far."""
+
+    def __init__(self, supernet: Supernet, params: SearchParams, precision: str) -> None:
+        self.supernet, self._params = supernet, params
+        device_type, scaled = supernet.alphas.device.type, precision == "float16"
+        self.weight_scaler = torch.amp.GradScaler(device_type, enabled=scaled)
+        self.architecture_scaler = torch.amp.GradScaler(device_type, enabled=scaled)
+        self.history: list[EpochRecord] = []
+        self.build_optimizers()
+
+    def build_optimizers(self) -> None:
+        """Fresh optimizers, without momentum and moments."""
+        weights, architecture = self._params.weights, self._params.architecture
+        self.weight_optimizer = torch.optim.SGD(
+            self.supernet.weight_parameters(),
+            lr=weights.learning_rate,
+            momentum=weights.momentum,
+            weight_decay=weights.weight_decay,
+        )
+        self.architecture_optimizer = torch.optim.Adam(
+            self.supernet.architecture_parameters(),
+            lr=architecture.learning_rate,
+            betas=architecture.betas,
+            weight_decay=architecture.weight_decay,
+        )
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Set the cosine learning rate; rebuild the optimizers where params ask for it (as the authors' code)."""
+        if self._params.reset_optimizers:
+            self.build_optimizers()
+        for group in self.weight_optimizer.param_groups:
+            group["lr"] = learning_rate(epoch, self._params)
+
+    def put_back(self, derived: Derived, scaled: Architecture) -> None:
+        """Give the derived operations their scaled widths (Algorithm 1, line 6); the others keep theirs."""
+        operations = list(self.supernet.operations())
+        for layer, candidate, block in derived.chosen(self.supernet.space):
+            operation = operations[layer * len(self.supernet.space.candidates) + candidate]
+            before = operation.width
+            order = operation.set_width(scaled.blocks[block].expand_channels)
+            if order is not None:
+                self._carry_momentum(operation, order, before)
+
+    def _carry_momentum(self, operation: CandidateOperation, order: Tensor, before: int) -> None:
+        """Momentum goes with its channel; a channel that comes back begins without."""
+        for name, leaf in operation.weights.items():
+            axis, state = CHANNEL_AXIS[name], self.weight_optimizer.state
+            momentum = state[leaf].get("momentum_buffer") if leaf in state else None
+            if axis is not None and momentum is not None:
+                full = torch.zeros_like(operation.get_buffer(name))
+                full.narrow(axis, 0, before).copy_(momentum)
+                state[leaf]["momentum_buffer"] = full.index_select(axis, order).narrow(axis, 0, operation.width).clone()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values."""
+        return {
+            "supernet": self.supernet.state_dict(),
+            "widths": self.supernet.widths(),
+            "optimizers": [part.state_dict() for part in self._optimizing()],
+            "history": [asdict(record) for record in self.history],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.supernet.load_state_dict(state["supernet"])
+        self.supernet.restore_widths(state["widths"])
+        for part, values in zip(self._optimizing(), state["optimizers"], strict=True):
+            part.load_state_dict(values)
+        self.history = [EpochRecord(**record) for record in state["history"]]
+
+    def _optimizing(self) -> tuple[Any, ...]:
+        return self.weight_optimizer, self.architecture_optimizer, self.weight_scaler, self.architecture_scaler
+
+
+def learning_rate(epoch: int, params: SearchParams) -> float:
+    """Of an epoch's weight steps: from the initial one down to zero as a cosine (Appendix B), one value an epoch."""
+    return params.weights.learning_rate * 0.5 * (1 + math.cos(math.pi * epoch / params.epochs))
+
+
+def temperature(epoch: int, params: SearchParams) -> float:
+    """tau of Eq. 3: its initial value until the first searching epoch, then decaying once an epoch (Appendix B)."""
+    return params.temperature.initial * params.temperature.decay ** max(0, epoch - params.warmup_epochs)

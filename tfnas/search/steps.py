@@ -1,0 +1,143 @@
+"""One weight step, one architecture step, one look at the validation set (Eq. 7, 8).
+
+N batch, L searchable layers, K candidate operations.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tfnas.latency import LatencyTable
+from tfnas.runtime.devices import autocast
+from tfnas.runtime.errors import UserError
+from tfnas.runtime.schema import SearchParams
+from tfnas.search.latency_loss import latency_loss
+from tfnas.search.sampling import gumbel_softmax
+from tfnas.search.state import SearchState
+
+Batch = tuple[Tensor, Tensor]  # (N, 3, H, W) images, (N,) labels
+
+
+class NonFiniteLossError(UserError):
+    """A search that diverged."""
+
+
+class WeightStep(NamedTuple):
+    loss: float  # cross-entropy of the first path
+    correct: int  # of the images, by the first path
+    images: int
+
+
+class ArchitectureStep(NamedTuple):
+    cross_entropy: float
+    latency_loss: float  # without lambda
+
+
+class Stepper:
+    """Steps on a search's state, on its device at a precision."""
+
+    def __init__(
+        self, state: SearchState, params: SearchParams, table: LatencyTable, target_ms: float, precision: str
+    ) -> None:
+        self.state, self.supernet = state, state.supernet
+        self._params, self._table, self._target_ms, self._precision = params, table, target_ms, precision
+        self._device = state.supernet.alphas.device
+        self._weights = self.supernet.weight_parameters()
+        self._architecture = self.supernet.architecture_parameters()
+        self.operation_latencies_ms = self.supernet.operation_latencies_ms(table)  # (L, K), widths of this epoch
+
+    def weight_step(self, batch: Batch, paths: Sequence[Tensor]) -> WeightStep:
+        """SGD on the sum of the losses of the sampled paths, (L,) each: so many forwards, one backward (Eq. 8)."""
+        images, labels = self._to_device(batch)
+        self._train(weights=True)
+        with autocast(self._device, self._precision):
+            logits = [self.supernet.forward_path(images, path) for path in paths]
+            losses = torch.stack([functional.cross_entropy(scores, labels) for scores in logits])
+        loss = losses.sum()
+        first = _finite(losses.detach(), "weight")[0]
+        self._update(loss, self._weights, self.state.weight_optimizer, self.state.weight_scaler)
+        return WeightStep(first, _count_correct(logits[0], labels), len(labels))
+
+    def architecture_step(self, batch: Batch, temperature: float, noise: Tensor) -> ArchitectureStep:
+        """Adam on alpha and beta: cross-entropy of all operations in parallel + lambda * C(LAT) (Eq. 7, 9).
+
+        Args:
+            noise: Gumbel(0, 1), (L, K).
+        """
+        images, labels = self._to_device(batch)
+        self._train(weights=False)
+        operation_weights = gumbel_softmax(self.supernet.alphas, temperature, noise)
+        with autocast(self._device, self._precision):
+            cross_entropy = functional.cross_entropy(self.supernet.forward_mixed(images, operation_weights), labels)
+        latency = latency_loss(self._latency_ms(operation_weights), self._target_ms, self._params.latency_loss)
+        loss = cross_entropy + self._params.lambda_ * latency
+        found = _finite(torch.stack([cross_entropy.detach(), latency.detach()]), "architecture")
+        self._update(loss, self._architecture, self.state.architecture_optimizer, self.state.architecture_scaler)
+        if self._params.architecture.log_softmax:
+            with torch.no_grad():
+                for parameter in self._architecture:
+                    parameter.copy_(parameter.log_softmax(-1))
+        return ArchitectureStep(*found)
+
+    @torch.no_grad()
+    def count_correct(self, batch: Batch, path: Tensor) -> int:
+        """Images of the batch that a path classifies right (BatchNorm uses the batch here, too)."""
+        images, labels = self._to_device(batch)
+        with autocast(self._device, self._precision):
+            logits = self.supernet.forward_path(images, path)
+        return _count_correct(logits, labels)
+
+    @torch.no_grad()
+    def expected_latency_ms(self) -> float:
+        """LAT(alpha, beta), Eq. 6, with u = softmax(alpha)."""
+        return float(self._latency_ms(self.supernet.alphas.softmax(-1)))
+
+    def _latency_ms(self, operation_weights: Tensor) -> Tensor:
+        return self.supernet.expected_latency_ms(operation_weights, self.operation_latencies_ms, self._table.base_ms)
+
+    def _train(self, *, weights: bool) -> None:
+        """Either the weights or alpha and beta get gradients; nothing is kept or computed for the others."""
+        for parameter in self._weights:
+            parameter.requires_grad_(weights)
+        for parameter in self._architecture:
+            parameter.requires_grad_(not weights)
+
+    def _update(
+        self, loss: Tensor, parameters: list[Tensor], optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
+    ) -> None:
+        """Backward, clip, step.
+
+        Operations off the sampled paths have no gradient and stay as they are. (In the authors' code their gradient
+        is zero and not absent, once they were sampled in an epoch, so momentum and weight decay move them on.)
+        """
+        optimizer.zero_grad(set_to_none=True)
+        scaled: Tensor = scaler.scale(loss)
+        scaled.backward()  # type: ignore[no-untyped-call]
+        scaler.unscale_(optimizer)
+        if self._params.gradient_clip > 0:
+            nn.utils.clip_grad_norm_(parameters, self._params.gradient_clip)
+        scaler.step(optimizer)
+        scaler.update()
+
+    def _to_device(self, batch: Batch) -> Batch:
+        images, labels = batch
+        images = images.to(self._device, memory_format=torch.channels_last, non_blocking=True)
+        return images, labels.to(self._device, non_blocking=True)
+
+
+def _count_correct(logits: Tensor, labels: Tensor) -> int:
+    return int((logits.argmax(-1) == labels).sum())
+
+
+def _finite(losses: Tensor, kind: str) -> list[float]:
+    values: list[float] = losses.tolist()
+    for value in values:
+        if not math.isfinite(value):
+            raise NonFiniteLossError(f"the {kind} loss is {value}")
+    return values
