@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,9 @@ from torch import Tensor
 
 from tfnas.latency import Curve, LatencyTable, OperationKey
 from tfnas.runtime.schema import SearchParams
-from tfnas.space import Space, load_space
+from tfnas.search.width_problem import WidthProblem, WidthRanges
+from tfnas.space import Architecture, Candidate, Space, load_space
+from tfnas.space.assemble import assemble
 
 TINY = """
 name: tiny
@@ -83,11 +84,48 @@ def table1() -> Space:
 
 
 @pytest.fixture(scope="session")
-def authors_folder() -> Path:
-    path = Path(__file__).parents[3] / "shared" / "authors"
-    if not path.is_dir():
-        pytest.skip("the authors' files are not beside the repository")
-    return path
+def random_network() -> Callable[[Space, np.random.Generator], tuple[Architecture, list[tuple[int, int]]]]:
+    def draw(space: Space, random: np.random.Generator) -> tuple[Architecture, list[tuple[int, int]]]:
+        """A random member of the space and the width ranges of its candidates."""
+        choices: dict[int, list[tuple[Candidate, int]]] = {}
+        ranges = []
+        for stage in space.stages:
+            if stage.fixed is not None:
+                ranges.append((stage.fixed.width(stage.in_channels),) * 2)
+                continue
+            choices[stage.stage] = []
+            for position in range(random.integers(1, stage.max_depth + 1)):
+                candidate = space.candidates[random.integers(len(space.candidates))]
+                low, high = candidate.width_range(stage.out_channels if position else stage.in_channels)
+                choices[stage.stage].append((candidate, int(random.integers(low, high + 1))))
+                ranges.append((low, high))
+        return assemble(space, "random", choices), ranges
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def reachable() -> Callable[..., tuple[float, float]]:
+    def latencies(architecture: Architecture, table: LatencyTable, ranges: WidthRanges) -> tuple[float, float]:
+        """Latency with all widths at their smallest, at their largest."""
+        problem = WidthProblem(architecture, table, ranges)
+        return problem.latency_ms(problem.low), problem.latency_ms(problem.high)
+
+    return latencies
+
+
+@pytest.fixture(scope="session")
+def block_parameters() -> dict[str, str]:
+    """Where an MBInvRes block has each weight of a candidate operation."""
+    return {
+        "expand": "expand.conv.weight",
+        "depthwise": "depthwise.conv.weight",
+        "se_reduce": "squeeze_excite.reduce.weight",
+        "se_reduce_bias": "squeeze_excite.reduce.bias",
+        "se_expand": "squeeze_excite.expand.weight",
+        "se_expand_bias": "squeeze_excite.expand.bias",
+        "project": "project.conv.weight",
+    }
 
 
 class RandomLoader:

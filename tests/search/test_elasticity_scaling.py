@@ -16,29 +16,6 @@ from tfnas.space import zoo
 from tfnas.space.assemble import assemble
 
 
-def random_network(space, random):
-    """A random member of the space and the width ranges of its candidates."""
-    choices, ranges = {}, []
-    for stage in space.stages:
-        if stage.fixed is not None:
-            width = stage.fixed.width(stage.in_channels)
-            ranges.append((width, width))
-            continue
-        choices[stage.stage] = []
-        for position in range(random.integers(1, stage.max_depth + 1)):
-            in_channels = stage.in_channels if position == 0 else stage.out_channels
-            candidate = space.candidates[random.integers(len(space.candidates))]
-            low, high = candidate.width_range(in_channels)
-            choices[stage.stage].append((candidate, int(random.integers(low, high + 1))))
-            ranges.append((low, high))
-    return assemble(space, "random", choices), ranges
-
-
-def reachable(architecture, table, ranges):
-    problem = WidthProblem(architecture, table, ranges)
-    return problem.latency_ms(problem.low), problem.latency_ms(problem.high)
-
-
 def every_scaling(problem, widths, scaled):
     """(gamma, widths) at every gamma that changes something, by exact fractions, gamma rising."""
     gammas = {Fraction(0)}
@@ -50,7 +27,7 @@ def every_scaling(problem, widths, scaled):
 
 
 @pytest.mark.parametrize("monotone", [True, False])
-def test_a_round_finds_the_largest_gamma(tiny_space, make_table, monotone) -> None:
+def test_a_round_finds_the_largest_gamma(tiny_space, make_table, monotone, random_network, reachable) -> None:
     random = np.random.default_rng(0)
     table = make_table(tiny_space, monotone=monotone)
     outcomes = set()
@@ -70,7 +47,9 @@ def test_a_round_finds_the_largest_gamma(tiny_space, make_table, monotone) -> No
 
 @settings(max_examples=150, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), share=st.floats(-0.1, 1.1), monotone=st.booleans())
-def test_scaled_network_meets_the_target_in_range_and_stays(tiny_space, make_table, seed, share, monotone) -> None:
+def test_scaled_network_meets_the_target_in_range_and_stays(
+    tiny_space, make_table, seed, share, monotone, random_network, reachable
+) -> None:
     random = np.random.default_rng(seed)
     table = make_table(tiny_space, monotone=monotone, seed=seed % 7)
     architecture, ranges = random_network(tiny_space, random)
@@ -84,13 +63,15 @@ def test_scaled_network_meets_the_target_in_range_and_stays(tiny_space, make_tab
     if low <= target_ms:
         assert result.reached
     assert all(lo <= block.expand_channels <= hi for block, (lo, hi) in zip(after.blocks, ranges, strict=True))
+    if not result.reached and not monotone:
+        return  # from the smallest widths other networks are on the way, and a dip among them may be within
     again = scale_widths(after, table, target_ms, tiny_space, ranges=ranges)
     assert again.architecture == after
 
 
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), shares=st.tuples(st.floats(0, 1), st.floats(0, 1)))
-def test_one_round_is_monotone_in_the_target(tiny_space, tiny_table, seed, shares) -> None:
+def test_one_round_is_monotone_in_the_target(tiny_space, tiny_table, seed, shares, random_network, reachable) -> None:
     # of one round only: several rounds may end nearer to a smaller target than to a larger one
     architecture, ranges = random_network(tiny_space, np.random.default_rng(seed))
     problem = WidthProblem(architecture, tiny_table, ranges)
@@ -102,7 +83,7 @@ def test_one_round_is_monotone_in_the_target(tiny_space, tiny_table, seed, share
     assert (less <= more).all()
 
 
-def test_a_target_below_all_gives_the_smallest_widths(tiny_space, tiny_table) -> None:
+def test_a_target_below_all_gives_the_smallest_widths(tiny_space, tiny_table, random_network, reachable) -> None:
     architecture, ranges = random_network(tiny_space, np.random.default_rng(3))
     low, high = reachable(architecture, tiny_table, ranges)
     result = scale_widths(architecture, tiny_table, 0.99 * low, tiny_space, ranges=ranges)
@@ -111,14 +92,14 @@ def test_a_target_below_all_gives_the_smallest_widths(tiny_space, tiny_table) ->
     assert [block.expand_channels for block in result.architecture.blocks] == [smallest for smallest, _ in ranges]
 
 
-def test_the_widest_network_reaches_exactly_its_own_latency(tiny_space, tiny_table) -> None:
+def test_the_widest_network_reaches_exactly_its_own_latency(tiny_space, tiny_table, random_network, reachable) -> None:
     architecture, ranges = random_network(tiny_space, np.random.default_rng(4))
     _, high = reachable(architecture, tiny_table, ranges)
     result = scale_widths(architecture, tiny_table, high, tiny_space, ranges=ranges)
     assert [block.expand_channels for block in result.architecture.blocks] == [largest for _, largest in ranges]
 
 
-def test_gap_on_networks_of_table_1(table1, make_table) -> None:
+def test_gap_on_networks_of_table_1(table1, make_table, random_network, reachable) -> None:
     random = np.random.default_rng(5)
     table = make_table(table1)
     gaps = []

@@ -31,7 +31,7 @@ def scale_widths(
     For each searchable stage i from first to last: the largest gamma such that LAT(gamma * sn_i:last) is within
     the target. Differs from the paper in going through the stages again until nothing changes: a later round may
     leave room that an earlier, coarser one can use. From the second pass on gamma is at least 1, so widths only
-    grow and this ends; scaling the outcome again with the same ranges changes nothing.
+    grow and this ends; scaling an outcome within the target again with the same ranges changes nothing.
 
     Args:
         ranges: (smallest, largest) width of each block; by default inferred, see `width_ranges`.

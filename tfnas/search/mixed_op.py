@@ -63,8 +63,7 @@ class CandidateOperation(nn.Module):
         se_channels = candidate.se_channels(layer.in_channels)
         for name, tensor in _initial_weights(layer, self.max_width, candidate.kernel, se_channels).items():
             self.register_buffer(name, tensor)
-        self.weights = {name: torch.empty(0).requires_grad_() for name in self._buffers}
-        self._link()
+        self.weights = self._active()
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C_in, H, W) to (N, C_out, H', W')."""
@@ -106,20 +105,21 @@ class CandidateOperation(nn.Module):
         return order
 
     def restore_width(self, width: int) -> None:
-        """Make the first `width` channels the active ones, as in a saved state."""
+        """Make the first `width` channels the active ones, as in a saved state; `weights` are new leaves then."""
         self.width = width
-        self._link()
+        self.weights = self._active()
 
-    def _link(self) -> None:
+    def _active(self) -> dict[str, Tensor]:
+        parts = {}
         for name, tensor in self.named_buffers():
             axis = CHANNEL_AXIS[name]
-            leaf = self.weights[name]
-            leaf.grad = None
-            leaf.data = tensor if axis is None else tensor.narrow(axis, 0, self.width)
+            part = tensor if axis is None else tensor.narrow(axis, 0, self.width)
+            parts[name] = part.detach().requires_grad_()
+        return parts
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> CandidateOperation:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self._link()  # the buffers have moved (to a device, say)
+        self.weights = self._active()  # the buffers have moved (to a device, say)
         return self
 
 

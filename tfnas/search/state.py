@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -56,20 +57,32 @@ class SearchState:
         operations = list(self.supernet.operations())
         for layer, candidate, block in derived.chosen(self.supernet.space):
             operation = operations[layer * len(self.supernet.space.candidates) + candidate]
-            before = operation.width
+            before, leaves = operation.width, operation.weights
             order = operation.set_width(scaled.blocks[block].expand_channels)
             if order is not None:
-                self._carry_momentum(operation, order, before)
+                self._hand_over(operation, leaves, before, order)
 
-    def _carry_momentum(self, operation: CandidateOperation, order: Tensor, before: int) -> None:
-        """Momentum goes with its channel; a channel that comes back begins without."""
-        for name, leaf in operation.weights.items():
-            axis, state = CHANNEL_AXIS[name], self.weight_optimizer.state
-            momentum = state[leaf].get("momentum_buffer") if leaf in state else None
+    def _hand_over(
+        self, operation: CandidateOperation, leaves: Mapping[str, Tensor], before: int, order: Tensor
+    ) -> None:
+        """Let the optimizer go on with an operation's new weights.
+
+        Momentum goes with its channel; a channel that comes back begins without.
+        """
+        trained, state = self.weight_optimizer.param_groups[0]["params"], self.weight_optimizer.state
+        places = {id(leaf): place for place, leaf in enumerate(trained)}
+        for name, leaf in leaves.items():
+            following, axis = operation.weights[name], CHANNEL_AXIS[name]
+            trained[places[id(leaf)]] = following
+            if leaf not in state:
+                continue
+            state[following] = state.pop(leaf)
+            momentum = state[following].get("momentum_buffer")
             if axis is not None and momentum is not None:
                 full = torch.zeros_like(operation.get_buffer(name))
                 full.narrow(axis, 0, before).copy_(momentum)
-                state[leaf]["momentum_buffer"] = full.index_select(axis, order).narrow(axis, 0, operation.width).clone()
+                kept = full.index_select(axis, order).narrow(axis, 0, operation.width)
+                state[following]["momentum_buffer"] = kept.clone()
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values."""
@@ -83,6 +96,7 @@ class SearchState:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.supernet.load_state_dict(state["supernet"])
         self.supernet.restore_widths(state["widths"])
+        self.build_optimizers()
         for part, values in zip(self._optimizing(), state["optimizers"], strict=True):
             part.load_state_dict(values)
         self.history = [EpochRecord(**record) for record in state["history"]]

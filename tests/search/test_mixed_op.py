@@ -1,0 +1,158 @@
+"""A searchable layer against the blocks of the derived network; shrinking, expanding, and what training touches."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from tfnas.runtime.errors import UserError
+from tfnas.search.importance import channel_importance
+from tfnas.search.mixed_op import CHANNEL_AXIS, CandidateOperation, MixedOp
+from tfnas.space import Block, Candidate, Layer
+from tfnas.space.blocks import MBInvRes
+
+LAYERS = {
+    "residual": Layer(4, 2, 8, 6, 6, 1, "swish"),
+    "down": Layer(3, 1, 8, 6, 10, 2, "relu"),
+    "relu6": Layer(3, 1, 8, 6, 10, 1, "relu6"),
+}
+CANDIDATES = (
+    Candidate("k3_e3", 3, 3, (2, 4), 0),
+    Candidate("k5_e6_se", 5, 6, (4, 8), 2),
+)
+
+
+def make_operation(layer, candidate):
+    torch.manual_seed(0)
+    operation = CandidateOperation(layer, candidate)
+    for tensor in operation.buffers():  # biases begin at zero, which would hide an error
+        tensor.normal_(0, 0.3)
+    return operation
+
+
+def block_with_weights(operation, candidate, block_parameters):
+    """The derived network's block with the operation's active weights, its BatchNorm without learnt factors."""
+    layer = operation.layer
+    se_channels = candidate.se_channels(layer.in_channels)
+    block = MBInvRes(
+        Block(
+            candidate.kernel,
+            layer.in_channels,
+            operation.width,
+            se_channels,
+            layer.out_channels,
+            layer.act,
+            layer.stride,
+        )
+    )
+    for unit in (block.expand, block.depthwise, block.project):
+        unit.norm = nn.BatchNorm2d(unit.norm.num_features, affine=False)
+    with torch.no_grad():
+        for name, weight in operation.weights.items():
+            parameter = block.get_parameter(block_parameters[name])
+            assert parameter.shape == weight.shape
+            parameter.copy_(weight)
+    return block.train()
+
+
+@pytest.mark.parametrize("candidate", CANDIDATES, ids=lambda c: c.name)
+@pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
+@pytest.mark.parametrize("narrowed", [None, 5, 0], ids=["initial", "narrow", "full"])
+def test_operation_equals_the_block_with_its_active_weights(layer, candidate, narrowed, block_parameters) -> None:
+    operation = make_operation(layer, candidate)
+    low, high = candidate.width_range(layer.in_channels)
+    if narrowed is not None:
+        operation.set_width(low + narrowed if narrowed else high)
+    block = block_with_weights(operation, candidate, block_parameters)
+    x = torch.randn(4, 6, 8, 8)
+    inputs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    ours, theirs = operation(inputs[0]), block(inputs[1])
+    torch.testing.assert_close(ours, theirs)
+    ours.square().sum().backward()
+    theirs.square().sum().backward()
+    torch.testing.assert_close(inputs[0].grad, inputs[1].grad)
+    for name, weight in operation.weights.items():
+        torch.testing.assert_close(weight.grad, block.get_parameter(block_parameters[name]).grad)
+
+
+def test_evaluation_uses_batch_statistics_too() -> None:
+    operation = make_operation(LAYERS["residual"], CANDIDATES[1])
+    x = torch.randn(4, 6, 8, 8)
+    torch.testing.assert_close(operation.train()(x), operation.eval()(x))
+
+
+def test_path_is_the_mixture_with_one_hot_weights() -> None:
+    mixed = MixedOp(LAYERS["residual"], CANDIDATES)
+    x = torch.randn(4, 6, 8, 8)
+    for index in range(len(CANDIDATES)):
+        torch.testing.assert_close(mixed.forward_path(x, index), mixed.forward_mixed(x, torch.eye(2)[index]))
+
+
+@pytest.mark.parametrize("candidate", CANDIDATES, ids=lambda c: c.name)
+def test_search_begins_with_three_quarters_of_the_channels(candidate) -> None:
+    operation = make_operation(LAYERS["down"], candidate)
+    assert operation.width == 3 * operation.max_width // 4
+
+
+def test_the_most_important_channels_are_kept() -> None:
+    operation = make_operation(LAYERS["residual"], CANDIDATES[1])
+    before = {name: tensor.clone() for name, tensor in operation.named_buffers()}
+    importance = channel_importance(before["depthwise"])
+    order = operation.set_width(30)
+    assert sorted(order.tolist()) == list(range(48))
+    assert importance[order[:30]].min() >= importance[order[30:]].max()
+    for name, weight in operation.weights.items():  # every weight of a channel goes with it
+        axis = CHANNEL_AXIS[name]
+        assert torch.equal(weight, before[name] if axis is None else before[name].index_select(axis, order[:30]))
+
+
+def test_dropped_channels_come_back_unchanged_after_training_without_them() -> None:
+    operation = make_operation(LAYERS["residual"], CANDIDATES[1])
+    operation.set_width(24)
+    dropped = {name: tensor.clone() for name, tensor in operation.named_buffers()}
+    optimizer = torch.optim.SGD(operation.weights.values(), lr=0.1, momentum=0.9, weight_decay=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        operation(torch.randn(4, 6, 8, 8)).square().sum().backward()
+        optimizer.step()
+    for name, tensor in operation.named_buffers():
+        axis = CHANNEL_AXIS[name]
+        if axis is not None:
+            assert torch.equal(tensor.narrow(axis, 24, 24), dropped[name].narrow(axis, 24, 24))
+            assert not torch.equal(tensor.narrow(axis, 0, 24), dropped[name].narrow(axis, 0, 24))
+    trained = operation.get_buffer("depthwise").clone()
+    operation.set_width(48)
+    assert torch.equal(operation.weights["depthwise"], trained)
+
+
+def test_shrinking_and_expanding_leaves_the_full_operation_as_it_was() -> None:
+    operation = make_operation(LAYERS["down"], CANDIDATES[1])
+    operation.set_width(48)
+    x = torch.randn(4, 6, 8, 8)
+    before = operation(x)
+    for width in (25, 40, 31, 48):
+        operation.set_width(width)
+    torch.testing.assert_close(operation(x), before)
+
+
+def test_same_width_keeps_the_same_channels() -> None:
+    operation = make_operation(LAYERS["residual"], CANDIDATES[0])
+    before = operation.weights["expand"].clone()
+    assert operation.set_width(operation.width) is None
+    assert torch.equal(operation.weights["expand"], before)
+
+
+def test_moving_the_layer_keeps_weights_and_buffers_one() -> None:
+    operation = make_operation(LAYERS["residual"], CANDIDATES[0]).to(torch.float64)
+    with torch.no_grad():
+        operation.weights["project"].fill_(7.0)
+    assert (operation.get_buffer("project")[:, : operation.width] == 7.0).all()
+    assert (operation.get_buffer("project")[:, operation.width :] != 7.0).all()
+
+
+def test_a_candidate_whose_expansion_would_disappear_is_refused() -> None:
+    with pytest.raises(UserError, match="k3_e3: expand_range"):
+        CandidateOperation(LAYERS["residual"], replace(CANDIDATES[0], expand_range=(1, 4)))

@@ -1,0 +1,362 @@
+"""The whole search on a tiny space and random images."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import itertools
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tfnas.latency import reachable_range_ms
+from tfnas.runtime.errors import UserError
+from tfnas.search import search, write_history
+from tfnas.search.epoch import EpochRunner
+from tfnas.search.state import SearchState, learning_rate, temperature
+from tfnas.search.steps import Stepper
+from tfnas.search.supernet import Supernet
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def target_ms(tiny_space, tiny_table):
+    low, high = reachable_range_ms(tiny_space, tiny_table)
+    return low + 0.35 * (high - low)
+
+
+@pytest.fixture
+def run(tiny_space, tiny_table, target_ms, loaders, make_params):
+    def call(*, target_ms=target_ms, checkpoints=None, on_epoch=None, seed=0, space=tiny_space, **changes):
+        return search(
+            space,
+            *loaders,
+            tiny_table,
+            target_ms,
+            params=make_params(**changes),
+            num_classes=3,
+            seed=seed,
+            device=CPU,
+            checkpoints=checkpoints,
+            on_epoch=on_epoch,
+        )
+
+    return call
+
+
+@pytest.fixture
+def make_stepper(tiny_space, tiny_table, target_ms, make_params):
+    def make(target_ms=target_ms, **changes):
+        torch.manual_seed(0)
+        params = make_params(**changes)
+        state = SearchState(Supernet(tiny_space, 3), params, "float32")
+        return Stepper(state, params, tiny_table, target_ms, "float32")
+
+    return make
+
+
+class Memory:
+    """Checkpoints in memory, as deep copies."""
+
+    def __init__(self) -> None:
+        self.states = []
+
+    def load(self):
+        return copy.deepcopy(self.states[-1]) if self.states else None
+
+    def save(self, state) -> None:
+        self.states.append(copy.deepcopy(state))
+
+
+class Killed(Exception):
+    pass
+
+
+def batch(seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(4, 3, 16, 16, generator=generator), torch.randint(3, (4,), generator=generator)
+
+
+def snapshot(tensors):
+    return [tensor.detach().clone() for tensor in tensors]
+
+
+def assert_same_result(one, two) -> None:
+    assert torch.equal(one.alphas, two.alphas)
+    assert all(map(torch.equal, one.betas, two.betas))
+    assert one.widths == two.widths
+    assert one.weights.keys() == two.weights.keys()
+    assert all(torch.equal(one.weights[name], two.weights[name]) for name in one.weights)
+    rows = [[{k: v for k, v in r.row().items() if k != "seconds"} for r in result.history] for result in (one, two)]
+    assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize("changes", [{}, {"reset_optimizers": True}], ids=["kept", "reset"])
+def test_a_search_resumed_after_any_epoch_ends_with_the_same_bits(run, changes) -> None:
+    whole = run(**changes)
+    for last in range(1, 4):
+        memory, seen = Memory(), []
+
+        def kill(record, last=last) -> None:
+            if record.epoch == last:
+                raise Killed
+
+        with pytest.raises(Killed):
+            run(checkpoints=memory, on_epoch=kill, **changes)
+        assert len(memory.states) == last
+        assert_same_result(run(checkpoints=memory, on_epoch=seen.append, **changes), whole)
+        assert [record.epoch for record in seen] == [1, 2, 3, 4]
+
+
+def test_the_seed_decides(run) -> None:
+    assert_same_result(run(seed=3), run(seed=3))
+    assert not torch.equal(run(seed=3).alphas, run(seed=4).alphas)
+
+
+def test_architecture_waits_for_the_warmup(run) -> None:
+    memory = Memory()
+    result = run(checkpoints=memory, warmup_epochs=2)
+    states = [state["supernet"] for state in memory.states]
+    begin = torch.full((5, 4), -math.log(4))
+    assert torch.equal(states[0]["alphas"], begin) and torch.equal(states[1]["alphas"], begin)
+    assert not torch.equal(states[2]["alphas"], begin)
+    assert memory.states[1]["widths"] == Supernet(result.space, 3).widths()
+    for record in result.history[:2]:
+        assert record.architecture_loss is None and record.latency_loss is None
+        assert record.derived_latency_before_ms == record.derived_latency_after_ms
+        assert record.temperature == 5.0
+    assert result.history[2].temperature == 5.0  # decays after the first epoch that searches
+    assert result.history[3].temperature == pytest.approx(4.8)
+
+
+def test_derived_network_meets_the_target_after_every_searching_epoch(run, tiny_space, tiny_table, target_ms) -> None:
+    result = run()
+    for record in result.history[1:]:
+        derived_high = record.derived_latency_after_ms
+        assert derived_high <= target_ms
+    architecture = result.derive("x").architecture
+    assert tiny_table.latency_ms(architecture) == result.history[-1].derived_latency_after_ms
+    last = result.history[-1].derived
+    assert [last["stage3_depth"], last["stage4_depth"]] == [
+        sum(block.stage == stage for block in architecture.blocks) for stage in (3, 4)
+    ]
+    assert last["stage3_layer1_width"] == architecture.blocks[1].expand_channels
+
+
+def test_only_derived_operations_change_their_width(run, tiny_space) -> None:
+    begin = Supernet(tiny_space, 3).widths()
+    result = run(epochs=2)
+    derived = result.derive("x")
+    touched = {(layer, operation) for layer, operation, _ in derived.chosen(tiny_space)}
+    changed = {(i, k) for i, k in itertools.product(range(5), range(4)) if result.widths[i][k] != begin[i][k]}
+    assert changed and changed <= touched
+
+
+@pytest.mark.parametrize("method", [False, "integer_ratio"])
+def test_other_ways_of_scaling(run, tiny_space, target_ms, method) -> None:
+    result = run(elasticity_scaling=method)
+    begin = Supernet(tiny_space, 3).widths()
+    assert (result.widths == begin) == (method is False)
+    for record in result.history[1:]:
+        if method is False:
+            assert record.derived_latency_before_ms == record.derived_latency_after_ms
+        else:
+            assert record.derived_latency_after_ms <= target_ms
+
+
+def test_weight_step_trains_the_sampled_operations_and_nothing_else(make_stepper) -> None:
+    stepper = make_stepper()
+    supernet = stepper.supernet
+    paths = [torch.tensor([0, 1, 2, 3, 0]), torch.tensor([1, 2, 3, 0, 1])]
+    before, architecture = snapshot(supernet.weight_parameters()), snapshot(supernet.architecture_parameters())
+    full = [snapshot(operation.buffers()) for operation in supernet.operations()]
+    stepper.weight_step(batch(), paths)
+    assert all(map(torch.equal, architecture, supernet.architecture_parameters()))
+    assert not torch.equal(before[0], supernet.weight_parameters()[0])  # the stem
+    for number, operation in enumerate(supernet.operations()):
+        sampled = any(int(path[number // 4]) == number % 4 for path in paths)
+        changed = not all(map(torch.equal, full[number], operation.buffers()))
+        assert changed == sampled
+
+
+def test_loss_of_a_weight_step_is_the_sum_over_both_paths(make_stepper) -> None:
+    paths = [torch.tensor([0, 1, 2, 3, 0]), torch.tensor([1, 2, 3, 0, 1])]
+    gradients = []
+    for chosen in ([paths[0]], [paths[1]], paths):
+        stepper = make_stepper(gradient_clip=0.0)
+        stepper.weight_step(batch(), chosen)
+        gradients.append(stepper.supernet.weight_parameters()[0].grad)
+    torch.testing.assert_close(gradients[0] + gradients[1], gradients[2])
+
+
+def test_architecture_step_trains_alpha_and_beta_and_computes_no_weight_gradient(make_stepper) -> None:
+    stepper = make_stepper()
+    weights, before = stepper.supernet.weight_parameters(), snapshot(stepper.supernet.state_dict().values())
+    stepper.architecture_step(batch(), 5.0, torch.zeros(5, 4))
+    names = list(stepper.supernet.state_dict())
+    changed = {
+        name
+        for name, old, new in zip(names, before, stepper.supernet.state_dict().values(), strict=True)
+        if not torch.equal(old, new)
+    }
+    assert changed == {"alphas", "betas.0", "betas.1"}
+    assert all(weight.grad is None for weight in weights)
+
+
+@pytest.mark.parametrize("log_softmax", [True, False])
+def test_alpha_and_beta_become_log_probabilities_where_asked(make_stepper, log_softmax) -> None:
+    architecture = {"learning_rate": 0.05, "betas": [0.5, 0.999], "weight_decay": 5e-4, "every": 2}
+    stepper = make_stepper(architecture={**architecture, "log_softmax": log_softmax})
+    stepper.architecture_step(batch(), 5.0, torch.zeros(5, 4))
+    sums = [float(p.detach().exp().sum(-1).max()) for p in stepper.supernet.architecture_parameters()]
+    assert all(total == pytest.approx(1.0, abs=1e-6) for total in sums) == log_softmax
+
+
+@pytest.mark.parametrize(
+    ("kind", "target_factor", "grows"), [("target", 10, None), ("target_abs", 10, True), ("target", 0.1, False)]
+)
+def test_latency_loss_pulls_towards_the_target(make_stepper, tiny_table, target_ms, kind, target_factor, grows) -> None:
+    losses = []
+    stepper = make_stepper(latency_loss=kind, target_ms=target_factor * target_ms, **{"lambda": 1e4})
+    before = stepper.expected_latency_ms()
+    for number in range(3):
+        losses.append(stepper.architecture_step(batch(number), 5.0, torch.zeros(5, 4)).latency_loss)
+    if grows is None:
+        assert losses == [0.0, 0.0, 0.0]
+    else:
+        assert (stepper.expected_latency_ms() > before) == grows
+
+
+def test_momentum_goes_with_its_channel(make_stepper) -> None:
+    stepper = make_stepper()
+    state, supernet = stepper.state, stepper.supernet
+    path = torch.tensor([1, 1, 1, 1, 1])
+    stepper.weight_step(batch(), [path])
+    with torch.no_grad():
+        supernet.alphas[:, 1] = 1.0
+    operation = list(supernet.operations())[1]
+
+    def velocities():
+        weight = operation.weights["depthwise"].detach()
+        momentum = state.weight_optimizer.state[operation.weights["depthwise"]]["momentum_buffer"]
+        assert weight.shape == momentum.shape
+        return {tuple(w.flatten().tolist()): tuple(v.flatten().tolist()) for w, v in zip(weight, momentum, strict=True)}
+
+    def put_back(width) -> None:
+        derived = supernet.derive("x")
+        blocks = list(derived.architecture.blocks)
+        blocks[1] = replace(blocks[1], expand_channels=width)
+        state.put_back(derived, replace(derived.architecture, blocks=tuple(blocks)))
+
+    trained = velocities()
+    assert len(trained) == 24
+    put_back(20)
+    kept = velocities()
+    assert len(kept) == 20
+    assert {w for w in kept if w in trained} and all(kept[w] == trained.get(w, (0.0,) * 9) for w in kept)
+    put_back(32)
+    grown = velocities()
+    assert len(grown) == 32
+    assert all(grown[w] == kept.get(w, (0.0,) * 9) for w in grown)
+    before = snapshot(operation.weights.values())
+    make_next = Stepper(state, stepper._params, stepper._table, stepper._target_ms, "float32")
+    make_next.weight_step(batch(), [path])
+    assert not any(map(torch.equal, before, operation.weights.values()))
+    assert len(supernet.weight_parameters()) == len(state.weight_optimizer.param_groups[0]["params"])
+
+
+def test_learning_rate_and_temperature_follow_appendix_b(make_params) -> None:
+    params = make_params(epochs=90, warmup_epochs=10)
+    assert learning_rate(0, params) == 0.025
+    assert learning_rate(45, params) == pytest.approx(0.0125)
+    assert 0 < learning_rate(89, params) < 1e-5
+    assert [temperature(epoch, params) for epoch in (0, 9, 10)] == [5.0, 5.0, 5.0]
+    assert temperature(11, params) == pytest.approx(5 * 0.96)
+    assert temperature(89, params) == pytest.approx(5 * 0.96**79)
+
+
+@pytest.mark.parametrize(("every", "expected"), [(1, 5), (2, 3), (3, 2)])
+def test_architecture_steps_take_their_turn(run, monkeypatch, every, expected) -> None:
+    taken = []
+    original = Stepper.architecture_step
+    monkeypatch.setattr(Stepper, "architecture_step", lambda self, *a: taken.append(a[0][1]) or original(self, *a))
+    architecture = {"learning_rate": 0.05, "betas": [0.5, 0.999], "weight_decay": 5e-4, "log_softmax": True}
+    run(epochs=2, architecture={**architecture, "every": every})
+    assert len(taken) == expected
+
+
+def test_the_twenty_percent_are_cycled_in_another_order(run, loaders, monkeypatch) -> None:
+    images = []
+    original = Stepper.architecture_step
+    monkeypatch.setattr(
+        Stepper, "architecture_step", lambda self, *a: images.append(a[0][0].clone()) or original(self, *a)
+    )
+    architecture = {"learning_rate": 0.05, "betas": [0.5, 0.999], "weight_decay": 5e-4, "log_softmax": True}
+    run(epochs=2, architecture={**architecture, "every": 1})
+    assert len(images) == 5  # two batches a round
+    assert not torch.equal(images[0], images[2])
+    assert torch.cat(images).shape == (20, 3, 16, 16)
+
+
+@pytest.mark.parametrize(("second", "paths"), [("none", 1), ("random", 2), ("gumbel", 2)])
+def test_number_of_paths_before_and_after_the_warmup(run, monkeypatch, second, paths) -> None:
+    counts = []
+    original = Stepper.weight_step
+    monkeypatch.setattr(
+        Stepper,
+        "weight_step",
+        lambda self, images, chosen: counts.append(len(chosen)) or original(self, images, chosen),
+    )
+    run(epochs=2, second_path=second)
+    assert counts == [1] * 5 + [paths] * 5
+
+
+def test_entropy_begins_at_that_of_the_uniform_distribution(run) -> None:
+    history = run().history
+    assert history[0].alpha_entropy == pytest.approx(math.log(4))
+    assert history[-1].alpha_entropy < math.log(4)
+
+
+def test_history_file_has_a_row_an_epoch_and_reads_back(run, tmp_path) -> None:
+    result = run()
+    write_history(result.history, tmp_path / "history.csv")
+    with (tmp_path / "history.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 4
+    assert rows[0]["latency_loss"] == "" and rows[1]["latency_loss"] != ""
+    for row, record in zip(rows, result.history, strict=True):
+        assert float(row["derived_latency_after_ms"]) == record.derived_latency_after_ms
+        assert row["stage4_layer3_op"] in {"k3_e3", "k3_e6", "k5_e3", "k3_e3_se"}
+        assert int(row["stage4_layer3_width"]) > 0
+
+
+def test_a_loss_that_is_not_finite_stops_the_search(run, loaders) -> None:
+    loaders[0].images[3] = torch.inf
+    with pytest.raises(UserError, match=r"weight loss is nan at epoch 1, step [1-5]; lower"):
+        run()
+
+
+def test_too_small_sets_and_spaces_are_user_errors(run, loaders, tiny_space) -> None:
+    with pytest.raises(UserError, match="second_path random needs two candidates"):
+        run(space=replace(tiny_space, candidates=tiny_space.candidates[:1]))
+    loaders[1].images = loaders[1].images[:3]
+    with pytest.raises(UserError, match="larger than the number of val images"):
+        run()
+
+
+def test_validation_counts_every_image_once(tiny_space, tiny_table, target_ms, loaders, make_params) -> None:
+    params = make_params()
+    torch.manual_seed(0)
+    state = SearchState(Supernet(tiny_space, 3), params, "float32")
+    with torch.no_grad():
+        state.supernet.classifier.weight.zero_()
+        state.supernet.classifier.bias.copy_(torch.tensor([0.0, 1.0, 0.0]))
+    runner = EpochRunner(state, *loaders, tiny_table, target_ms, params, "float32", "search")
+    stepper = Stepper(state, params, tiny_table, target_ms, "float32")
+    found = runner._validate(stepper, 0, torch.Generator().manual_seed(0))
+    loaders[1].set_epoch(0)
+    labels = torch.cat([labels for _, labels in loaders[1]])
+    assert found == pytest.approx(100 * float((labels == 1).float().mean()))
