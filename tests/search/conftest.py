@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,10 +36,15 @@ head: {out_channels: 16, act: swish}
 
 
 @pytest.fixture(scope="session")
-def tiny_space(tmp_path_factory: pytest.TempPathFactory) -> Space:
+def tiny_space_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("space") / "tiny.yaml"
     path.write_text(TINY)
-    return load_space(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_space(tiny_space_file: Path) -> Space:
+    return load_space(tiny_space_file)
 
 
 def synthetic_table(

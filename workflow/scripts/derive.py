@@ -19,13 +19,15 @@ def main() -> None:
     options = parser.parse_args()
 
     def check(params: Params) -> None:
-        from tfnas.search.job import derive_architecture, read_constraint
+        from tfnas.search.constraint import read_constraint
+        from tfnas.search.derive_job import derive_architecture
 
         derive_architecture(read_constraint(params, options.target, options.table), options.supernet, options.target)
 
     inputs = [options.supernet, options.table]
     with open_job(STAGE, options, inputs=inputs, outputs=OUTPUTS, target=options.target, check=check) as job:
-        from tfnas.search.job import derive_architecture, read_constraint, run_derive
+        from tfnas.search.constraint import read_constraint
+        from tfnas.search.derive_job import derive_architecture, run_derive
 
         constraint = read_constraint(job.params, options.target, options.table)
         run_derive(job, constraint, derive_architecture(constraint, options.supernet, options.target))

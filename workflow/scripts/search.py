@@ -21,13 +21,14 @@ def main() -> None:
     options = parser.parse_args()
 
     def check(params: Params) -> None:
-        from tfnas.search.job import read_constraint
+        from tfnas.search.constraint import read_constraint
 
         read_constraint(params, options.target, options.table)
 
     inputs = [options.train, options.val, options.images, options.table]
     with open_job(STAGE, options, inputs=inputs, outputs=OUTPUTS, target=options.target, check=check) as job:
-        from tfnas.search.job import read_constraint, run_search
+        from tfnas.search.constraint import read_constraint
+        from tfnas.search.job import run_search
 
         run_search(
             job,

@@ -1,0 +1,54 @@
+"""The derive job: from a searched supernet to the network and its measurements."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tfnas.runtime.artifacts import write_json
+from tfnas.runtime.errors import UserError
+from tfnas.runtime.stage import Job
+from tfnas.search.constraint import Constraint, latency_metrics
+from tfnas.search.result import load_search_result
+from tfnas.space import Architecture, count_macs, count_params
+
+
+def derive_architecture(constraint: Constraint, supernet: Path, target: str) -> Architecture:
+    """The network of a searched supernet.
+
+    Raises:
+        UserError: the file is damaged, or was searched in another space or for another latency.
+    """
+    result = load_search_result(supernet, constraint.space)
+    if result.target_ms != constraint.target_ms:
+        raise UserError(
+            f"{supernet}: was searched for {result.target_ms:.6g} ms, target {target} now asks for"
+            f" {constraint.target_ms:.6g} ms; run search again"
+        )
+    return result.derive(f"{constraint.space.name}-{target}").architecture
+
+
+def run_derive(job: Job, constraint: Constraint, architecture: Architecture) -> None:
+    """Write architecture.json and metrics.json, with the latency measured end to end, into `job.out`."""
+    from tfnas.latency import measure_architecture_ms
+
+    profile = job.params.profile_latency
+    measured = measure_architecture_ms(
+        architecture,
+        resolution=job.params.resolution,
+        num_classes=profile.num_classes,
+        batch_size=profile.batch_size,
+        device=profile.device,
+        threads=profile.threads,
+        warmup_runs=profile.warmup_runs,
+        repeats=job.params.derive.measure_repeats,
+    )
+    metrics = {
+        **latency_metrics(architecture, constraint.table, constraint.target_ms),
+        "measured_latency_ms": measured.median_ms,
+        "macs": count_macs(architecture, job.params.resolution, profile.num_classes),
+        "params": count_params(architecture, profile.num_classes),
+        "depth": len(architecture.blocks),
+    }
+    architecture.save(job.out / "architecture.json")
+    write_json(job.out / "metrics.json", metrics)
+    job.run.log_metrics(metrics)
