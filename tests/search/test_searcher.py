@@ -314,6 +314,23 @@ def test_number_of_paths_before_and_after_the_warmup(run, monkeypatch, second, p
     assert counts == [1] * 5 + [paths] * 5
 
 
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_mixed_precision_searches_too(tiny_space, tiny_table, target_ms, loaders, make_params, precision) -> None:
+    result = search(
+        tiny_space,
+        *loaders,
+        tiny_table,
+        target_ms,
+        params=make_params(epochs=2),
+        num_classes=3,
+        seed=0,
+        device=CPU,
+        precision=precision,
+    )
+    assert all(tensor.dtype == torch.float32 and torch.isfinite(tensor).all() for tensor in result.weights.values())
+    assert not torch.equal(result.alphas, Supernet(tiny_space, 3).alphas)
+
+
 def test_entropy_begins_at_that_of_the_uniform_distribution(run) -> None:
     history = run().history
     assert history[0].alpha_entropy == pytest.approx(math.log(4))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ CHECKPOINTS = Path("checkpoints")  # of the working directory, beside results/ a
 MIN_BATCH = 2  # BatchNorm needs two images
 
 Samples = list[tuple[str, int]]
+
+logger = logging.getLogger("tfnas.search")
 
 
 def run_search(
@@ -63,6 +66,8 @@ def run_search(
             on_epoch=lambda record: job.run.log_metrics(record.metrics(), step=record.epoch),
         )
         metrics = search_metrics(result, constraint.table, target)
+        if params.search.elasticity_scaling is not False:
+            _warn_off_target(metrics["gap_percent"], name)
         result.save(job.out / "supernet.pt")
         write_history(result.history, job.out / "history.csv")
         write_json(job.out / "metrics.json", metrics)
@@ -83,6 +88,18 @@ def search_metrics(result: SearchResult, table: LatencyTable, target: str) -> di
         "epochs": last.epoch,
         "num_classes": result.num_classes,
     }
+
+
+def _warn_off_target(gap_percent: float, name: str) -> None:
+    if gap_percent > 0.0:
+        logger.warning("%s: the derived network is %.2f %% above the target at its smallest widths", name, gap_percent)
+    elif gap_percent < -1.0:
+        logger.warning(
+            "%s: the derived network is %.2f %% below the target; its widths are as large as they may be, so a lower"
+            " target or search.latency_loss: target_abs would use the time up",
+            name,
+            -gap_percent,
+        )
 
 
 def count_classes(train: Samples, val: Samples, *, source: str) -> int:
