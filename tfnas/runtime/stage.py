@@ -19,6 +19,8 @@ from tfnas.runtime.schema import Params
 if TYPE_CHECKING:
     from tfnas.runtime.tracking import Run
 
+SMALL_FILE_BYTES = 1_000_000  # tracking keeps a copy of outputs up to this size; DVC keeps all of them
+
 logger = logging.getLogger("tfnas")
 
 
@@ -85,15 +87,32 @@ def open_job(
             device=device_name(device),
             mlflow_run_id=run.id,
         )
+        for name in (*outputs, "provenance.json"):
+            _log_small_file(run, options.out / name)
         logger.info("%s done", stage)
 
 
+def _log_small_file(run: Run, path: Path) -> None:
+    if path.is_file() and path.stat().st_size <= SMALL_FILE_BYTES:
+        run.log_artifact(path)
+
+
 def run_script(main: Callable[[], None]) -> None:
-    """Run a script's main; a user's mistake becomes one line on stderr and exit code 2."""
+    """Run a script's main; a user's mistake becomes one line on stderr and exit code 2.
+
+    A fault of ours keeps its traceback, in the log as well. An interrupted job says how to go on.
+    """
     try:
         main()
     except UserError as error:
         sys.exit(_report(error))
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        sys.exit(130)
+    except Exception:
+        if logger.handlers:
+            logger.exception("failed")
+        raise
 
 
 def _report(error: UserError) -> int:

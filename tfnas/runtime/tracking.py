@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
+import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfnas.runtime.artifacts import digest_text, git_commit
+from tfnas.runtime.errors import UserError
 from tfnas.runtime.schema import TrackingParams
 
 if TYPE_CHECKING:
@@ -16,10 +19,17 @@ if TYPE_CHECKING:
     from torch import nn
 
 STORE = "sqlite:///mlflow.db"
+LOCK = Path("mlflow.db.lock")
+
+logger = logging.getLogger("tfnas.tracking")
 
 
 class Run:
-    """The tracking run of one job."""
+    """The tracking run of one job.
+
+    Once it is open, a store that fails is a warning in the log and no more: a job that has computed for a day does
+    not end for it, and every metric stands in the job's own files as well.
+    """
 
     def __init__(self, run_id: str | None) -> None:
         self.id = run_id
@@ -28,17 +38,20 @@ class Run:
         """Numbers, with the epoch they belong to."""
         import mlflow
 
-        mlflow.log_metrics(dict(metrics), step=step)
+        _unless_it_fails("metrics", lambda: mlflow.log_metrics(dict(metrics), step=step))
 
     def log_artifact(self, path: Path) -> None:
         """A small file."""
         import mlflow
 
-        mlflow.log_artifact(str(path))
+        _unless_it_fails(str(path), lambda: mlflow.log_artifact(str(path)))
 
     def log_model(self, network: nn.Module, example: np.ndarray) -> None:
-        """A trained network with its signature, inferred from an (N, 3, H, W) float32 example."""
-        raise NotImplementedError
+        """A trained network in evaluation mode, on the CPU, with its signature: (N, 3, H, W) float32 to logits.
+
+        It is stored as an exported program (pt2), which runs no code of the file's when it is loaded.
+        """
+        _unless_it_fails("the model", lambda: _log_model(network, example))
 
 
 @contextmanager
@@ -51,15 +64,96 @@ def tracked_run(
     target: str | None = None,
     dataset: str | None = None,
 ) -> Iterator[Run]:
-    """A run named after the job, tagged with stage, target, dataset, commit and pipeline id."""
+    """A run named after the job, tagged with stage, target, dataset, commit and pipeline id.
+
+    The pipeline id is the same for all jobs of one commit and one parameter file.
+
+    Raises:
+        UserError: the store cannot be opened, in the seconds that `tracking` allows.
+    """
+    _configure(tracking)
     import mlflow
 
-    mlflow.set_tracking_uri(os.environ.get("MLFLOW_TRACKING_URI", STORE))
-    mlflow.set_experiment(tracking.experiment)
+    uri = os.environ.get("MLFLOW_TRACKING_URI", STORE)
+    _open_store(uri, tracking.experiment)
     name = "-".join(part for part in (stage, target, dataset) if part)
-    with mlflow.start_run(run_name=name) as run:
-        commit = git_commit()
-        pipeline = digest_text(commit + params_file.read_text())[:12]
-        mlflow.set_tags({"stage": stage, "git_commit": commit, "pipeline_id": pipeline})
-        mlflow.log_params(dict(values))
+    commit = git_commit()
+    pipeline = digest_text(commit + params_file.read_text(encoding="utf-8"))[:12]
+    tags = {"stage": stage, "target": target, "dataset": dataset, "git_commit": commit, "pipeline_id": pipeline}
+    with mlflow.start_run(run_name=name, tags={key: value for key, value in tags.items() if value}) as run:
+        mlflow.log_params(flatten(values))
         yield Run(run.info.run_id)
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values under dotted names, as `search.weights.momentum`: one column each in the MLflow UI."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _configure(tracking: TrackingParams) -> None:
+    """No telemetry, and few and short tries for a server; a variable that the user has set stays."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("DO_NOT_TRACK", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", str(tracking.max_retries))
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(tracking.timeout_seconds))
+    for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking.fluent"):  # a line per table of a new store
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _open_store(uri: str, experiment: str) -> None:
+    """Create or migrate the store and the experiment, one job at a time.
+
+    Jobs that create a SQLite store at the same time break each other's migration.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    mlflow.set_tracking_uri(uri)
+    with LOCK.open("a") as lock:
+        fcntl.lockf(lock, fcntl.LOCK_EX)
+        try:
+            mlflow.set_experiment(experiment)
+        except MlflowException as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"MLFLOW_TRACKING_URI: {uri} cannot be opened ({reason}); start the server, or unset the variable to"
+                f" use {STORE}"
+            ) from None
+
+
+def _unless_it_fails(what: str, log: Callable[[], object]) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        log()
+    except (MlflowException, OSError) as error:
+        logger.warning("MLflow did not take %s (%s); the job goes on", what, " ".join(str(error).split())[:200])
+
+
+def _log_model(network: nn.Module, example: np.ndarray) -> None:
+    import mlflow.pytorch
+    import numpy as np
+    import torch
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    batch = np.repeat(example, 2, axis=0)  # torch.export makes a batch of 1 a constant
+    with torch.inference_mode():
+        logits = network(torch.from_numpy(batch)).numpy()
+    signature = ModelSignature(
+        inputs=Schema([TensorSpec(batch.dtype, (-1, *batch.shape[1:]))]),
+        outputs=Schema([TensorSpec(logits.dtype, (-1, *logits.shape[1:]))]),
+    )
+    mlflow.pytorch.log_model(
+        network,
+        name="model",
+        signature=signature,
+        input_example=batch,
+        pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}"],
+    )
