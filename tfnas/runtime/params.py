@@ -46,17 +46,20 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
+_DEVICE = ("device.name", "device.threads", "device.precision")  # workers changes no result
+_SEARCHED_ON = ("seed", "resolution", *_DEVICE, "prepare_data")
+
 # The keys whose values a stage's results depend on. dvc.yaml lists the same ones; a test compares them.
 STAGE_KEYS: dict[str, tuple[str, ...]] = {
-    "prepare_data": ("resolution", "prepare_data"),
-    "rank_classes": ("seed", "resolution", "device", "prepare_data", "rank_classes"),
+    "prepare_data": ("resolution", "prepare_data", "transfer.datasets", "transfer.root"),
+    "rank_classes": (*_SEARCHED_ON, "rank_classes"),
     "build_subset": ("seed", "build_subset"),
     "profile_latency": ("seed", "space", "resolution", "profile_latency"),
-    "search": ("seed", "space", "resolution", "device", "prepare_data", "search", "targets.{target}.constraint"),
-    "derive": ("seed", "resolution", "profile_latency", "derive", "targets.{target}.constraint"),
-    "retrain": ("seed", "resolution", "device", "prepare_data", "retrain", "targets.{target}.dropout"),
-    "transfer": ("seed", "device", "transfer", "targets.{target}.dropout"),
-    "report": ("report",),
+    "search": (*_SEARCHED_ON, "space", "search", "targets.{target}.constraint"),
+    "derive": ("seed", "space", "resolution", "profile_latency", "derive", "targets.{target}.constraint"),
+    "retrain": (*_SEARCHED_ON, "retrain", "targets.{target}.dropout"),
+    "transfer": ("seed", *_DEVICE, "transfer", "targets.{target}.dropout"),
+    "report": ("report", "targets", "transfer.targets", "transfer.datasets"),
 }
 
 
