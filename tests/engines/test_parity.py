@@ -1,0 +1,75 @@
+"""The Snakefile and dvc.yaml hold the same jobs; each kind of deviation is noticed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from resolved_jobs import differences, dvc_jobs, snakemake_jobs
+
+from tfnas.runtime.params import STAGE_KEYS, load_params
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_both_engines_hold_the_same_jobs(project) -> None:
+    dvc, snakemake = dvc_jobs(project), snakemake_jobs(project)
+    params = load_params(project / "params.yaml")
+    transfers = len(params.transfer.targets) * len(params.transfer.datasets)
+    assert len(dvc) == 5 + 3 * len(params.targets) + transfers
+    assert differences(dvc, snakemake) == []
+
+
+def test_both_engines_hold_the_same_jobs_for_other_targets(project) -> None:
+    path = project / "params.yaml"
+    params = yaml.safe_load(path.read_text())
+    params["targets"]["slow_1"] = {"constraint": {"latency_ms": 1.5}, "dropout": 0.1}
+    params["transfer"] |= {"targets": ["slow_1"], "datasets": ["cifar10", "cifar100"], "root": "cifar"}
+    path.write_text(yaml.safe_dump(params))
+    dvc, snakemake = dvc_jobs(project), snakemake_jobs(project)
+    assert {"search@slow_1", "transfer@slow_1-cifar100"} <= set(dvc)
+    assert "transfer@A-shifted-digits" not in dvc
+    assert differences(dvc, snakemake) == []
+
+
+def test_both_engines_do_without_a_transfer(project) -> None:
+    path = project / "params.yaml"
+    params = yaml.safe_load(path.read_text())
+    params["transfer"] |= {"targets": [], "datasets": []}
+    path.write_text(yaml.safe_dump(params))
+    assert differences(dvc_jobs(project), snakemake_jobs(project)) == []
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "noticed"),
+    [
+        ("      - results/build_subset/val.csv\n", "", "search@A: files differ"),
+        ("        - tfnas/latency\n", "        - tfnas/authors\n", "search@A: files differ"),
+        ("params: [seed, build_subset]", "params: [seed, rank_classes]", "build_subset: params differ"),
+        ("--supernet results/", "--network results/", "derive@A: command differ"),
+        ("results/report/summary.csv", "results/report/sumary.csv", "report: outputs differ"),
+        ("  build_subset:\n", "  build_sub:\n", "build_sub: only in one"),
+    ],
+)
+def test_a_deviation_is_noticed(project, right, wrong, noticed) -> None:
+    path = project / "dvc.yaml"
+    text = path.read_text()
+    assert right in text
+    path.write_text(text.replace(right, wrong, 2))
+    assert any(line.startswith(noticed) for line in differences(dvc_jobs(project), snakemake_jobs(project)))
+
+
+def test_one_word_names_a_stage_everywhere() -> None:
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    rules = re.findall(r"^rule (\w+):", (ROOT / "Snakefile").read_text(), re.MULTILINE)
+    stages = list(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
+    scripts = {path.stem for path in (ROOT / "workflow" / "scripts").glob("*.py")}
+    readme = re.findall(r"^\| `(\w+)` \|", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert rules == ["all", *stages]
+    assert list(STAGE_KEYS) == stages == readme
+    assert scripts == set(stages)
+    assert set(stages) <= set(params)
+    for stage in stages:
+        assert f"| `{stage}` |" in (ROOT / "docs" / "architecture.md").read_text()

@@ -1,0 +1,21 @@
+"""`tfnas sync`: Snakemake and DVC learn of each other's work."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+HELP = "Tell Snakemake and DVC what the other one has done, without running anything again."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--folder", type=Path, default=Path(), help="project folder (default: this one)")
+
+
+def run(options: argparse.Namespace) -> None:
+    from tfnas.engines.sync import sync
+
+    synced = sync(options.folder)
+    print(f"{synced.told} now knows: {len(synced.done)} stages up to date, {len(synced.stale)} to run.")
+    for name in synced.stale:
+        print(f"  to run: {name}")

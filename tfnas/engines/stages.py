@@ -1,0 +1,37 @@
+"""What a stage's results depend on besides its input files: code and parameters."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from tfnas.runtime.params import stage_params
+from tfnas.runtime.schema import Params
+
+LIBRARY = "tfnas"
+IGNORED = ("__pycache__",)  # as .dvcignore
+
+
+def code_files(root: Path, stage: str, rooms: Iterable[str]) -> list[str]:
+    """A stage's script and every file of its rooms, relative to the working directory.
+
+    dvc.yaml names the same rooms as folders.
+    """
+    files = [root / "workflow" / "scripts" / f"{stage}.py"]
+    for room in rooms:
+        files += room_files(root / LIBRARY / room)
+    return [os.path.relpath(path) for path in files]
+
+
+def room_files(room: Path) -> Iterator[Path]:
+    """The files of a sub-package in order, compiled ones left out."""
+    for path in sorted(room.rglob("*")):
+        if path.is_file() and not set(IGNORED) & set(path.parts):
+            yield path
+
+
+def values_as_text(params: Params, stage: str, target: str | None) -> str:
+    """The values that a stage depends on; Snakemake re-runs a job when this text changes."""
+    return json.dumps(stage_params(params, stage, target), sort_keys=True)
