@@ -1,0 +1,116 @@
+"""How every figure looks: colours, type, sizes, and writing one with the same bytes each time."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+WIDTH_INCHES = 4.4  # one column of the page; on a phone the whole width
+
+# Colours of the light scheme; in the page each becomes a CSS variable of the same name, so that the dark scheme can
+# give it another value. Hence no colour stands here twice.
+COLORS = {
+    "ink": "#1f2a37",
+    "muted": "#5f6b7a",
+    "grid": "#dde2e8",
+    "band": "#f2f4f7",
+    "neutral": "#b4bdc8",
+    "red": "#b4374b",
+    "blue": "#2c69b0",
+    "blue-light": "#a6c5e8",
+    "orange": "#c0602a",
+    "orange-light": "#efbf9c",
+    "green": "#2b8a67",
+    "green-light": "#a3d6c1",
+    "purple": "#7e53a6",
+    "purple-light": "#ccb5e2",
+}
+SERIES = ("blue", "orange", "green", "purple")
+
+RC = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans", "sans-serif"],  # comes with matplotlib: the same layout everywhere
+    "font.size": 8.0,
+    "text.color": COLORS["ink"],
+    "text.parse_math": False,  # a name may hold a dollar sign
+    "axes.edgecolor": COLORS["grid"],
+    "axes.labelcolor": COLORS["muted"],
+    "axes.titlesize": 8.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": COLORS["grid"],
+    "grid.linewidth": 0.6,
+    "xtick.color": COLORS["grid"],
+    "ytick.color": COLORS["grid"],
+    "xtick.labelcolor": COLORS["muted"],
+    "ytick.labelcolor": COLORS["muted"],
+    "ytick.major.size": 0.0,
+    "lines.linewidth": 1.5,
+    "lines.solid_capstyle": "round",
+    "svg.fonttype": "none",  # text stays text: it can be found, copied and read aloud
+    "svg.hashsalt": "tfnas",
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+}
+
+
+def styled() -> AbstractContextManager[Any]:
+    """The context in which figures are made and saved."""
+    import matplotlib
+
+    return matplotlib.rc_context(RC)
+
+
+def new_figure(height_inches: float, width_inches: float = WIDTH_INCHES) -> Figure:
+    """An empty figure outside pyplot: no window, no state shared between figures."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width_inches, height_inches))
+
+
+def save_figure(make: Callable[[], Figure], file: Any, suffix: str) -> None:
+    """Draw and write a figure as `svg` or `png`, without dates, on white where the format is opaque."""
+    with styled():
+        figure = make()
+        if suffix == "svg":
+            no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+            figure.savefig(file, format="svg", metadata=no_metadata)
+        else:
+            figure.savefig(file, format="png", dpi=200, facecolor="white", metadata={"Software": None})
+
+
+def inline_svg(make: Callable[[], Figure], name: str, label: str) -> str:
+    """A figure as an `<svg>` element to stand inside a page.
+
+    Args:
+        name: prefix of every id in it, so that no two figures of a page share one; letters, digits, `-`.
+        label: what the figure shows, for screen readers.
+    """
+    buffer = io.StringIO()
+    save_figure(make, buffer, "svg")
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :].strip()
+    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\bid="', f'id="{name}-', svg)
+    svg = re.sub(r'href="#', f'href="#{name}-', svg)
+    svg = svg.replace("url(#", f"url(#{name}-")
+    for variable, color in COLORS.items():
+        svg = svg.replace(color, f"var(--{variable})")
+    opening, rest = svg.split(">", 1)
+    opening = re.sub(r'\s(?:width|height|version)="[^"]*"', "", opening)
+    return f'{opening} role="img" aria-label="{escape(label)}">{rest}'
+
+
+def shorten(text: str, longest: int) -> str:
+    """The text, or its beginning with an ellipsis where it has more than `longest` characters."""
+    return text if len(text) <= longest else text[: longest - 1].rstrip() + "…"
