@@ -10,8 +10,11 @@ from pydantic import BaseModel, ValidationError
 
 
 def explain(error: ValidationError, model: type[BaseModel], *, source: str) -> str:
-    """The first mistake as `file: key: what is wrong (value); fix`, and how many more there are."""
-    details = error.errors()
+    """The first mistake as `file: key: what is wrong (value); fix`, and how many more there are.
+
+    A misspelt key goes before the missing one that it makes.
+    """
+    details = sorted(error.errors(), key=lambda detail: detail["type"] != "extra_forbidden")
     first = details[0]
     line = f"{source}: {_describe(first, model)}"
     return line if len(details) == 1 else f"{line} (and {len(details) - 1} more)"

@@ -50,6 +50,13 @@ class _Stage(_Model):
     act: Activation
     fixed: _Fixed | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _check_no_residual(cls, stage: object) -> object:
+        if isinstance(stage, dict) and "residual" in stage:
+            raise ValueError("residual is no key: a layer has one where its stride is 1 and its channels stay the same")
+        return stage
+
     @model_validator(mode="after")
     def _check_depth(self) -> _Stage:
         if self.depth[0] > self.depth[1]:

@@ -24,6 +24,7 @@ def load(name: str) -> Architecture:
         UserError: unknown name; the nearest known one is named.
     """
     if name not in names():
-        close = difflib.get_close_matches(name, names(), n=1, cutoff=0.0)
-        raise UserError(f"zoo: unknown network {name!r}; did you mean {close[0]!r}? Known: {', '.join(names())}")
+        known = {known.lower(): known for known in names()}
+        nearest = known[difflib.get_close_matches(name.lower().replace("_", "-"), known, n=1, cutoff=0.0)[0]]
+        raise UserError(f"zoo: unknown network {name!r}; did you mean {nearest!r}? Known: {', '.join(names())}")
     return Architecture.load(_FOLDER / f"{name}.json")
