@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import torch
 from torch import Tensor
 
 from tfnas.runtime.errors import UserError
+
+_REFUSED = re.compile(r"GLOBAL ([\w.]+)")  # how torch names what it does not admit
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -24,9 +27,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); pass one of the authors' .pth.tar files") from None
     except pickle.UnpicklingError as error:
-        raise UserError(f"{path}: is not safe to load or not a checkpoint, refused ({_first_line(error)})") from None
+        raise UserError(f"{path}: {_refusal(error)}") from None
     except Exception as error:  # a truncated file raises RuntimeError, EOFError, KeyError and others
-        raise UserError(f"{path}: is not a complete checkpoint ({_first_line(error)}); download it again") from None
+        raise UserError(f"{path}: is not a complete checkpoint ({_first_sentence(error)}); download it again") from None
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise UserError(f"{path}: holds no 'state_dict'; pass a .pth.tar that the authors' code wrote")
     for key, value in checkpoint["state_dict"].items():
@@ -36,7 +39,14 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return {**checkpoint, "state_dict": state}
 
 
-def _first_line(error: Exception) -> str:
-    text = str(error)
-    reason = text.partition("WeightsUnpickler error:")[2] or text or type(error).__name__
-    return " ".join(reason.strip().splitlines()[0].split())
+def _refusal(error: pickle.UnpicklingError) -> str:
+    """In our words: torch's own advise to load the file without the check."""
+    refused = _REFUSED.search(str(error))
+    if refused:
+        return f"refers to {refused[1]}; a complete checkpoint holds tensors, dicts and numbers only: refused"
+    return "is not a checkpoint; pass one of the authors' .pth.tar files, complete"
+
+
+def _first_sentence(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].partition(". ")[0]
