@@ -78,6 +78,8 @@ class PrepareDataParams(Section):
     def _root_given(self) -> PrepareDataParams:
         if self.source == "imagefolder" and not self.root:
             raise ValueError("root is missing: write the folder that holds train/ and val/")
+        if self.source == "digits" and self.root is not None:
+            raise ValueError("digits are made here and have no root: write root: null, or source: imagefolder")
         return self
 
 

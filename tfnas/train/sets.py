@@ -16,6 +16,7 @@ from tfnas.data import (
     manifest_samples,
     read_manifest,
     train_transform,
+    transfer_root,
 )
 from tfnas.runtime.errors import UserError
 from tfnas.runtime.schema import Params
@@ -52,9 +53,9 @@ def retrain_sets(params: Params, manifest: Path, images: Path) -> ImageSets:
 
 
 def transfer_sets(params: Params, dataset: str, data: Path) -> ImageSets:
-    """The two halves of a CIFAR-format set, from `transfer.root` where that is set, else from `data`."""
+    """The two halves of a CIFAR-format set: CIFAR's from `transfer.root`, one made by prepare_data from `data`."""
     recipe = params.transfer
-    root = data if recipe.root is None else Path(recipe.root)
+    root = transfer_root(recipe.root, dataset, data)
     train = load_transfer_set(dataset, root, True, train_transform(recipe.resolution, recipe.augmentation))
     val = load_transfer_set(dataset, root, False, eval_transform(recipe.resolution))
     check_classes(train.classes, val.classes, source=f"{root}: {dataset}")

@@ -1,0 +1,79 @@
+"""CIFAR-10, CIFAR-100, and sets written in their format.
+
+One reader for all three, in place of torchvision's: that one admits only files with the MD5 of the two genuine sets,
+and unpickles what it reads, so that a file from elsewhere could run code. Ours admits arrays and plain values, checks
+shapes and labels instead of MD5s, and gives the same pictures and labels (a test compares the two).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch.utils.data import Dataset
+
+from tfnas.data.cifar_format import FORMATS, SIZE
+from tfnas.data.cifar_pickle import read_batch, read_classes
+from tfnas.data.image_dataset import Transform
+from tfnas.runtime.errors import UserError
+
+HOME = "https://www.cs.toronto.edu/~kriz/cifar.html"
+
+
+class CifarSet(Dataset[tuple[Any, int]]):
+    """Items are (image, label), the image as the transform gives it; `classes` in the order of labels.
+
+    Args:
+        images: (N, 32, 32, 3) uint8.
+    """
+
+    def __init__(self, images: np.ndarray, labels: Sequence[int], classes: list[str], transform: Transform) -> None:
+        self.images, self.labels, self.classes, self.transform = images, labels, classes, transform
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        return self.transform(Image.fromarray(self.images[index])), self.labels[index]
+
+
+def load_transfer_set(dataset: str, root: str | Path, train: bool, transform: Transform) -> CifarSet:
+    """The training or the test images of `cifar10`, `cifar100` or `shifted-digits`.
+
+    Args:
+        root: folder that holds cifar-10-batches-py, cifar-100-python or shifted-digits-batches-py.
+
+    Raises:
+        UserError: a file is missing, damaged, no CIFAR file, or asks for code; names the file.
+    """
+    check_transfer_set(dataset, root)
+    form = FORMATS[dataset]
+    folder = Path(root) / form.folder
+    classes = read_classes(folder / form.meta, form)
+    batches = [read_batch(folder / name, form, len(classes)) for name in (form.train if train else (form.test,))]
+    pixels = np.concatenate([data for data, _ in batches])
+    images = np.ascontiguousarray(pixels.reshape(-1, 3, SIZE, SIZE).transpose(0, 2, 3, 1))
+    return CifarSet(images, [label for _, labels in batches for label in labels], classes, transform)
+
+
+def check_transfer_set(dataset: str, root: str | Path) -> None:
+    """Raise UserError, saying where to put which file, unless all files of a set are there."""
+    form = FORMATS[dataset]
+    for name in form.files:
+        path = Path(root) / form.folder / name
+        if path.is_file():
+            continue
+        if form.archive is None:
+            raise UserError(f"{path}: is missing; run prepare_data")
+        raise UserError(
+            f"{path}: is missing; unpack {form.archive} from {HOME} in the folder that transfer.root names,"
+            f" or take {dataset} out of transfer.datasets"
+        )
+
+
+def transfer_root(params_root: str | None, dataset: str, made: Path) -> Path:
+    """The folder to pass as `root`: `transfer.root`, or the one that prepare_data wrote for the sets it makes."""
+    return made if params_root is None or FORMATS[dataset].archive is None else Path(params_root)

@@ -1,0 +1,27 @@
+"""List the images of the data set; make those of the default run (Appendix B, F)."""
+
+from __future__ import annotations
+
+from tfnas.runtime.schema import Params
+from tfnas.runtime.stage import open_job, run_script, stage_parser
+
+STAGE = "prepare_data"
+OUTPUTS = ("manifest.csv", "classes.csv", "images", "transfer")
+
+
+def main() -> None:
+    options = stage_parser(STAGE, __doc__).parse_args()
+
+    def check(params: Params) -> None:
+        from tfnas.data.prepare import check_sources
+
+        check_sources(params)
+
+    with open_job(STAGE, options, inputs=(), outputs=OUTPUTS, check=check) as job:
+        from tfnas.data.prepare import run_prepare_data
+
+        run_prepare_data(job)
+
+
+if __name__ == "__main__":
+    run_script(main)
