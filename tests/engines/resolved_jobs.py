@@ -37,7 +37,7 @@ def dvc_jobs(folder: Path) -> dict[str, ResolvedJob]:
         stages = repo.index.stages
         declared = {_relative(out.fs_path, folder) for stage in stages for out in stage.outs}
         return {
-            stage.addressing: ResolvedJob(
+            stage.name: ResolvedJob(
                 command=" ".join(stage.cmd.split()),
                 files=frozenset(
                     file

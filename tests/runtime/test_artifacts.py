@@ -64,6 +64,8 @@ def test_digest_of_a_folder_follows_names_and_contents(tmp_path) -> None:
     (folder / "d").rename(folder / "a")
     assert len({first, second, third}) == 3
     assert digest_file(folder) == first
+    (folder / ".snakemake_timestamp").touch()
+    assert digest_file(folder) == first
 
 
 def test_digest_of_params_does_not_follow_their_order() -> None:

@@ -87,25 +87,25 @@ def _forget(folder: Path, outputs: Sequence[str]) -> None:
 def _stage_outputs(folder: Path) -> dict[str, list[str]]:
     """Every DVC stage with the files that it writes, relative to the folder, in the order of dvc.yaml."""
     with _dvc(folder) as repo:
-        return {stage.addressing: [_relative(out.fs_path, folder) for out in stage.outs] for stage in repo.index.stages}
+        return {stage.name: [_relative(out.fs_path, folder) for out in stage.outs] for stage in repo.index.stages}
 
 
 def _stale_stages(folder: Path) -> set[str]:
     """Stages that DVC calls changed, and all that depend on them."""
     with _dvc(folder) as repo:
-        changed = set(repo.status())
+        changed = set(repo.status())  # by their address, which depends on the working directory
         graph = repo.index.graph  # from a stage to those that it depends on
-        return {stage.addressing for stage in repo.index.stages if changed & _names(_upstream(graph, stage))}
+        return {
+            stage.name
+            for stage in repo.index.stages
+            if any(other.addressing in changed for other in _upstream(graph, stage))
+        }
 
 
 def _upstream(graph: Any, stage: Any) -> Iterable[Any]:
     import networkx
 
     return {stage, *networkx.descendants(graph, stage)}
-
-
-def _names(stages: Iterable[Any]) -> set[str]:
-    return {stage.addressing for stage in stages}
 
 
 def _dvc(folder: Path) -> Any:

@@ -16,6 +16,7 @@ from typing import Any
 
 from tfnas.runtime.errors import UserError
 
+SNAKEMAKE_MARK = ".snakemake_timestamp"  # .dvcignore leaves it out as well
 RECORDED_PACKAGES = ("tfnas", "torch", "torchvision", "numpy")
 
 
@@ -69,10 +70,14 @@ def digest_text(text: str) -> str:
 
 
 def digest_file(path: str | Path) -> str:
-    """SHA-256 of a file; of a folder, over its files' relative names and digests in order."""
+    """SHA-256 of a file; of a folder, over its files' relative names and digests in order.
+
+    The mark that Snakemake leaves in folders does not count, so that both engines' results have one digest.
+    """
     path = Path(path)
     if path.is_dir():
-        rows = (f"{f.relative_to(path)} {digest_file(f)}" for f in sorted(path.rglob("*")) if f.is_file())
+        files = (f for f in sorted(path.rglob("*")) if f.is_file() and f.name != SNAKEMAKE_MARK)
+        rows = (f"{f.relative_to(path)} {digest_file(f)}" for f in files)
         return digest_text("\n".join(rows))
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,67 @@
+"""Stands in for every stage's script: it writes, at once, digests of all that the stage's results depend on."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from tfnas.runtime.artifacts import digest_file, digest_params
+from tfnas.runtime.params import load_params, stage_params
+
+OUTPUTS = {
+    "prepare_data": ["manifest.csv", "classes.csv", "images/1.png", "transfer/batch"],
+    "rank_classes": ["class_accuracy.csv", "metrics.json"],
+    "build_subset": ["train.csv", "val.csv", "classes.csv"],
+    "profile_latency": ["latency_table.json", "validation.csv", "metrics.json"],
+    "search": ["supernet.pt", "history.csv", "metrics.json"],
+    "derive": ["architecture.json", "metrics.json"],
+    "retrain": ["weights.pt", "history.csv", "metrics.json"],
+    "transfer": ["weights.pt", "history.csv", "metrics.json"],
+    "report": ["report.html", "summary.json", "summary.csv"],
+}
+INPUTS = (
+    "manifest",
+    "images",
+    "class_accuracy",
+    "train",
+    "val",
+    "table",
+    "supernet",
+    "architecture",
+    "weights",
+    "data",
+)
+
+
+def run(stage: str, options: argparse.Namespace) -> None:
+    """Write the outputs of a stage; `provenance.json` differs from run to run, as the real one does."""
+    values = stage_params(load_params(options.params), stage, options.target)
+    inputs = [digest_file(path) for name in INPUTS if (path := getattr(options, name))]
+    if options.results:
+        metrics = sorted(options.results.rglob("metrics.json"))
+        inputs = [digest_file(path) for path in metrics]
+    content = digest_params([stage, options.target, options.dataset, values, inputs])
+    for name in OUTPUTS[stage]:
+        path = options.out / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"is": f"{name} {content}"}))
+    runs = options.log.parent / "runs"
+    options.log.parent.mkdir(parents=True, exist_ok=True)
+    with runs.open("a") as file:
+        file.write(f"{options.out}\n")
+    (options.out / "provenance.json").write_text(json.dumps({"run": len(runs.read_text())}))
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    for name in ("params", "out", "log", "results", *INPUTS):
+        parser.add_argument(f"--{name.replace('_', '-')}", type=Path)
+    parser.add_argument("--target")
+    parser.add_argument("--dataset")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    run(Path(__file__).stem, parse(sys.argv[1:]))

@@ -1,0 +1,194 @@
+"""Two engines on one folder: whatever the order of edits and runs, results are those of a clean rebuild."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from resolved_jobs import dvc_jobs
+from stub_stage import OUTPUTS, parse, run
+
+from tfnas.engines.sync import sync
+
+STUB = Path(__file__).with_name("stub_stage.py")
+BIN = Path(sys.executable).parent
+NOTHING_TO_DO = "Nothing to be done"
+
+
+@pytest.fixture
+def folder(project) -> Path:
+    """The project with scripts that take no time."""
+    for stage in OUTPUTS:
+        shutil.copy(STUB, project / "workflow" / "scripts" / f"{stage}.py")
+    return project
+
+
+def call(folder: Path, *command: str, ok: bool = True) -> str:
+    environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1"}
+    finished = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert (finished.returncode == 0) == ok, finished.stdout + finished.stderr
+    return finished.stdout + finished.stderr
+
+
+def snakemake(folder: Path, *options: str, ok: bool = True) -> str:
+    return call(folder, "snakemake", "--cores", "2", *options, ok=ok)
+
+
+def set_param(folder: Path, key: str, value: object) -> None:
+    path = folder / "params.yaml"
+    params = yaml.safe_load(path.read_text())
+    *parents, last = key.split(".")
+    section = params
+    for part in parents:
+        section = section[part]
+    section[last] = value
+    path.write_text(yaml.safe_dump(params))
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """What every output holds, provenance left out."""
+    files = (path for path in sorted((folder / "results").rglob("*")) if path.is_file())
+    named = {path.relative_to(folder).as_posix(): path.read_text() for path in files}
+    return {
+        name: text for name, text in named.items() if not name.endswith(("provenance.json", ".snakemake_timestamp"))
+    }
+
+
+def rebuilt(folder: Path, scratch: Path, monkeypatch) -> dict[str, str]:
+    """The outputs of a clean run of every stage in order, by neither engine."""
+    scratch.mkdir()
+    shutil.copy(folder / "params.yaml", scratch)
+    jobs = dvc_jobs(folder)
+    monkeypatch.chdir(scratch)
+    for name, job in jobs.items():
+        run(name.partition("@")[0], parse(job.command.split()[2:]))
+    monkeypatch.chdir(folder)
+    return contents(scratch)
+
+
+def runs(folder: Path) -> set[str]:
+    """Results folders written since the last call."""
+    found = set()
+    for path in (folder / "logs").rglob("runs"):
+        found |= {line.removeprefix("results/") for line in path.read_text().splitlines()}
+        path.unlink()
+    return found
+
+
+def test_each_engine_accepts_the_others_work(folder, tmp_path, monkeypatch) -> None:
+    snakemake(folder)
+    assert contents(folder) == rebuilt(folder, tmp_path / "clean", monkeypatch)
+    runs(folder)
+    assert NOTHING_TO_DO in snakemake(folder, "--dry-run")
+    synced = sync(folder)
+    assert (synced.told, synced.stale, len(synced.done)) == ("DVC", (), 13)
+    assert "up to date" in call(folder, "dvc", "status")
+    call(folder, "dvc", "repro")
+    assert runs(folder) == set()
+
+    set_param(folder, "search.lambda", 0.2)
+    call(folder, "dvc", "repro")
+    expected = {f"{stage}/{target}" for stage in ("search", "derive", "retrain") for target in "AB"}
+    expected |= {"transfer/A/shifted-digits", "transfer/B/shifted-digits", "report"}
+    assert runs(folder) == expected
+    assert "run `tfnas sync` first" in snakemake(folder, ok=False)
+    synced = sync(folder)
+    assert (synced.told, synced.stale) == ("Snakemake", ())
+    assert NOTHING_TO_DO in snakemake(folder)
+    assert runs(folder) == set()
+
+    set_param(folder, "search.lambda", 0.3)
+    snakemake(folder)
+    assert runs(folder) == expected
+
+
+def test_an_edit_and_its_undoing_between_the_engines(folder, tmp_path, monkeypatch) -> None:
+    snakemake(folder)
+    sync(folder)
+    set_param(folder, "build_subset.groups", 4)
+    call(folder, "dvc", "repro")
+    set_param(folder, "build_subset.groups", 5)
+    synced = sync(folder)
+    assert set(synced.done) == {"prepare_data", "rank_classes", "profile_latency"}
+    snakemake(folder)
+    assert contents(folder) == rebuilt(folder, tmp_path / "clean", monkeypatch)
+
+
+def test_a_partial_run_commits_only_what_is_fresh(folder) -> None:
+    snakemake(folder)
+    sync(folder)
+    set_param(folder, "retrain.epochs", 20)
+    snakemake(folder, "results/retrain/A/metrics.json")
+    synced = sync(folder)
+    assert set(synced.stale) == {"retrain@B", "transfer@A-shifted-digits", "transfer@B-shifted-digits", "report"}
+    runs(folder)
+    call(folder, "dvc", "repro")
+    assert runs(folder) == {"retrain/B", "transfer/A/shifted-digits", "transfer/B/shifted-digits", "report"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0])
+def test_random_walk_ends_like_a_clean_rebuild(folder, tmp_path, monkeypatch, seed) -> None:
+    """Edits, runs of either engine (whole or in part) and forgotten syncs in random order."""
+    draw = random.Random(seed)
+    edits = [
+        ("seed", (0, 1)),
+        ("build_subset.groups", (4, 5)),
+        ("search.lambda", (0.1, 0.2)),
+        ("retrain.epochs", (10, 15)),
+        ("targets.A.dropout", (0.1, 0.2)),
+        ("profile_latency.repeats", (20, 30)),
+    ]
+    for step in range(10):
+        key, choices = draw.choice(edits)
+        set_param(folder, key, draw.choice(choices))
+        engine, partial, forget = draw.choice(("snakemake", "dvc")), draw.random() < 0.3, draw.random() < 0.4
+        if engine == "dvc":
+            if not forget:
+                sync(folder)
+            call(folder, "dvc", "repro", *(["retrain@A"] if partial else []))
+        else:
+            part = ["results/retrain/A/metrics.json"] if partial else []
+            if forget and "tfnas sync" in call_either(folder, "snakemake", "--cores", "2", *part):
+                forget = False
+            if not forget:
+                sync(folder)
+                snakemake(folder, *part)
+        if not partial:
+            assert contents(folder) == rebuilt(folder, tmp_path / f"clean{step}", monkeypatch), (seed, step, engine)
+
+
+def call_either(folder: Path, *command: str) -> str:
+    """Output of a command that may succeed or refuse."""
+    environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    finished = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    return finished.stdout + finished.stderr
+
+
+def test_config_on_the_command_line_is_refused(folder) -> None:
+    text = snakemake(folder, "--dry-run", "--config", "seed=7", ok=False)
+    assert "--config or --configfile changes 'seed'" in text and "--directory" in text
+
+
+def test_a_mistake_in_params_is_one_line_before_any_work(folder) -> None:
+    set_param(folder, "search.lamda", 0.1)
+    text = snakemake(folder, ok=False)
+    assert "params.yaml: unknown key 'search.lamda'; did you mean 'lambda'?" in text
+    assert "Traceback" not in text
+    assert contents(folder) == {}
+
+
+def test_another_folder_has_parameters_of_its_own(folder, tmp_path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    shutil.copy(folder / "params.yaml", other)
+    set_param(other, "search.lambda", 0.5)
+    snakemake(folder, "--directory", str(other))
+    assert (other / "results" / "report" / "report.html").exists()
+    assert contents(folder) == {}
