@@ -1,0 +1,187 @@
+"""A results folder as the other stages leave it, written by their own functions, with made numbers."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tfnas.latency import Curve, LatencyTable, OperationKey
+from tfnas.runtime.artifacts import write_json, write_provenance
+from tfnas.runtime.params import load_params, stage_params
+from tfnas.runtime.schema import Params
+from tfnas.search import history as search_history
+from tfnas.search.constraint import latency_metrics
+from tfnas.search.derivation import Derived, searchable_layers
+from tfnas.space import Architecture, Space, count_macs, count_params, load_space
+from tfnas.space.assemble import assemble
+from tfnas.train import trainer
+
+ROOT = Path(__file__).parents[2]
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+@pytest.fixture(scope="session")
+def params() -> Params:
+    """The parameters as shipped."""
+    return load_params(ROOT / "params.yaml")
+
+
+@pytest.fixture(scope="session")
+def make_results() -> Callable[..., Path]:
+    return write_results
+
+
+@pytest.fixture(scope="session")
+def shared_results(tmp_path_factory: pytest.TempPathFactory, params: Params) -> Path:
+    """One results folder for all tests that only read."""
+    return write_results(tmp_path_factory.mktemp("shared") / "results", params)
+
+
+def write_results(folder: Path, params: Params, *, classes: Iterable[str] = DIGITS) -> Path:
+    """Everything that the report reads, for the targets and data sets of `params`."""
+    random = np.random.default_rng(0)
+    space = load_space(params.space)
+    _write_data(folder, list(classes), params, random)
+    table = _made_table(space, params.resolution, random)
+    table.save(folder / "profile_latency/latency_table.json")
+    made = [(f"random{i:02}", ms, ms * random.uniform(0.97, 1.06)) for i, ms in enumerate(random.uniform(5, 12, 10))]
+    _write_csv(folder / "profile_latency/validation.csv", ("network", "table_ms", "measured_ms"), made)
+    for number, target in enumerate(params.targets):
+        rng = np.random.default_rng(number + 1)
+        architecture = _write_search(folder / "search" / target, space, table, params.search, target, rng)
+        _write_derive(folder / "derive" / target, architecture, table, params)
+        _write_training(folder / "retrain" / target, params.retrain.epochs, 98.6 - 0.4 * number, rng)
+        if target in params.transfer.targets:
+            for dataset in params.transfer.datasets:
+                _write_training(folder / "transfer" / target / dataset, params.transfer.epochs, 94 - number, rng)
+    _write_all_provenance(folder, params)
+    return folder
+
+
+def _write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def _write_data(folder: Path, classes: list[str], params: Params, random: np.random.Generator) -> None:
+    _write_csv(folder / "prepare_data/classes.csv", ("label", "class"), enumerate(classes))
+    images = [("train", name, f"train/{name}/{i}.png", 300) for name in classes for i in range(20)]
+    images += [("val", name, f"val/{name}/{i}.png", 300) for name in classes for i in range(5)]
+    _write_csv(folder / "prepare_data/manifest.csv", ("split", "class", "path", "bytes"), images)
+    correct = sorted((int(n) for n in random.integers(850, 1000, len(classes))), reverse=True)
+    ranked = [(name, 1000, n, n / 10) for name, n in zip(classes, correct, strict=True)]
+    _write_csv(folder / "rank_classes/class_accuracy.csv", ("class", "images", "correct", "top1"), ranked)
+    write_json(folder / "rank_classes/metrics.json", {"top1_percent": sum(correct) / len(correct) / 10})
+    size = max(1, len(classes) // params.build_subset.groups)
+    chosen = [ranked[min(g * size + int(random.integers(size)), len(ranked) - 1)] for g in range(len(classes) // size)]
+    rows = [(label, row[0], label, row[3]) for label, row in enumerate(chosen)]
+    _write_csv(folder / "build_subset/classes.csv", ("label", "class", "group", "top1"), rows)
+
+
+def _made_table(space: Space, resolution: int, random: np.random.Generator) -> LatencyTable:
+    curves = {}
+    for layer in searchable_layers(space, resolution):
+        for candidate in space.candidates:
+            key = OperationKey.of_candidate(layer, candidate.kernel, candidate.se_channels(layer.in_channels))
+            low, high = candidate.width_range(layer.in_channels)
+            known = curves.get(key)
+            low, high = (low, high) if known is None else (min(low, known.widths[0]), max(high, known.widths[-1]))
+            cost = 0.05 + 1e-7 * (key.in_channels + key.out_channels + key.kernel**2) * key.resolution**2
+            curves[key] = Curve((low, high), (cost * (1 + low / 500), cost * (1 + high / 500)))
+    return LatencyTable(space.name, resolution, 8, "Made CPU @ 2.50 GHz", 0.9, curves)
+
+
+def _write_search(folder: Path, space: Space, table: LatencyTable, search, target: str, rng) -> Architecture:
+    """Choices that settle with the epochs; the last epoch's network is returned."""
+    layers, records = searchable_layers(space), []
+    operations = rng.integers(len(space.candidates), size=len(layers))
+    depths = {stage.stage: stage.max_depth for stage in space.searchable_stages}
+    for epoch in range(1, search.epochs + 1):
+        warm, progress = epoch <= search.warmup_epochs, epoch / search.epochs
+        if not warm:
+            redraw = rng.random(len(layers)) < 0.35 * (1 - progress)
+            operations = np.where(redraw, rng.integers(len(space.candidates), size=len(layers)), operations)
+            depths = {
+                s.stage: int(rng.integers(s.min_depth, s.max_depth + 1)) if rng.random() < 0.3 else depths[s.stage]
+                for s in space.searchable_stages
+            }
+        ranges = [[c.width_range(layer.in_channels) for c in space.candidates] for layer in layers]
+        widths = [[round(low + (high - low) * progress) for low, high in row] for row in ranges]
+        choices = {
+            stage: [
+                (space.candidates[operations[i]], widths[i][operations[i]])
+                for i, layer in enumerate(layers)
+                if layer.stage == stage and layer.position <= depth
+            ]
+            for stage, depth in depths.items()
+        }
+        architecture = assemble(space, f"{space.name}-{target}", choices)
+        derived = Derived(architecture, tuple(int(i) for i in operations), depths)
+        after = table.latency_ms(architecture)
+        records.append(
+            search_history.EpochRecord(
+                epoch=epoch,
+                seconds=10.0,
+                learning_rate=0.025 * (1 + math.cos(math.pi * progress)) / 2,
+                temperature=5.0 * 0.96 ** max(0, epoch - search.warmup_epochs),
+                train_loss=1.6 * (1 - 0.6 * progress),
+                train_top1=40 + 45 * progress + float(rng.normal(0, 1)),
+                architecture_loss=None if warm else 1.5 * (1 - 0.5 * progress),
+                latency_loss=None if warm else 0.1 * (1 - progress),
+                expected_latency_ms=after * (1.3 - 0.2 * progress),
+                derived_latency_before_ms=after * (1 + 0.25 * float(rng.random())),
+                derived_latency_after_ms=after,
+                target_ms=0.0,
+                alpha_entropy=2.0 * (1 - progress),
+                val_top1=38 + 44 * progress + float(rng.normal(0, 2)),
+                derived=search_history.derived_columns(space, derived, widths),
+            )
+        )
+    target_ms = records[-1].derived_latency_after_ms * 1.002
+    records = [search_history.EpochRecord(**{**vars(record), "target_ms": target_ms}) for record in records]
+    folder.mkdir(parents=True)
+    search_history.write_history(records, folder / "history.csv")
+    last = {"val_top1_percent": records[-1].val_top1, "train_top1_percent": records[-1].train_top1}
+    write_json(folder / "metrics.json", {**latency_metrics(architecture, table, target_ms), **last})
+    return architecture
+
+
+def _write_derive(folder: Path, architecture: Architecture, table: LatencyTable, params: Params) -> None:
+    architecture.save(folder / "architecture.json")
+    latency_ms = table.latency_ms(architecture)
+    metrics = {
+        **latency_metrics(architecture, table, latency_ms * 1.002),
+        "measured_latency_ms": latency_ms * 1.021,
+        "macs": count_macs(architecture, params.resolution, params.profile_latency.num_classes),
+        "params": count_params(architecture, params.profile_latency.num_classes),
+        "depth": len(architecture.blocks),
+    }
+    write_json(folder / "metrics.json", metrics)
+
+
+def _write_training(folder: Path, epochs: int, final: float, rng: np.random.Generator) -> None:
+    records = []
+    for epoch in range(1, epochs + 1):
+        top1 = final * (1 - 0.85 * math.exp(-6 * (epoch - 0.5) / epochs)) + float(rng.normal(0, 0.2))
+        records.append(trainer.EpochRecord(epoch, 3.0, 0.01, 2 / epoch, top1 * 0.95, 2 / epoch, top1))
+    folder.mkdir(parents=True)
+    trainer.write_history(records, folder / "history.csv")
+    metrics = {"top1_percent": records[-1].val_top1, "top5_percent": 99.9, "loss": 0.1, "epochs": epochs}
+    write_json(folder / "metrics.json", metrics)
+
+
+def _write_all_provenance(folder: Path, params: Params) -> None:
+    from tfnas.report.inputs import job_folders
+
+    for job in job_folders(params):
+        stage, *rest = job.split("/")
+        values = stage_params(params, stage, rest[0] if rest else None)
+        write_provenance(folder / job, stage=stage, params=values, inputs=[], outputs=[], device="Made CPU @ 2.50 GHz")

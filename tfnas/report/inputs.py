@@ -1,0 +1,170 @@
+"""What the report reads: the results of every other stage, as typed values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tfnas.latency import LatencyTable
+from tfnas.report.tables import Row, read_table
+from tfnas.runtime.artifacts import read_json
+from tfnas.runtime.errors import UserError
+from tfnas.runtime.schema import Params
+from tfnas.space import Architecture
+
+SEARCH_COLUMNS = (
+    "epoch",
+    "expected_latency_ms",
+    "derived_latency_before_ms",
+    "derived_latency_after_ms",
+    "target_ms",
+    "val_top1",
+)
+TRAINING_COLUMNS = ("epoch", "train_top1", "val_top1")
+DERIVED_METRICS = ("target_ms", "table_latency_ms", "gap_percent", "measured_latency_ms", "macs", "params", "depth")
+
+
+@dataclass(frozen=True)
+class ClassResult:
+    """A class of the whole data set, and its group where it was drawn into the subset."""
+
+    name: str
+    top1_percent: float
+    group: int | None
+
+
+@dataclass(frozen=True)
+class Training:
+    """One retraining or transfer: a row an epoch, accuracies in percent, and its final metrics."""
+
+    history: list[Row]
+    metrics: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class TargetResult:
+    """All that was found for one target; `transfers` by data set, empty where none was asked for."""
+
+    name: str
+    architecture: Architecture
+    derived: dict[str, Any]  # metrics.json of derive
+    search: list[Row]
+    search_metrics: dict[str, Any]
+    retrain: Training
+    transfers: dict[str, Training] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything the page shows."""
+
+    images: dict[str, int]  # number of images of each split
+    ranking: dict[str, Any]  # metrics.json of rank_classes
+    classes: list[ClassResult]  # best first
+    table: LatencyTable
+    validation: list[Row]
+    targets: list[TargetResult]
+    provenance: dict[str, dict[str, Any]]  # by job, e.g. `search/A`; a job without the file is absent
+
+
+def job_folders(params: Params) -> Iterator[str]:
+    """The folder of every job before this one, below the results folder, in the order of the pipeline."""
+    yield from ("prepare_data", "rank_classes", "build_subset", "profile_latency")
+    for stage in ("search", "derive", "retrain"):
+        yield from (f"{stage}/{target}" for target in params.targets)
+    yield from (f"transfer/{target}/{dataset}" for target, dataset in _transfers(params))
+
+
+def required_files(params: Params, folder: Path) -> list[Path]:
+    """The files that `read_results` needs, below the results folder."""
+    names = {
+        "prepare_data": ("manifest.csv", "classes.csv"),
+        "rank_classes": ("class_accuracy.csv", "metrics.json"),
+        "build_subset": ("classes.csv",),
+        "profile_latency": ("latency_table.json", "validation.csv"),
+        "search": ("history.csv", "metrics.json"),
+        "derive": ("architecture.json", "metrics.json"),
+        "retrain": ("history.csv", "metrics.json"),
+        "transfer": ("history.csv", "metrics.json"),
+    }
+    return [folder / job / name for job in job_folders(params) for name in names[job.split("/")[0]]]
+
+
+def read_results(params: Params, folder: Path) -> Results:
+    """Read the results of all stages.
+
+    Raises:
+        UserError: a file that is missing, damaged, or lacks a column or a number.
+    """
+    profile = folder / "profile_latency"
+    images: dict[str, int] = {}
+    for row in read_table(folder / "prepare_data/manifest.csv", texts=("split", "class", "path")):
+        images[row["split"]] = images.get(row["split"], 0) + 1
+    return Results(
+        images=images,
+        ranking=read_json(folder / "rank_classes/metrics.json"),
+        classes=_read_classes(folder),
+        table=LatencyTable.load(profile / "latency_table.json"),
+        validation=read_table(profile / "validation.csv", texts=("network",), numbers=("table_ms", "measured_ms")),
+        targets=[_read_target(params, folder, name) for name in params.targets],
+        provenance=_read_provenance(params, folder),
+    )
+
+
+def _read_classes(folder: Path) -> list[ClassResult]:
+    subset = read_table(folder / "build_subset/classes.csv", texts=("class",), numbers=("group",))
+    groups = {row["class"]: int(row["group"]) for row in subset}
+    path = folder / "rank_classes/class_accuracy.csv"
+    rows = read_table(path, texts=("class",), numbers=("images", "correct"))
+    for row in rows:
+        if row["images"] < 1:
+            raise UserError(f"{path}: images: {row['images']} of class {row['class']!r}; run rank_classes again")
+    accuracies = [(row["class"], 100.0 * row["correct"] / row["images"]) for row in rows]
+    accuracies.sort(key=lambda pair: -pair[1])
+    unknown = groups.keys() - dict(accuracies).keys()
+    if unknown:
+        raise UserError(f"{path}: has no class {min(unknown)!r}, which the subset holds; run build_subset again")
+    return [ClassResult(name, top1, groups.get(name)) for name, top1 in accuracies]
+
+
+def _read_target(params: Params, folder: Path, name: str) -> TargetResult:
+    derive, search = folder / "derive" / name, folder / "search" / name
+    transfers = {
+        dataset: _read_training(folder / "transfer" / name / dataset)
+        for target, dataset in _transfers(params)
+        if target == name
+    }
+    return TargetResult(
+        name=name,
+        architecture=Architecture.load(derive / "architecture.json"),
+        derived=_read_metrics(derive / "metrics.json", DERIVED_METRICS),
+        search=read_table(search / "history.csv", numbers=SEARCH_COLUMNS),
+        search_metrics=_read_metrics(search / "metrics.json", ("val_top1_percent",)),
+        retrain=_read_training(folder / "retrain" / name),
+        transfers=transfers,
+    )
+
+
+def _read_training(folder: Path) -> Training:
+    history = read_table(folder / "history.csv", numbers=TRAINING_COLUMNS)
+    return Training(history, _read_metrics(folder / "metrics.json", ("top1_percent",)))
+
+
+def _read_metrics(path: Path, names: tuple[str, ...]) -> dict[str, Any]:
+    metrics = read_json(path)
+    for name in names:
+        value = metrics.get(name)
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise UserError(f"{path}: {name}: expected a number, got {value!r}; run the stage that writes it again")
+    return metrics
+
+
+def _read_provenance(params: Params, folder: Path) -> dict[str, dict[str, Any]]:
+    paths = {job: folder / job / "provenance.json" for job in job_folders(params)}
+    return {job: read_json(path) for job, path in paths.items() if path.exists()}
+
+
+def _transfers(params: Params) -> list[tuple[str, str]]:
+    return [(target, dataset) for target in params.transfer.targets for dataset in params.transfer.datasets]

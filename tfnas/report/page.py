@@ -1,0 +1,165 @@
+"""The page: figures, tables and words put into the template."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tfnas.report import result_figures, search_figures
+from tfnas.report.drawing import architecture_svg
+from tfnas.report.inputs import Results, TargetResult
+from tfnas.report.provenance import provenance_rows, recorded_packages
+from tfnas.report.style import COLORS, inline_svg
+from tfnas.report.summary import Numbers, summarize
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+TEMPLATES = Path(__file__).parent / "templates"
+CLOSE_PERCENT = 1.0  # a network this near below its target uses its time up
+
+
+class Quantity(NamedTuple):
+    """A row of the table of everything: how a number of the summary is written."""
+
+    name: str
+    unit: str
+    write: Callable[[float], str]
+
+
+QUANTITIES = {
+    "target_ms": Quantity("Target", "ms", "{:.3f}".format),
+    "table_latency_ms": Quantity("Latency by the table", "ms", "{:.3f}".format),
+    "gap_percent": Quantity("Table against target", "%", "{:+.2f}".format),
+    "measured_latency_ms": Quantity("Latency measured", "ms", "{:.3f}".format),
+    "macs": Quantity("Multiply-adds", "M", lambda value: f"{value / 1e6:.2f}"),
+    "params": Quantity("Parameters", "M", lambda value: f"{value / 1e6:.3f}"),
+    "depth": Quantity("Depth", "blocks", "{:.0f}".format),
+    "search_val_top1_percent": Quantity("Top-1 in the supernet", "%", "{:.2f}".format),
+    "retrain_top1_percent": Quantity("Top-1 after retraining", "%", "{:.2f}".format),
+    "retrain_top5_percent": Quantity("Top-5 after retraining", "%", "{:.2f}".format),
+}
+
+
+def render_page(results: Results, *, title: str) -> str:
+    """The HTML of the report: one file that loads nothing, the same bytes for the same results."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    summary = summarize(results)
+    return environment.get_template("report.html").render(
+        title=title,
+        results=results,
+        summary=summary,
+        cards=[_card(target, summary[target.name]) for target in results.targets],
+        table=everything(summary),
+        figures=_figures(results),
+        swatches=_swatches(results.targets),
+        error_percent=result_figures.validation_error_percent(results.validation),
+        chosen=[result for result in results.classes if result.group is not None],
+        provenance=provenance_rows(results.provenance),
+        packages=recorded_packages(results.provenance),
+        colors=COLORS,
+    )
+
+
+def everything(summary: dict[str, Numbers]) -> list[tuple[str, str, list[str]]]:
+    """The table of everything: (quantity, unit, one cell a target); `–` where a target has no such number."""
+    keys = list(QUANTITIES) + [key for numbers in summary.values() for key in numbers]
+    rows = []
+    for key in dict.fromkeys(keys):
+        if any(key in numbers for numbers in summary.values()):
+            quantity = QUANTITIES.get(key) or _transfer_quantity(key)
+            cells = [quantity.write(numbers[key]) if key in numbers else "–" for numbers in summary.values()]
+            rows.append((quantity.name, quantity.unit, cells))
+    return rows
+
+
+def _transfer_quantity(key: str) -> Quantity:
+    dataset = key.removeprefix("transfer_").removesuffix("_top1_percent")
+    return Quantity(f"Top-1 on {dataset}", "%", "{:.2f}".format)
+
+
+def _card(target: TargetResult, numbers: Numbers) -> dict[str, Any]:
+    """What is said first of a target, and whether its network keeps to the time and uses it up."""
+    gap = numbers["gap_percent"]
+    if gap > 0.0:
+        verdict, good = f"{gap:.2f} % above the target", False
+    elif gap < -CLOSE_PERCENT:
+        verdict, good = f"{-gap:.2f} % below the target: time left unused", False
+    else:
+        verdict, good = f"{-gap:.2f} % below the target", True
+    return {"name": target.name, "numbers": numbers, "verdict": verdict, "good": good}
+
+
+def _figures(results: Results) -> dict[str, list[Any]]:
+    """SVG of every figure, by what it shows; a list, since most show one target each."""
+    targets = results.targets
+    names = search_figures.operation_names(targets)
+    colors = result_figures.target_colors(targets)
+
+    def each(kind: str, make: Callable[[TargetResult], Figure], label: str) -> list[Any]:
+        return [_svg(lambda t=t: make(t), f"{kind}-{t.name}", f"{label}, target {t.name}") for t in targets]
+
+    return {
+        "tradeoff": [_svg(lambda: result_figures.tradeoff_figure(targets), "tradeoff", "Accuracy against latency")],
+        "architecture": [_markup(architecture_svg(t.architecture, f"architecture-{t.name}")) for t in targets],
+        "latency": each("latency", search_figures.latency_figure, "Latency of the derived network at each epoch"),
+        "depth": each("depth", search_figures.depth_figure, "Depth of each stage at each epoch"),
+        "operations": each(
+            "operations",
+            lambda target: search_figures.operations_figure(target, names),
+            "Strongest operation of each layer at each epoch",
+        ),
+        "search": [
+            _svg(
+                lambda: result_figures.search_accuracy_figure(targets, colors),
+                "search",
+                "Accuracy of the supernet at each epoch",
+            )
+        ],
+        "training": _training_figures(targets, colors),
+        "validation": [
+            _svg(
+                lambda: result_figures.validation_figure(results.validation),
+                "validation",
+                "Latency of whole networks, measured against the table",
+            )
+        ],
+        "classes": [_svg(lambda: result_figures.class_figure(results.classes), "classes", "Accuracy of each class")],
+    }
+
+
+def _training_figures(targets: Sequence[TargetResult], colors: dict[str, str]) -> list[Any]:
+    runs = {"Retraining": {target.name: target.retrain for target in targets}}
+    for target in targets:
+        for dataset, training in target.transfers.items():
+            runs.setdefault(f"Transfer to {dataset}", {})[target.name] = training
+    return [
+        _svg(
+            lambda title=title, trainings=trainings: result_figures.training_figure(title, trainings, colors),
+            f"training-{i}",
+            f"{title}: accuracy at each epoch",
+        )
+        for i, (title, trainings) in enumerate(runs.items())
+    ]
+
+
+def _swatches(targets: Sequence[TargetResult]) -> list[tuple[str, str]]:
+    """(operation, colour variable) of the legend."""
+    names = search_figures.operation_names(targets)
+    return [(name, search_figures.operation_color(name, names)) for name in names]
+
+
+def _svg(make: Callable[[], Figure], name: str, label: str) -> Any:
+    return _markup(inline_svg(make, name, label))
+
+
+def _markup(svg: str) -> Any:
+    from markupsafe import Markup
+
+    return Markup(svg)
