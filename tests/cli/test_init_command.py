@@ -1,0 +1,102 @@
+"""`tfnas init` and the presets that it writes."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tfnas.cli import main
+from tfnas.cli.init import preset_names, read_preset
+from tfnas.runtime.params import load_params
+from tfnas.space import load_space
+
+ROOT = Path(__file__).parents[2]
+WITH_IMAGES = [name for name in preset_names() if name != "digits"]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my images").mkdir()
+    (tmp_path / "cifar").mkdir()
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_preset_is_valid(name) -> None:
+    params = load_params(ROOT / "presets" / f"{name}.yaml")
+    load_space(params.space)
+    assert read_preset(name).startswith("# ")
+
+
+def test_presets_are_those_that_the_readme_names() -> None:
+    assert preset_names() == ["digits", "imagefolder", *sorted(n for n in preset_names() if n.startswith("imagenet"))]
+    readme = (ROOT / "README.md").read_text()
+    for name in WITH_IMAGES:
+        assert f"`{name}`" in readme or f"tfnas init {name}" in readme, name
+
+
+def test_the_default_is_the_digits_preset() -> None:
+    assert (ROOT / "params.yaml").read_text() == read_preset("digits")
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_number_has_its_source(name) -> None:
+    """Each line with a number says beside it where it comes from."""
+    for line in read_preset(name).splitlines():
+        value = line.partition(":")[2].partition("#")[0]
+        if re.search(r"(^|[\s\[])\d", value) and not line.startswith(("#", "seed")):
+            assert re.search(r"# .*(\[\w+\]|Sec\.|Table|Eq\.|of the classifier|the device)", line), line
+
+
+@pytest.mark.parametrize("name", WITH_IMAGES)
+def test_init_writes_the_preset_with_the_users_folder(folder, name, capsys) -> None:
+    assert main(["init", name, "--data-root", "my images"]) == 0
+    params = load_params("params.yaml")
+    assert params.prepare_data.root == str(folder / "my images")
+    preset = load_params(ROOT / "presets" / f"{name}.yaml")
+    assert params.model_copy(update={"prepare_data": preset.prepare_data}) == preset
+    assert "snakemake --cores all" in capsys.readouterr().out
+
+
+def test_cifar_root_is_set_where_there_is_one(folder) -> None:
+    assert main(["init", "imagenet-gpu", "--data-root", "my images", "--cifar-root", "cifar"]) == 0
+    assert load_params("params.yaml").transfer.root == str(folder / "cifar")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["init"], ["which preset", "digits"]),
+        (["init", "imagenet"], ["unknown preset 'imagenet'", "imagenet-gpu"]),
+        (["init", "imagenet-gpu"], ["--data-root"]),
+        (["init", "imagenet-gpu", "--data-root", "none"], ["none: there is no such folder"]),
+        (["init", "digits", "--data-root", "cifar"], ["no place for --data-root"]),
+    ],
+)
+def test_mistakes_are_one_line_and_write_nothing(folder, capsys, arguments, words) -> None:
+    assert main(arguments) == 2
+    line = capsys.readouterr().err
+    assert line.startswith("error: init: ") and line.count("\n") == 1
+    for word in words:
+        assert word in line
+    assert not Path("params.yaml").exists()
+
+
+def test_a_users_params_are_kept_and_a_preset_is_not(folder) -> None:
+    Path("params.yaml").write_text("mine")
+    assert main(["init", "digits"]) == 0
+    assert Path("params.yaml.bak").read_text() == "mine"
+    assert main(["init", "imagefolder", "--data-root", "cifar"]) == 0
+    assert main(["init", "digits"]) == 2  # params.yaml was filled in, and a backup is there already
+    assert Path("params.yaml.bak").read_text() == "mine"
+
+
+def test_list_describes_every_preset(capsys) -> None:
+    assert main(["init", "--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == preset_names()
+    assert json.dumps(lines).count("#") == 0
