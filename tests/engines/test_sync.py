@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-import yaml
+from engine_calls import call, set_param, snakemake
 from resolved_jobs import dvc_jobs
 from stub_stage import OUTPUTS, parse, run
 
 from tfnas.engines.sync import sync
 
 STUB = Path(__file__).with_name("stub_stage.py")
-BIN = Path(sys.executable).parent
 NOTHING_TO_DO = "Nothing to be done"
 
 
@@ -27,28 +23,6 @@ def folder(project) -> Path:
     for stage in OUTPUTS:
         shutil.copy(STUB, project / "workflow" / "scripts" / f"{stage}.py")
     return project
-
-
-def call(folder: Path, *command: str, ok: bool = True) -> str:
-    environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1"}
-    finished = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    assert (finished.returncode == 0) == ok, finished.stdout + finished.stderr
-    return finished.stdout + finished.stderr
-
-
-def snakemake(folder: Path, *options: str, ok: bool = True) -> str:
-    return call(folder, "snakemake", "--cores", "2", *options, ok=ok)
-
-
-def set_param(folder: Path, key: str, value: object) -> None:
-    path = folder / "params.yaml"
-    params = yaml.safe_load(path.read_text())
-    *parents, last = key.split(".")
-    section = params
-    for part in parents:
-        section = section[part]
-    section[last] = value
-    path.write_text(yaml.safe_dump(params))
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -155,20 +129,13 @@ def test_random_walk_ends_like_a_clean_rebuild(folder, tmp_path, monkeypatch, se
             call(folder, "dvc", "repro", *(["retrain@A"] if partial else []))
         else:
             part = ["results/retrain/A/metrics.json"] if partial else []
-            if forget and "tfnas sync" in call_either(folder, "snakemake", "--cores", "2", *part):
+            if forget and "tfnas sync" in snakemake(folder, *part, ok=None):
                 forget = False
             if not forget:
                 sync(folder)
                 snakemake(folder, *part)
         if not partial:
             assert contents(folder) == rebuilt(folder, tmp_path / f"clean{step}", monkeypatch), (seed, step, engine)
-
-
-def call_either(folder: Path, *command: str) -> str:
-    """Output of a command that may succeed or refuse."""
-    environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
-    finished = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    return finished.stdout + finished.stderr
 
 
 def test_config_on_the_command_line_is_refused(folder) -> None:

@@ -1,0 +1,105 @@
+"""The whole DAG on tiny parameters, with the real scripts, through both engines."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from engine_calls import call, set_param, snakemake
+
+from tfnas.engines.sync import sync
+from tfnas.latency import LatencyTable
+from tfnas.space import Architecture
+
+TINY_SPACE = Path(__file__).with_name("tiny_space.yaml")
+TINY = {
+    "space": "tiny_space.yaml",
+    "resolution": 16,
+    "rank_classes.fit.epochs": 1,
+    "profile_latency.widths_per_operation": 3,
+    "profile_latency.warmup_runs": 1,
+    "profile_latency.repeats": 4,
+    "profile_latency.validation_networks": 3,
+    "search.epochs": 3,
+    "search.warmup_epochs": 1,
+    "derive.measure_repeats": 4,
+    "retrain.epochs": 2,
+    "retrain.warmup_epochs": 1,
+    "transfer.epochs": 1,
+    "transfer.resolution": 16,
+}
+DOWNSTREAM = [f"{stage}@{target}" for stage in ("search", "derive", "retrain") for target in "AB"]
+DOWNSTREAM += ["transfer@A-shifted-digits", "transfer@B-shifted-digits", "report"]
+
+
+@pytest.fixture
+def folder(project) -> Path:
+    shutil.copy(TINY_SPACE, project)
+    for key, value in TINY.items():
+        set_param(project, key, value)
+    return project
+
+
+def check_results(folder: Path) -> None:
+    """Laws that hold of any finished run, whatever was measured."""
+    results = folder / "results"
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    table = LatencyTable.load(results / "profile_latency" / "latency_table.json")
+    summary = json.loads((results / "report" / "summary.json").read_text())
+    page = (results / "report" / "report.html").read_text()
+    with (results / "build_subset" / "classes.csv").open() as file:
+        chosen = list(csv.DictReader(file))
+    assert len(chosen) == params["build_subset"]["groups"]
+    for target in params["targets"]:
+        architecture = Architecture.load(results / "derive" / target / "architecture.json")
+        derived = json.loads((results / "derive" / target / "metrics.json").read_text())
+        assert derived["table_latency_ms"] == table.latency_ms(architecture) <= derived["target_ms"]
+        for stage, epochs in (("search", 3), ("retrain", 2)):
+            with (results / stage / target / "history.csv").open() as file:
+                assert len(list(csv.DictReader(file))) == epochs
+        transferred = json.loads((results / "transfer" / target / "shifted-digits" / "metrics.json").read_text())
+        assert 0.0 <= transferred["top1_percent"] <= 100.0
+        assert architecture.name in page
+    assert json.dumps(summary).count("table_latency_ms") == len(params["targets"])
+    assert not list((folder / "checkpoints").rglob("*.pt"))
+
+
+def test_snakemake_runs_the_whole_pipeline_and_dvc_agrees(folder) -> None:
+    snakemake(folder)
+    check_results(folder)
+    assert "Nothing to be done" in snakemake(folder)
+    assert sync(folder).stale == ()
+    assert "up to date" in call(folder, "dvc", "status")
+    shown = call(folder, "dvc", "metrics", "show")
+    assert "results/retrain/A/metrics.json" in shown and "top1_percent" in shown
+    assert "file://" in call(folder, "dvc", "plots", "show")
+
+    set_param(folder, "search.lambda", 0.3)
+    planned = call(folder, "dvc", "repro", "--dry")
+    assert [name for name in DOWNSTREAM if f"Running stage '{name}'" not in planned] == []
+    assert "rank_classes' didn't change" in planned and "profile_latency' didn't change" in planned
+    planned = snakemake(folder, "--dry-run", "--quiet", "progress")
+    rules = {line.split()[0]: int(line.split()[1]) for line in planned.splitlines() if _is_count(line)}
+    assert {name: count for name, count in rules.items() if name not in ("all", "total")} == {
+        "search": 2,
+        "derive": 2,
+        "retrain": 2,
+        "transfer": 2,
+        "report": 1,
+    }
+
+
+def test_dvc_runs_the_whole_pipeline_and_snakemake_agrees(folder) -> None:
+    call(folder, "dvc", "repro")
+    check_results(folder)
+    assert sync(folder).stale == ()
+    assert "Nothing to be done" in snakemake(folder)
+
+
+def _is_count(line: str) -> bool:
+    words = line.split()
+    return len(words) == 2 and words[1].isdigit()
