@@ -1,6 +1,6 @@
 """Readers of the files that the TF-NAS authors publish or that their code writes."""
 
-from tfnas.authors.image_list import read_image_list
+from tfnas.authors.image_list import read_image_list, to_samples
 from tfnas.authors.latency_pickle import read_latency_table
 from tfnas.authors.model_config import read_config
 from tfnas.authors.searched_supernet import read_searched_supernet
@@ -13,4 +13,5 @@ __all__ = [
     "read_latency_table",
     "read_searched_supernet",
     "read_weights",
+    "to_samples",
 ]

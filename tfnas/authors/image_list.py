@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from tfnas.runtime.errors import UserError
@@ -24,6 +25,32 @@ def read_image_list(path: str | Path) -> list[tuple[str, int]]:
     if not images:
         raise UserError(f"{path}: is empty; expected lines like 'n01560419/n01560419_100.JPEG 0'")
     return images
+
+
+def to_samples(images: Iterable[tuple[str, int]], *, prefix: str, source: str) -> list[tuple[str, str, int]]:
+    """(path, class, label) of each image, as in a subset's train.csv and val.csv.
+
+    Args:
+        images: of `read_image_list`.
+        prefix: what goes before every path; their lists are relative to ImageNet's training folder.
+        source: the list's name in errors.
+
+    Raises:
+        UserError: an image outside a folder (the class), or a class with two labels, or a label with two classes.
+    """
+    samples = []
+    labels: dict[str, int] = {}
+    classes: dict[int, str] = {}
+    for name, label in images:
+        class_name = PurePosixPath(name).parent.name
+        if not class_name:
+            raise UserError(f"{source}: {name!r} lies in no folder, which would name its class")
+        if labels.setdefault(class_name, label) != label:
+            raise UserError(f"{source}: class {class_name} has label {labels[class_name]} and label {label}")
+        if classes.setdefault(label, class_name) != class_name:
+            raise UserError(f"{source}: label {label} is class {classes[label]} and class {class_name}")
+        samples.append((str(PurePosixPath(prefix) / name), class_name, label))
+    return samples
 
 
 def _parse(line: str, where: str) -> tuple[str, int]:

@@ -1,0 +1,141 @@
+"""`tfnas zoo`: the twelve networks that the paper publishes, listed and drawn."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tfnas.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from tfnas.space import Architecture
+
+HELP = "Show the twelve networks of the paper, or one that you found: list, show."
+COLUMNS = ("stage", "input", "operation", "C_in", "e*C_in", "e_se*C_in", "C_out", "act", "stride")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    text = "Name the networks, with multiply-adds, parameters and the paper's ImageNet accuracy."
+    listing = commands.add_parser("list", help=text, description=text)
+    listing.set_defaults(zoo=lambda options: list_networks())
+    text = "Print a network as the paper's Tables 14 to 25 do, with its totals; and draw it."
+    show = commands.add_parser("show", help=text, description=text)
+    show.add_argument("network", metavar="NETWORK", help="a name that `tfnas zoo list` prints, or an architecture.json")
+    show.add_argument("--resolution", type=int, default=224, metavar="N", help="input height and width (default: 224)")
+    show.add_argument("--classes", type=int, default=1000, metavar="N", help="of the classifier (default: 1000)")
+    show.add_argument("--svg", type=Path, metavar="FILE", help="write a drawing as SVG")
+    show.add_argument("--png", type=Path, metavar="FILE", help="write a drawing as PNG")
+    show.set_defaults(zoo=show_network)
+
+
+def run(options: argparse.Namespace) -> None:
+    options.zoo(options)
+
+
+def list_networks() -> None:
+    from tfnas.space import count_macs, count_params, zoo
+
+    rows = [("name", "multiply-adds", "parameters", "top-1 (paper)", "table", "space")]
+    for name in zoo.names():
+        architecture, published = zoo.load(name), zoo.published(name)
+        macs, params = _millions(count_macs(architecture)), _millions(count_params(architecture))
+        rows.append((name, macs, params, f"{published.top1} %", str(published.table), architecture.space))
+    print(layout(rows, left={0, 5}))
+
+
+def show_network(options: argparse.Namespace) -> None:
+    _check(options)
+    architecture = read_network(options.network)
+    rows = [COLUMNS, *table_rows(architecture, options.resolution, options.classes)]
+    print(f"{architecture.name} (space {architecture.space})\n")
+    print(layout(rows, left={1, 2, 7}))
+    print(f"\n{totals(architecture, options.resolution, options.classes)}")
+    for path in (options.svg, options.png):
+        if path is not None:
+            from tfnas.report.drawing import draw_architecture
+
+            draw_architecture(architecture, path)
+            print(f"{path}: drawn")
+
+
+def _check(options: argparse.Namespace) -> None:
+    if options.resolution < 1 or options.classes < 1:
+        raise UserError("zoo show: --resolution and --classes are 1 or more")
+    for kind in ("svg", "png"):
+        path = getattr(options, kind)
+        if path is not None and path.suffix.lower() != f".{kind}":
+            raise UserError(f"zoo show: --{kind} {path}: the name must end in .{kind}")
+        if path is not None and path.is_dir():
+            raise UserError(f"zoo show: --{kind} {path}: is a folder; name a file")
+
+
+def read_network(name_or_file: str) -> Architecture:
+    """A published network by its name, or the architecture in a file.
+
+    Raises:
+        UserError: unknown name, or a file that is no architecture.
+    """
+    from tfnas.space import Architecture, zoo
+
+    if name_or_file not in zoo.names() and (name_or_file.endswith(".json") or Path(name_or_file).exists()):
+        return Architecture.load(name_or_file)
+    return zoo.load(name_or_file)
+
+
+def table_rows(architecture: Architecture, resolution: int, num_classes: int) -> Iterator[tuple[str, ...]]:
+    """The cells of each row, under `COLUMNS`."""
+    from tfnas.space.space import halve
+
+    stem, head, last = architecture.stem, architecture.head, architecture.blocks[-1]
+    size = halve(resolution, stem.stride)
+    yield _row(
+        "1", resolution, f"Conv k{stem.kernel}", stem.in_channels, "-", "-", stem.out_channels, stem.act, stem.stride
+    )
+    for size, block in architecture.block_resolutions(resolution):
+        yield _row(
+            block.stage,
+            size,
+            f"MBInvRes k{block.kernel}",
+            block.in_channels,
+            block.expand_channels,
+            block.se_channels,
+            block.out_channels,
+            block.act,
+            block.stride,
+        )
+    size, stage = halve(size, last.stride), last.stage
+    yield _row(stage + 1, size, "Conv k1", last.out_channels, "-", "-", head.out_channels, head.act, 1)
+    yield _row(stage + 2, size, "AvgPool", head.out_channels, "-", "-", head.out_channels, "-", "-")
+    yield _row(stage + 3, 1, "Fc", head.out_channels, "-", "-", num_classes, "-", "-")
+
+
+def _row(stage: object, size: int, operation: str, in_channels: int, *cells: object) -> tuple[str, ...]:
+    return (str(stage), f"{size}x{size}x{in_channels}", operation, str(in_channels), *map(str, cells))
+
+
+def totals(architecture: Architecture, resolution: int, num_classes: int) -> str:
+    """Multiply-adds and parameters in words."""
+    from tfnas.space import count_macs, count_params
+
+    macs, params = count_macs(architecture, resolution, num_classes), count_params(architecture, num_classes)
+    return (
+        f"{_millions(macs)} multiply-adds, {_millions(params)} parameters"
+        f" ({resolution}x{resolution} input, {num_classes} classes)"
+    )
+
+
+def layout(rows: Sequence[Sequence[str]], *, left: set[int]) -> str:
+    """Columns two spaces apart, right-aligned but for those in `left`; the first row is ruled off."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = (c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:.1f} M"
