@@ -1,0 +1,32 @@
+"""Rank the classes by EfficientNet-B0's accuracy over all training images (Appendix B)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tfnas.runtime.schema import Params
+from tfnas.runtime.stage import open_job, run_script, stage_parser
+
+STAGE = "rank_classes"
+OUTPUTS = ("class_accuracy.csv", "metrics.json")
+
+
+def main() -> None:
+    parser = stage_parser(STAGE, __doc__)
+    parser.add_argument("--manifest", type=Path, required=True, help="manifest.csv that prepare_data wrote")
+    parser.add_argument("--images", type=Path, required=True, help="images/ that prepare_data wrote")
+    options = parser.parse_args()
+
+    def check(params: Params) -> None:
+        from tfnas.data.rank_job import check_ranking
+
+        check_ranking(params, options.manifest)
+
+    with open_job(STAGE, options, inputs=[options.manifest, options.images], outputs=OUTPUTS, check=check) as job:
+        from tfnas.data.rank_job import run_rank_classes
+
+        run_rank_classes(job, options.manifest, options.images)
+
+
+if __name__ == "__main__":
+    run_script(main)
