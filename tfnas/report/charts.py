@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from tfnas.report.style import COLORS, new_figure
+from tfnas.report.inputs import TargetResult
+from tfnas.report.style import COLORS, SERIES, SMALL, new_figure, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+MARKED_EPOCHS = 40  # a line of so many epochs has a mark at each
 GAP = 10.0  # points between two labels at least
 LEFT, BOTTOM, TOP = 30.0, 30.0, 30.0  # margins in points
 
@@ -41,18 +43,28 @@ def panel(
         1.0 - (BOTTOM + TOP) / height_points,
     )
     axes = figure.add_axes(box)
-    figure.text(0.0, 1.0 - 8.0 / height_points, title, weight="bold", va="center")
-    figure.text(0.0, 1.0 - 20.0 / height_points, unit, color=COLORS["muted"], va="center", size=7)
-    axes.set_xlabel(x_label, size=7, loc="right", labelpad=2)
+    figure.text(0.0, 1.0 - 8.0 / height_points, shorten(title, 44), weight="bold", va="center")
+    figure.text(0.0, 1.0 - 20.0 / height_points, unit, color=COLORS["muted"], va="center", size=SMALL)
+    axes.set_xlabel(x_label, size=SMALL, loc="right", labelpad=2)
     return figure, axes
 
 
+def name_label(name: str, y: float, color: str, write: Callable[[float], str] = "{:.1f}".format) -> EndLabel:
+    """The label of a target's line: its name and the value at its end."""
+    return EndLabel(y, f"{shorten(name, 9)} {write(y)}", color)
+
+
+def target_colors(targets: Sequence[TargetResult]) -> dict[str, str]:
+    """Key in `COLORS` of each target, the same in every figure."""
+    return {target.name: SERIES[i % len(SERIES)] for i, target in enumerate(targets)}
+
+
 def label_ends(axes: Axes, labels: Sequence[EndLabel]) -> None:
-    """Write labels right of the axes, each beside its y and at least `GAP` from the next. Call with the limits set."""
-    height = axes.get_position().height * axes.figure.get_size_inches()[1] * 72.0  # points
-    to_fraction = axes.transData + axes.transAxes.inverted()
+    """Write labels right of the axes, each beside its y and at least `GAP` from the next. Call it last."""
+    height = 72.0 * axes.bbox.height / axes.figure.dpi  # points
+    low, high = axes.get_ylim()
     ordered = sorted(labels, key=lambda label: label.y)
-    wanted = [float(to_fraction.transform((0.0, label.y))[1]) * height for label in ordered]
+    wanted = [height * (label.y - low) / (high - low) for label in ordered]
     for label, place in zip(ordered, spread(wanted, GAP, height), strict=True):
         axes.annotate(
             label.text,
@@ -62,20 +74,29 @@ def label_ends(axes: Axes, labels: Sequence[EndLabel]) -> None:
             textcoords="offset points",
             va="center",
             color=label.color,
+            size=SMALL,
             annotation_clip=False,
         )
 
 
 def spread(wanted: Sequence[float], gap: float, top: float) -> list[float]:
-    """Places near the ascending `wanted` ones, in order, `gap` apart, and below `top` as far as there is room."""
-    places: list[float] = []
-    for place in wanted:
-        places.append(max(place, places[-1] + gap) if places else place)
-    limit = top
-    for i in reversed(range(len(places))):
-        places[i] = min(places[i], limit)
-        limit = places[i] - gap
-    return places
+    """Places near the ascending `wanted` ones, in order, `gap` apart or more, between 0 and `top` if there is room."""
+    raised = _raise(wanted, gap)
+    lowered = _lower(wanted, gap)
+    places = [(up + down) / 2 for up, down in zip(raised, lowered, strict=True)]  # both keep the gap, so this does
+    places = _raise([max(place, 0.0) for place in places], gap)
+    return _lower([min(place, top) for place in places], gap)
+
+
+def _raise(places: Sequence[float], gap: float) -> list[float]:
+    raised: list[float] = []
+    for place in places:
+        raised.append(max(place, raised[-1] + gap) if raised else place)
+    return raised
+
+
+def _lower(places: Sequence[float], gap: float) -> list[float]:
+    return [-place for place in reversed(_raise([-place for place in reversed(places)], gap))]
 
 
 def epoch_axis(axes: Axes, epochs: Sequence[int]) -> None:

@@ -6,7 +6,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfnas.report.style import COLORS, inline_svg, new_figure, save_figure, shorten
+from tfnas.report.style import COLORS, SMALL, inline_svg, new_figure, save_figure, shorten
 from tfnas.runtime.artifacts import atomic_path
 from tfnas.runtime.errors import UserError
 
@@ -22,7 +22,7 @@ OTHER_KERNEL = "purple"
 # Columns and rows, in points (1/72 inch)
 ROW = 15.0
 STAGE_X, CHANNELS_X, STRIDE_X, KERNEL_X, BAR_X, SE_X, RIGHT = 6.0, 24.0, 80.0, 88.0, 116.0, 288.0, 317.0
-BAR_LENGTH = 112.0
+BAR_LENGTH = 108.0
 TITLE_ROWS, LEGEND_ROWS = 2.4, 1.6
 LONGEST_NAME = 26  # characters beside the number of blocks
 
@@ -86,7 +86,7 @@ def architecture_figure(architecture: Architecture) -> Figure:
 def _header(axes: Axes, architecture: Architecture) -> None:
     axes.text(STAGE_X, 0.7, shorten(architecture.name, LONGEST_NAME), va="center", size=10, weight="bold")
     axes.text(RIGHT - 6, 0.7, f"{len(architecture.blocks)} blocks", va="center", ha="right", color=COLORS["muted"])
-    small: dict[str, Any] = {"va": "center", "color": COLORS["muted"], "size": 7}
+    small: dict[str, Any] = {"va": "center", "color": COLORS["muted"], "size": SMALL}
     for x, title in ((STAGE_X, "stage, channels"), (KERNEL_X, "kernel"), (BAR_X, "width (× input channels)")):
         axes.text(x, 1.85, title, **small)
     if any(block.se_channels for block in architecture.blocks):
@@ -95,7 +95,7 @@ def _header(axes: Axes, architecture: Architecture) -> None:
 
 def _part(axes: Axes, y: float, channels: str, what: str, stride: int) -> None:
     """Stem or head: text only, since their widths are no expansions."""
-    axes.text(CHANNELS_X, y + 0.5, channels, va="center", color=COLORS["muted"], size=7)
+    axes.text(CHANNELS_X, y + 0.5, channels, va="center", color=COLORS["muted"], size=SMALL)
     _stride_mark(axes, y, stride)
     axes.text(KERNEL_X, y + 0.5, what, va="center", color=COLORS["muted"])
 
@@ -103,7 +103,7 @@ def _part(axes: Axes, y: float, channels: str, what: str, stride: int) -> None:
 def _block(axes: Axes, y: float, block: Block, longest: int) -> None:
     middle = y + 0.5
     channels = f"{block.in_channels} → {block.out_channels}"
-    axes.text(CHANNELS_X, middle, channels, va="center", color=COLORS["muted"], size=7)
+    axes.text(CHANNELS_X, middle, channels, va="center", color=COLORS["muted"], size=SMALL)
     _stride_mark(axes, y, block.stride)
     axes.text(KERNEL_X, middle, f"{block.kernel}×{block.kernel}", va="center")
     _bar(axes, middle, block, longest)
@@ -119,7 +119,7 @@ def _bar(axes: Axes, middle: float, block: Block, longest: int) -> None:
     ratio = f"{block.expand_channels / block.in_channels:.1f}".removesuffix(".0")
     x = BAR_X + length + 4
     axes.text(x, middle, width, va="center")
-    axes.text(x + 5.4 * len(width) + 3, middle, f"×{ratio}", va="center", size=7, color=COLORS["muted"])
+    axes.text(x + 5.7 * len(width) + 3, middle, f"×{ratio}", va="center", size=SMALL, color=COLORS["muted"])
 
 
 def _stride_mark(axes: Axes, y: float, stride: int) -> None:
@@ -139,5 +139,5 @@ def _legend(axes: Axes, y: float, architecture: Architecture) -> None:
     x = STAGE_X + 3
     for marker, color, text in entries:
         axes.plot(x, y, marker, color=color, markersize=6 if marker == "s" else 4, markeredgewidth=0)
-        axes.text(x + 7, y, text, va="center", size=7, color=COLORS["muted"])
-        x += 22 + 4.4 * len(text)
+        axes.text(x + 7, y, text, va="center", size=SMALL, color=COLORS["muted"])
+        x += 22 + 4.6 * len(text)

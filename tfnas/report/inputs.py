@@ -20,6 +20,7 @@ SEARCH_COLUMNS = (
     "derived_latency_before_ms",
     "derived_latency_after_ms",
     "target_ms",
+    "alpha_entropy",
     "val_top1",
 )
 TRAINING_COLUMNS = ("epoch", "train_top1", "val_top1")
@@ -61,7 +62,6 @@ class Results:
     """Everything the page shows."""
 
     images: dict[str, int]  # number of images of each split
-    ranking: dict[str, Any]  # metrics.json of rank_classes
     classes: list[ClassResult]  # best first
     table: LatencyTable
     validation: list[Row]
@@ -80,8 +80,8 @@ def job_folders(params: Params) -> Iterator[str]:
 def required_files(params: Params, folder: Path) -> list[Path]:
     """The files that `read_results` needs, below the results folder."""
     names = {
-        "prepare_data": ("manifest.csv", "classes.csv"),
-        "rank_classes": ("class_accuracy.csv", "metrics.json"),
+        "prepare_data": ("manifest.csv",),
+        "rank_classes": ("class_accuracy.csv",),
         "build_subset": ("classes.csv",),
         "profile_latency": ("latency_table.json", "validation.csv"),
         "search": ("history.csv", "metrics.json"),
@@ -104,7 +104,6 @@ def read_results(params: Params, folder: Path) -> Results:
         images[row["split"]] = images.get(row["split"], 0) + 1
     return Results(
         images=images,
-        ranking=read_json(folder / "rank_classes/metrics.json"),
         classes=_read_classes(folder),
         table=LatencyTable.load(profile / "latency_table.json"),
         validation=read_table(profile / "validation.csv", texts=("network",), numbers=("table_ms", "measured_ms")),

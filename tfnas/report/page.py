@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tfnas.report import result_figures, search_figures
+from tfnas.report import result_figures, search_figures, training_figures
+from tfnas.report.charts import target_colors
 from tfnas.report.drawing import architecture_svg
 from tfnas.report.inputs import Results, TargetResult
 from tfnas.report.provenance import provenance_rows, recorded_packages
-from tfnas.report.style import COLORS, inline_svg
+from tfnas.report.style import inline_svg
 from tfnas.report.summary import Numbers, summarize
 
 if TYPE_CHECKING:
+    from markupsafe import Markup
     from matplotlib.figure import Figure
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -29,9 +32,9 @@ class Quantity(NamedTuple):
 
 
 QUANTITIES = {
-    "target_ms": Quantity("Target", "ms", "{:.3f}".format),
+    "target_ms": Quantity("Target latency", "ms", "{:.3f}".format),
     "table_latency_ms": Quantity("Latency by the table", "ms", "{:.3f}".format),
-    "gap_percent": Quantity("Table against target", "%", "{:+.2f}".format),
+    "gap_percent": Quantity("Table against target", "%", lambda value: f"{value:+.2f}".replace("-", "−")),
     "measured_latency_ms": Quantity("Latency measured", "ms", "{:.3f}".format),
     "macs": Quantity("Multiply-adds", "M", lambda value: f"{value / 1e6:.2f}"),
     "params": Quantity("Parameters", "M", lambda value: f"{value / 1e6:.3f}"),
@@ -63,7 +66,6 @@ def render_page(results: Results, *, title: str) -> str:
         chosen=[result for result in results.classes if result.group is not None],
         provenance=provenance_rows(results.provenance),
         packages=recorded_packages(results.provenance),
-        colors=COLORS,
     )
 
 
@@ -96,54 +98,56 @@ def _card(target: TargetResult, numbers: Numbers) -> dict[str, Any]:
     return {"name": target.name, "numbers": numbers, "verdict": verdict, "good": good}
 
 
-def _figures(results: Results) -> dict[str, list[Any]]:
+def _figures(results: Results) -> dict[str, list[Markup]]:
     """SVG of every figure, by what it shows; a list, since most show one target each."""
-    targets = results.targets
+    targets, table = results.targets, results.table
     names = search_figures.operation_names(targets)
-    colors = result_figures.target_colors(targets)
 
-    def each(kind: str, make: Callable[[TargetResult], Figure], label: str) -> list[Any]:
-        return [_svg(lambda t=t: make(t), f"{kind}-{t.name}", f"{label}, target {t.name}") for t in targets]
+    def each(kind: str, make: Callable[[TargetResult], Figure], label: str) -> list[Markup]:
+        return [_svg(f"{kind}-{t.name}", f"{label}, target {t.name}", partial(make, t)) for t in targets]
+
+    def one(kind: str, make: Callable[[], Figure], label: str) -> list[Markup]:
+        return [_svg(kind, label, make)]
 
     return {
-        "tradeoff": [_svg(lambda: result_figures.tradeoff_figure(targets), "tradeoff", "Accuracy against latency")],
+        "tradeoff": one("tradeoff", partial(result_figures.tradeoff_figure, targets), "Accuracy against latency"),
         "architecture": [_markup(architecture_svg(t.architecture, f"architecture-{t.name}")) for t in targets],
         "latency": each("latency", search_figures.latency_figure, "Latency of the derived network at each epoch"),
         "depth": each("depth", search_figures.depth_figure, "Depth of each stage at each epoch"),
         "operations": each(
             "operations",
-            lambda target: search_figures.operations_figure(target, names),
+            partial(search_figures.operations_figure, names=names),
             "Strongest operation of each layer at each epoch",
         ),
-        "search": [
-            _svg(
-                lambda: result_figures.search_accuracy_figure(targets, colors),
-                "search",
-                "Accuracy of the supernet at each epoch",
-            )
-        ],
-        "training": _training_figures(targets, colors),
-        "validation": [
-            _svg(
-                lambda: result_figures.validation_figure(results.validation),
-                "validation",
-                "Latency of whole networks, measured against the table",
-            )
-        ],
-        "classes": [_svg(lambda: result_figures.class_figure(results.classes), "classes", "Accuracy of each class")],
+        "supernet": one("supernet", partial(training_figures.supernet_figure, targets), "Accuracy of the supernet"),
+        "entropy": one("entropy", partial(training_figures.entropy_figure, targets), "Entropy of alpha"),
+        "training": _training_figures(targets),
+        "validation": one(
+            "validation",
+            partial(result_figures.validation_figure, results.validation),
+            "Latency of whole networks, measured against the table",
+        ),
+        "stage-latency": one(
+            "stage-latency",
+            partial(result_figures.stage_latency_figure, table, targets),
+            "Latency of each stage of the networks",
+        ),
+        "classes": one("classes", partial(result_figures.class_figure, results.classes), "Accuracy of each class"),
     }
 
 
-def _training_figures(targets: Sequence[TargetResult], colors: dict[str, str]) -> list[Any]:
+def _training_figures(targets: Sequence[TargetResult]) -> list[Markup]:
+    """Retraining, and the transfer to each data set."""
+    colors = target_colors(targets)
     runs = {"Retraining": {target.name: target.retrain for target in targets}}
     for target in targets:
         for dataset, training in target.transfers.items():
             runs.setdefault(f"Transfer to {dataset}", {})[target.name] = training
     return [
         _svg(
-            lambda title=title, trainings=trainings: result_figures.training_figure(title, trainings, colors),
             f"training-{i}",
             f"{title}: accuracy at each epoch",
+            partial(training_figures.training_figure, title, trainings, colors),
         )
         for i, (title, trainings) in enumerate(runs.items())
     ]
@@ -155,11 +159,12 @@ def _swatches(targets: Sequence[TargetResult]) -> list[tuple[str, str]]:
     return [(name, search_figures.operation_color(name, names)) for name in names]
 
 
-def _svg(make: Callable[[], Figure], name: str, label: str) -> Any:
+def _svg(name: str, label: str, make: Callable[[], Figure]) -> Markup:
     return _markup(inline_svg(make, name, label))
 
 
-def _markup(svg: str) -> Any:
+def _markup(svg: str) -> Markup:
+    """The figures are made here and their texts escaped; everything else the template escapes."""
     from markupsafe import Markup
 
     return Markup(svg)

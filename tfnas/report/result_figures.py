@@ -1,18 +1,21 @@
-"""Figures of the inputs and outcomes: classes, latency table, training, accuracy against latency."""
+"""Figures of the inputs and outcomes: classes, latency table, accuracy against latency."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tfnas.report.charts import EndLabel, epoch_axis, label_ends, name_rows, panel
-from tfnas.report.inputs import ClassResult, TargetResult, Training
-from tfnas.report.style import COLORS, SERIES, shorten
+from tfnas.latency import LatencyTable
+from tfnas.report.charts import EndLabel, label_ends, name_label, name_rows, panel, target_colors
+from tfnas.report.inputs import ClassResult, TargetResult
+from tfnas.report.style import COLORS, SMALL, shorten
 from tfnas.report.tables import Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from tfnas.space import Architecture
 
 NAMED_CLASSES = 30  # as many fit with their names
 
@@ -23,8 +26,10 @@ def class_figure(classes: Sequence[ClassResult]) -> Figure:
 
 
 def _named_classes(classes: Sequence[ClassResult]) -> Figure:
+    names = [shorten(result.name, 17) for result in classes]
+    left_points = 10.0 + 5.6 * max(map(len, names))
     height = 0.95 + 0.2 * len(classes)
-    figure, axes = panel("Classes", "top-1 accuracy, %", "%", height=height, left=92.0, right=74.0)
+    figure, axes = panel("Classes", "top-1 accuracy, %", "%", height=height, left=left_points, right=80.0)
     lowest = min(result.top1_percent for result in classes)
     left = max(0.0, lowest - max(2.0, 0.25 * (100.0 - lowest)))
     for i, result in enumerate(classes):
@@ -34,10 +39,10 @@ def _named_classes(classes: Sequence[ClassResult]) -> Figure:
         text = f"{result.top1_percent:.1f}" + (f"  group {result.group}" if chosen else "")
         axes.annotate(
             text, (1.0, i), (8, 0), xycoords=("axes fraction", "data"), textcoords="offset points", va="center",
-            size=7, color=COLORS["ink" if chosen else "muted"], annotation_clip=False,
+            size=SMALL, color=COLORS["ink" if chosen else "muted"], annotation_clip=False,
         )  # fmt: skip
     axes.set_xlim(left, 100.0 + 0.02 * (100.0 - left))
-    name_rows(axes, [shorten(result.name, 17) for result in classes])
+    name_rows(axes, names)
     return figure
 
 
@@ -76,7 +81,7 @@ def validation_figure(validation: Sequence[Row]) -> Figure:
     axes.plot(limits, limits, color=COLORS["neutral"], linewidth=1.0)
     axes.plot(table, measured, "o", color=COLORS["blue"], markersize=4.5, markeredgewidth=0)
     axes.set(xlim=limits, ylim=limits)
-    label_ends(axes, [EndLabel(limits[1], "table = measured", COLORS["muted"])])
+    label_ends(axes, [EndLabel(limits[1], "equal", COLORS["muted"])])
     return figure
 
 
@@ -89,15 +94,16 @@ def validation_error_percent(validation: Sequence[Row]) -> float:
 def tradeoff_figure(targets: Sequence[TargetResult]) -> Figure:
     """Accuracy against latency: by the table (filled), measured end to end (hollow)."""
     figure, axes = panel("Accuracy against latency", "top-1 accuracy after retraining, %", "latency, ms", right=74.0)
-    for i, target in enumerate(targets):
-        color = COLORS[SERIES[i % len(SERIES)]]
+    colors = target_colors(targets)
+    for target in targets:
+        color = COLORS[colors[target.name]]
         top1 = target.retrain.metrics["top1_percent"]
         table, measured = target.derived["table_latency_ms"], target.derived["measured_latency_ms"]
         axes.plot([table, measured], [top1, top1], color=color, linewidth=0.8)
         axes.plot(measured, top1, "o", markersize=6, markerfacecolor="none", markeredgecolor=color)
         axes.plot(table, top1, "o", markersize=6, color=color, markeredgewidth=0)
     _room_around_points(axes)
-    label_ends(axes, [_final_label(t.name, t.retrain, i) for i, t in enumerate(targets)])
+    label_ends(axes, [name_label(t.name, t.retrain.metrics["top1_percent"], COLORS[colors[t.name]]) for t in targets])
     return figure
 
 
@@ -110,46 +116,29 @@ def _room_around_points(axes: Axes) -> None:
         axes.set_ylim(middle - 0.5, middle + 0.5)
 
 
-def training_figure(title: str, trainings: dict[str, Training], colors: dict[str, str]) -> Figure:
-    """Top-1 accuracy of each epoch: on validation images (thick) and on augmented training images (thin).
-
-    Args:
-        trainings: by the name of the target.
-        colors: key in `COLORS` of each target.
-    """
-    figure, axes = panel(title, "top-1 accuracy, %", "epoch", right=74.0)
-    labels = []
-    for name, training in trainings.items():
-        color = COLORS[colors[name]]
-        epochs = [row["epoch"] for row in training.history]
-        axes.plot(epochs, [row["train_top1"] for row in training.history], color=color, linewidth=0.8, alpha=0.6)
-        top1 = [row["val_top1"] for row in training.history]
-        axes.plot(epochs, top1, "o-", color=color, markersize=3 if len(epochs) <= 40 else 0)
-        labels.append(EndLabel(top1[-1], f"{name} {top1[-1]:.1f}", color))
-    axes.margins(y=0.06)
-    epoch_axis(axes, [row["epoch"] for training in trainings.values() for row in training.history])
-    label_ends(axes, labels)
+def stage_latency_figure(table: LatencyTable, targets: Sequence[TargetResult]) -> Figure:
+    """Where the time of each network goes: the fixed part and every searched stage, by the table (Eq. 4)."""
+    parts = {target.name: stage_latencies(table, target.architecture) for target in targets}
+    names = sorted({part for latencies in parts.values() for part in latencies})  # 0, the fixed part, first
+    thickness = 0.8 / len(targets)
+    height = 0.95 + len(names) * max(0.22, 0.135 * len(targets))
+    figure, axes = panel("Where the time goes", "latency by the table, ms", "ms", height=height, left=50.0, right=40.0)
+    colors = target_colors(targets)
+    for i, target in enumerate(targets):
+        for row, part in enumerate(names):
+            y, ms = row - 0.4 + thickness * (i + 0.5), parts[target.name].get(part, 0.0)
+            axes.barh(y, ms, height=0.9 * thickness, color=COLORS[colors[target.name]], linewidth=0)
+            axes.annotate(
+                f"{ms:#.3g} {shorten(target.name, 9)}", (ms, y), (3, 0), textcoords="offset points", va="center",
+                size=SMALL, color=COLORS["muted"],
+            )  # fmt: skip
+    name_rows(axes, [f"stage {part}" if part else "fixed part" for part in names])
     return figure
 
 
-def search_accuracy_figure(targets: Sequence[TargetResult], colors: dict[str, str]) -> Figure:
-    """Top-1 of the supernet's Gumbel path on the 20 % of the subset, each epoch."""
-    figure, axes = panel("Supernet", "top-1 accuracy of the Gumbel path, %", "epoch", right=74.0)
-    labels = []
-    for target in targets:
-        top1 = [row["val_top1"] for row in target.search]
-        axes.plot([row["epoch"] for row in target.search], top1, color=COLORS[colors[target.name]])
-        labels.append(EndLabel(top1[-1], f"{target.name} {top1[-1]:.1f}", COLORS[colors[target.name]]))
-    epoch_axis(axes, [row["epoch"] for target in targets for row in target.search])
-    label_ends(axes, labels)
-    return figure
-
-
-def target_colors(targets: Sequence[TargetResult]) -> dict[str, str]:
-    """One colour a target, the same in every figure."""
-    return {target.name: SERIES[i % len(SERIES)] for i, target in enumerate(targets)}
-
-
-def _final_label(name: str, training: Training, i: int) -> EndLabel:
-    top1 = training.metrics["top1_percent"]
-    return EndLabel(top1, f"{name} {top1:.1f}", COLORS[SERIES[i % len(SERIES)]])
+def stage_latencies(table: LatencyTable, architecture: Architecture) -> dict[int, float]:
+    """Milliseconds of each searched stage; under 0 those of the fixed part."""
+    latencies = {0: table.base_ms}
+    for block, ms in table.blocks_ms(architecture):
+        latencies[block.stage] = latencies.get(block.stage, 0.0) + ms
+    return latencies

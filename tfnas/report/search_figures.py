@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from tfnas.report.charts import EndLabel, epoch_axis, label_ends, name_rows, panel
+from tfnas.report.charts import MARKED_EPOCHS, EndLabel, epoch_axis, label_ends, name_rows, panel
 from tfnas.report.inputs import TargetResult
-from tfnas.report.style import COLORS
+from tfnas.report.style import COLORS, SMALL
 from tfnas.report.tables import Row
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ ROW_INCHES = 0.17
 def latency_figure(target: TargetResult) -> Figure:
     """Latency of the derived network before and after elasticity-scaling, and LAT(α, β) of Eq. 6, each epoch."""
     epochs = [row["epoch"] for row in target.search]
-    figure, axes = panel(f"Target {target.name}", "table latency, ms", "epoch", right=84.0)
+    figure, axes = panel(f"Target {target.name}", "table latency, ms", "epoch", right=92.0)
     _shade_warm_up(axes, target.search)
     lines = (
         ("expected_latency_ms", "expected", "neutral", "-"),
@@ -34,13 +34,13 @@ def latency_figure(target: TargetResult) -> Figure:
         ("derived_latency_after_ms", "after scaling", "blue", "o-"),
     )
     target_ms = target.search[-1]["target_ms"]
-    labels = [EndLabel(target_ms, f"target {target_ms:.4g}", COLORS["red"])]
+    labels = [EndLabel(target_ms, f"target {target_ms:#.4g}", COLORS["red"])]
     axes.axhline(target_ms, color=COLORS["red"], linewidth=1.0, linestyle=(0, (4, 3)))
     for column, text, color, marks in lines:
         values = [row[column] for row in target.search]
-        axes.plot(epochs, values, marks, color=COLORS[color], markersize=3 if len(epochs) <= 40 else 0)
+        axes.plot(epochs, values, marks, color=COLORS[color], markersize=3 if len(epochs) <= MARKED_EPOCHS else 0)
         shade = COLORS["muted"] if color == "neutral" else COLORS[color]
-        labels.append(EndLabel(values[-1], f"{text} {values[-1]:.4g}", shade))
+        labels.append(EndLabel(values[-1], f"{text} {values[-1]:#.4g}", shade))
     axes.margins(y=0.12)
     epoch_axis(axes, epochs)
     label_ends(axes, labels)
@@ -54,7 +54,7 @@ def _shade_warm_up(axes: Axes, rows: Sequence[Row]) -> None:
         axes.axvspan(min(frozen) - 1, max(frozen) + 0.5, color=COLORS["band"], linewidth=0, zorder=0)
         axes.annotate(
             "warm-up", (min(frozen), 1.0), (0, -4), xycoords=("data", "axes fraction"), textcoords="offset points",
-            va="top", size=7, color=COLORS["muted"],
+            va="top", size=SMALL, color=COLORS["muted"],
         )  # fmt: skip
 
 
@@ -93,14 +93,14 @@ def operations_figure(target: TargetResult, names: Sequence[str]) -> Figure:
     rows = target.search
     layers = [(stage, position) for stage, positions in _layers(rows).items() for position in positions]
     height = 1.05 + ROW_INCHES * max(len(layers), 1)
-    figure, axes = panel(f"Target {target.name}", "operation of each layer", "epoch", height=height, right=84.0)
+    figure, axes = panel(f"Target {target.name}", "operation of each layer", "epoch", height=height, right=92.0)
     edges = _edges(rows)
     for i, (stage, position) in enumerate(layers):
         _operation_row(axes, i, stage, position, rows, edges, names)
     epoch_axis(axes, [row["epoch"] for row in rows])
     axes.set_xlim(edges[0], edges[-1])
     name_rows(axes, [f"{stage}.{position}" for stage, position in layers])
-    axes.tick_params(axis="y", labelsize=7)
+    axes.tick_params(axis="y", labelsize=SMALL)
     return figure
 
 
@@ -120,7 +120,7 @@ def _operation_row(
     operation, used = states[-1]
     text = f"{operation}, {rows[-1][f'{prefix}_width']}" if used else "–"
     axes.annotate(
-        text, (1.0, i), (5, 0), xycoords=("axes fraction", "data"), textcoords="offset points", va="center", size=7,
+        text, (1.0, i), (5, 0), xycoords=("axes fraction", "data"), textcoords="offset points", va="center", size=SMALL,
         color=COLORS["ink" if used else "muted"], annotation_clip=False,
     )  # fmt: skip
 

@@ -32,17 +32,17 @@ COLORS = {
     "purple": "#7e53a6",
     "purple-light": "#ccb5e2",
 }
+SMALL = 7.5  # points, beside the base size below
 SERIES = ("blue", "orange", "green", "purple")
 
-RC = {
+RC: Any = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans", "sans-serif"],  # comes with matplotlib: the same layout everywhere
-    "font.size": 8.0,
+    "font.size": 8.5,
     "text.color": COLORS["ink"],
     "text.parse_math": False,  # a name may hold a dollar sign
     "axes.edgecolor": COLORS["grid"],
     "axes.labelcolor": COLORS["muted"],
-    "axes.titlesize": 8.0,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.spines.left": False,

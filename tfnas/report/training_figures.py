@@ -1,0 +1,59 @@
+"""Curves over the epochs, one line a target: accuracies of supernet and trained networks, entropy of α."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from tfnas.report.charts import MARKED_EPOCHS, epoch_axis, label_ends, name_label, panel, target_colors
+from tfnas.report.inputs import TargetResult, Training
+from tfnas.report.style import COLORS
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def training_figure(title: str, trainings: Mapping[str, Training], colors: Mapping[str, str]) -> Figure:
+    """Top-1 accuracy of each epoch: on validation images (thick) and on augmented training images (thin).
+
+    Args:
+        trainings: by the name of the target.
+        colors: key in `COLORS` of each target.
+    """
+    figure, axes = panel(title, "top-1 accuracy, %", "epoch")
+    labels = []
+    for name, training in trainings.items():
+        color = COLORS[colors[name]]
+        epochs = [row["epoch"] for row in training.history]
+        axes.plot(epochs, [row["train_top1"] for row in training.history], color=color, linewidth=0.8, alpha=0.6)
+        top1 = [row["val_top1"] for row in training.history]
+        axes.plot(epochs, top1, "o-", color=color, markersize=3 if len(epochs) <= MARKED_EPOCHS else 0)
+        labels.append(name_label(name, top1[-1], color))
+    axes.margins(y=0.06)
+    epoch_axis(axes, [row["epoch"] for training in trainings.values() for row in training.history])
+    label_ends(axes, labels)
+    return figure
+
+
+def supernet_figure(targets: Sequence[TargetResult]) -> Figure:
+    """Top-1 of the supernet's Gumbel path on the 20 % of the subset, each epoch."""
+    return _search_curve("Accuracy", "top-1 of the Gumbel path, %", targets, "val_top1", "{:.1f}".format)
+
+
+def entropy_figure(targets: Sequence[TargetResult]) -> Figure:
+    """Entropy of softmax(α), mean over the layers: how open the choice of operations still is."""
+    return _search_curve("Entropy of α", "mean over the layers, nats", targets, "alpha_entropy", "{:.2f}".format)
+
+
+def _search_curve(
+    title: str, unit: str, targets: Sequence[TargetResult], column: str, write: Callable[[float], str]
+) -> Figure:
+    figure, axes = panel(title, unit, "epoch")
+    colors, labels = target_colors(targets), []
+    for target in targets:
+        values, color = [row[column] for row in target.search], COLORS[colors[target.name]]
+        axes.plot([row["epoch"] for row in target.search], values, color=color)
+        labels.append(name_label(target.name, values[-1], color, write))
+    epoch_axis(axes, [row["epoch"] for target in targets for row in target.search])
+    label_ends(axes, labels)
+    return figure
