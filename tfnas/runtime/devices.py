@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import platform
+import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,8 +25,19 @@ def open_device(name: str, threads: int) -> torch.device:
     import torch
 
     torch.set_num_threads(threads)
+    return find_device(name, source="params.yaml: device")
+
+
+def find_device(name: str, *, source: str) -> torch.device:
+    """The torch device of that name; `source` says in the error where the name was given.
+
+    Raises:
+        UserError: CUDA is asked for and absent.
+    """
+    import torch
+
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(f"params.yaml: device {name!r}: this machine has no usable CUDA device; write cpu")
+        raise UserError(f"{source} {name!r}: this machine has no usable CUDA device; write cpu")
     return torch.device(name)
 
 
@@ -42,6 +56,43 @@ def synchronize(device: torch.device) -> None:
 
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def time_calls(device: torch.device, run: Callable[[], object], repeats: int) -> list[float]:
+    """Milliseconds of each of `repeats` calls of `run`, one straight after the other.
+
+    On CUDA the time between events recorded after each call: the kernels queue up as they do inside a
+    network, and the host waits once, at the end.
+    """
+    if device.type == "cuda":
+        return _time_cuda_calls(device, run, repeats)
+    times = [time.perf_counter()]
+    for _ in range(repeats):
+        run()
+        times.append(time.perf_counter())
+    return [1000.0 * (end - start) for start, end in itertools.pairwise(times)]
+
+
+def _time_cuda_calls(device: torch.device, run: Callable[[], object], repeats: int) -> list[float]:
+    import torch
+
+    with torch.cuda.device(device):
+        events = [torch.cuda.Event(enable_timing=True) for _ in range(repeats + 1)]  # type: ignore[no-untyped-call]
+        torch.cuda.synchronize()
+        events[0].record()
+        for event in events[1:]:
+            run()
+            event.record()
+        torch.cuda.synchronize()
+    return [start.elapsed_time(end) for start, end in itertools.pairwise(events)]
+
+
+def cpu_governor() -> str | None:
+    """How the operating system sets the CPU's frequency (`performance`, `powersave`...), where it says so."""
+    try:
+        return Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").read_text().strip()
+    except OSError:
+        return None
 
 
 def device_name(name: str) -> str:

@@ -1,0 +1,150 @@
+"""Whole networks against the table: how far the sum of Eq. 4 is from the truth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from tfnas.latency.backends import Backend, TorchEager
+from tfnas.latency.probes import network_probe
+from tfnas.latency.rounds import time_probes
+from tfnas.latency.table import LatencyTable
+from tfnas.latency.timer import Stopwatch, Timer, Timing, measuring
+from tfnas.runtime.artifacts import write_text
+from tfnas.runtime.devices import find_device, time_calls
+from tfnas.runtime.schema import ProfileLatencyParams
+from tfnas.runtime.seeding import derive_seed
+from tfnas.space import Architecture, Candidate, Space
+from tfnas.space.assemble import assemble
+
+COLUMNS = ("network", "table_ms", "measured_ms")
+
+
+class Validated(NamedTuple):
+    """One network, by the table and end to end."""
+
+    network: str
+    table_ms: float
+    measured_ms: float
+
+
+def random_architecture(space: Space, name: str, random: np.random.Generator) -> Architecture:
+    """A network of the space: depths, candidates and widths each drawn uniformly."""
+    choices: dict[int, list[tuple[Candidate, int]]] = {}
+    for stage in space.searchable_stages:
+        choices[stage.stage] = []
+        for position in range(random.integers(stage.min_depth, stage.max_depth + 1)):
+            candidate = space.candidates[random.integers(len(space.candidates))]
+            low, high = candidate.width_range(stage.out_channels if position else stage.in_channels)
+            choices[stage.stage].append((candidate, int(random.integers(low, high + 1))))
+    return assemble(space, name, choices)
+
+
+def validate_table(
+    table: LatencyTable,
+    space: Space,
+    params: ProfileLatencyParams,
+    *,
+    seed: int,
+    backend: Backend | None = None,
+    stopwatch: Stopwatch = time_calls,
+) -> list[Validated]:
+    """Measure `validation_networks` random networks end to end, in rounds of random order."""
+    random = np.random.default_rng(derive_seed(seed, "validation_networks"))
+    networks = [random_architecture(space, f"random-{i}", random) for i in range(1, params.validation_networks + 1)]
+    timings = time_networks(
+        networks, params, resolution=table.resolution, seed=seed, backend=backend, stopwatch=stopwatch
+    )
+    return [
+        Validated(network.name, table.latency_ms(network), timing.median_ms)
+        for network, timing in zip(networks, timings, strict=True)
+    ]
+
+
+def time_networks(
+    networks: Sequence[Architecture],
+    params: ProfileLatencyParams,
+    *,
+    resolution: int,
+    seed: int,
+    backend: Backend | None = None,
+    stopwatch: Stopwatch = time_calls,
+) -> list[Timing]:
+    """The latency of each network, measured end to end on the device, batch and threads of `params`.
+
+    Raises:
+        UserError: the device is absent.
+    """
+    device = find_device(params.device, source="profile_latency.device:")
+    probes = {
+        index: network_probe(network, resolution, params.num_classes, params.batch_size)
+        for index, network in enumerate(networks)
+    }
+    with measuring(params.threads):
+        timings = time_probes(
+            probes,
+            timer=Timer(device, params.warmup_runs, stopwatch),
+            backend=backend or TorchEager(),
+            repeats=params.repeats,
+            seed=derive_seed(seed, "time_networks"),
+            label="networks",
+        )
+    return [timings[index] for index in range(len(networks))]
+
+
+def measure_architecture_ms(
+    architecture: Architecture,
+    *,
+    resolution: int,
+    num_classes: int,
+    batch_size: int,
+    device: str,
+    threads: int,
+    warmup_runs: int,
+    repeats: int,
+) -> Timing:
+    """The latency of one network, measured end to end.
+
+    Raises:
+        UserError: the device is absent.
+    """
+    params = ProfileLatencyParams(
+        device=device,
+        threads=threads,
+        batch_size=batch_size,
+        num_classes=num_classes,
+        widths_per_operation=2,
+        warmup_runs=warmup_runs,
+        repeats=repeats,
+        validation_networks=0,
+    )
+    return time_networks([architecture], params, resolution=resolution, seed=0)[0]
+
+
+def validation_metrics(rows: Sequence[Validated]) -> dict[str, float]:
+    """Errors of the table in percent of the measured latency, and Spearman's rank correlation.
+
+    A number that does not exist (no network, or all of one latency) is left out.
+    """
+    if not rows:
+        return {}
+    from scipy.stats import spearmanr
+
+    table_ms = np.array([row.table_ms for row in rows])
+    measured_ms = np.array([row.measured_ms for row in rows])
+    percent = 100.0 * (table_ms / measured_ms - 1.0)
+    metrics = {"mean_absolute_percentage_error": float(abs(percent).mean()), "bias_percent": float(percent.mean())}
+    if len(set(table_ms)) > 1 and len(set(measured_ms)) > 1:
+        metrics["spearman"] = float(spearmanr(table_ms, measured_ms).statistic)
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}
+
+
+def write_validation(rows: Sequence[Validated], path: str | Path) -> None:
+    """Write validation.csv: network, table_ms, measured_ms."""
+    lines = [",".join(COLUMNS)]
+    lines += [f"{row.network},{row.table_ms:.6f},{row.measured_ms:.6f}" for row in rows]
+    write_text(path, "\n".join(lines) + "\n")

@@ -1,0 +1,28 @@
+"""Measure the latency of every operation of the space on a device, and check the table on whole networks (Sec. 3.1)."""
+
+from __future__ import annotations
+
+from tfnas.runtime.schema import Params
+from tfnas.runtime.stage import open_job, run_script, stage_parser
+
+STAGE = "profile_latency"
+OUTPUTS = ("latency_table.json", "validation.csv", "metrics.json")
+
+
+def main() -> None:
+    options = stage_parser(STAGE, __doc__).parse_args()
+
+    def check(params: Params) -> None:
+        from tfnas.latency.job import check_profile
+
+        check_profile(params)
+
+    with open_job(STAGE, options, inputs=[], outputs=OUTPUTS, check=check) as job:
+        from tfnas.latency.job import run_profile
+        from tfnas.space import load_space
+
+        run_profile(job, load_space(job.params.space))
+
+
+if __name__ == "__main__":
+    run_script(main)
