@@ -83,6 +83,16 @@ def test_one_round_is_monotone_in_the_target(tiny_space, tiny_table, seed, share
     assert (less <= more).all()
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_a_target_just_below_the_networks_own_latency(tiny_space, tiny_table, seed, random_network, reachable) -> None:
+    architecture, ranges = random_network(tiny_space, np.random.default_rng(seed))
+    before_ms = tiny_table.latency_ms(architecture)
+    assert scale_widths(architecture, tiny_table, before_ms, tiny_space, ranges=ranges).latency_after_ms <= before_ms
+    target_ms = float(np.nextafter(before_ms, 0))
+    result = scale_widths(architecture, tiny_table, target_ms, tiny_space, ranges=ranges)
+    assert result.latency_after_ms <= target_ms or target_ms < reachable(architecture, tiny_table, ranges)[0]
+
+
 def test_a_target_below_all_gives_the_smallest_widths(tiny_space, tiny_table, random_network, reachable) -> None:
     architecture, ranges = random_network(tiny_space, np.random.default_rng(3))
     low, high = reachable(architecture, tiny_table, ranges)
