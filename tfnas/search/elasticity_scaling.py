@@ -31,7 +31,9 @@ def scale_widths(
     For each searchable stage i from first to last: the largest gamma such that LAT(gamma * sn_i:last) is within
     the target. Differs from the paper in going through the stages again until nothing changes: a later round may
     leave room that an earlier, coarser one can use. From the second pass on gamma is at least 1, so widths only
-    grow and this ends; scaling an outcome within the target again with the same ranges changes nothing.
+    grow and this ends; scaling an outcome within the target again with the same ranges changes nothing. There, the
+    blocks that a round has widened go on without the others: they would be the same ones in many passes, by a
+    channel in each.
 
     Args:
         ranges: (smallest, largest) width of each block; by default inferred, see `width_ranges`.
@@ -46,13 +48,20 @@ def scale_widths(
     stages = sorted({stage.stage for stage in space.searchable_stages} & set(problem.stages.tolist()))
     widths, before = problem.clip(problem.widths), None
     while before is None or not np.array_equal(widths, before):
-        before = widths
+        is_first, before = before is None, widths
         for stage in stages:
             scaled = largest_scaling(problem, widths, problem.stages >= stage, target_ms)
             if scaled is None:
                 return problem.result(problem.low, target_ms)
-            widths = scaled
+            widths = scaled if is_first else _go_on(problem, widths, scaled, target_ms)
     return problem.result(widths, target_ms)
+
+
+def _go_on(problem: WidthProblem, before: np.ndarray, after: np.ndarray, target_ms: float) -> np.ndarray:
+    """Widen the blocks that a round within the target has widened, without the others, as far as the target allows."""
+    widened = after != before
+    further = largest_scaling(problem, after, widened, target_ms) if widened.any() else None
+    return after if further is None else further
 
 
 def largest_scaling(
