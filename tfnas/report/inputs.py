@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,7 +65,7 @@ class Results:
     images: dict[str, int]  # number of images of each split
     classes: list[ClassResult]  # best first
     table: LatencyTable
-    validation: list[Row]
+    validation: list[Row]  # empty where profile_latency.validation_networks is 0
     targets: list[TargetResult]
     provenance: dict[str, dict[str, Any]]  # by job, e.g. `search/A`; a job without the file is absent
 
@@ -106,7 +107,9 @@ def read_results(params: Params, folder: Path) -> Results:
         images=images,
         classes=_read_classes(folder),
         table=LatencyTable.load(profile / "latency_table.json"),
-        validation=read_table(profile / "validation.csv", texts=("network",), numbers=("table_ms", "measured_ms")),
+        validation=read_table(
+            profile / "validation.csv", texts=("network",), numbers=("table_ms", "measured_ms"), may_be_empty=True
+        ),
         targets=[_read_target(params, folder, name) for name in params.targets],
         provenance=_read_provenance(params, folder),
     )
@@ -155,7 +158,7 @@ def _read_metrics(path: Path, names: tuple[str, ...]) -> dict[str, Any]:
     metrics = read_json(path)
     for name in names:
         value = metrics.get(name)
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
             raise UserError(f"{path}: {name}: expected a number, got {value!r}; run the stage that writes it again")
     return metrics
 

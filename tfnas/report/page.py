@@ -62,7 +62,7 @@ def render_page(results: Results, *, title: str) -> str:
         table=everything(summary),
         figures=_figures(results),
         swatches=_swatches(results.targets),
-        error_percent=result_figures.validation_error_percent(results.validation),
+        error_percent=result_figures.validation_error_percent(results.validation) if results.validation else None,
         chosen=[result for result in results.classes if result.group is not None],
         provenance=provenance_rows(results.provenance),
         packages=recorded_packages(results.provenance),
@@ -126,7 +126,9 @@ def _figures(results: Results) -> dict[str, list[Markup]]:
             "validation",
             partial(result_figures.validation_figure, results.validation),
             "Latency of whole networks, measured against the table",
-        ),
+        )
+        if results.validation
+        else [],
         "stage-latency": one(
             "stage-latency",
             partial(result_figures.stage_latency_figure, table, targets),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 UNKNOWN = "not recorded"
@@ -24,9 +25,9 @@ def provenance_rows(provenance: dict[str, dict[str, Any]]) -> list[ProvenanceRow
     return [
         ProvenanceRow(
             job,
-            _short_commit(_text(fields, "git_commit")),
+            _text(fields, "git_commit", _short_commit),
             _text(fields, "device"),
-            _text(fields, "params_digest")[:12],
+            _text(fields, "params_digest", lambda digest: digest[:12]),
         )
         for job, fields in provenance.items()
     ]
@@ -42,9 +43,9 @@ def recorded_packages(provenance: dict[str, dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _text(fields: dict[str, Any], name: str) -> str:
+def _text(fields: dict[str, Any], name: str, cut: Callable[[str], str] = str) -> str:
     value = fields.get(name)
-    return value if isinstance(value, str) and value else UNKNOWN
+    return cut(value) if isinstance(value, str) and value else UNKNOWN
 
 
 def _short_commit(commit: str) -> str:

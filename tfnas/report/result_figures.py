@@ -122,7 +122,9 @@ def stage_latency_figure(table: LatencyTable, targets: Sequence[TargetResult]) -
     names = sorted({part for latencies in parts.values() for part in latencies})  # 0, the fixed part, first
     thickness = 0.8 / len(targets)
     height = 0.95 + len(names) * max(0.22, 0.135 * len(targets))
-    figure, axes = panel("Where the time goes", "latency by the table, ms", "ms", height=height, left=50.0, right=40.0)
+    right = 30.0 + 5.2 * min(9, max(len(target.name) for target in targets))
+    title, unit = "Where the time goes", "latency by the table, ms"
+    figure, axes = panel(title, unit, "ms", height=height, left=50.0, right=right)
     colors = target_colors(targets)
     for i, target in enumerate(targets):
         for row, part in enumerate(names):

@@ -27,7 +27,6 @@ def latency_figure(target: TargetResult) -> Figure:
     """Latency of the derived network before and after elasticity-scaling, and LAT(α, β) of Eq. 6, each epoch."""
     epochs = [row["epoch"] for row in target.search]
     figure, axes = panel(f"Target {target.name}", "table latency, ms", "epoch", right=92.0)
-    _shade_warm_up(axes, target.search)
     lines = (
         ("expected_latency_ms", "expected", "neutral", "-"),
         ("derived_latency_before_ms", "before scaling", "orange", "o-"),
@@ -43,6 +42,7 @@ def latency_figure(target: TargetResult) -> Figure:
         labels.append(EndLabel(values[-1], f"{text} {values[-1]:#.4g}", shade))
     axes.margins(y=0.12)
     epoch_axis(axes, epochs)
+    _shade_warm_up(axes, target.search)
     label_ends(axes, labels)
     return figure
 
@@ -51,6 +51,8 @@ def _shade_warm_up(axes: Axes, rows: Sequence[Row]) -> None:
     """Epochs in which α and β are frozen: those without a loss of architecture steps."""
     frozen = [row["epoch"] for row in rows if row.get("architecture_loss", 0.0) is None]
     if frozen and len(frozen) < len(rows):
+        low, high = axes.get_ylim()
+        axes.set_ylim(low, high + 0.08 * (high - low))  # room for the word
         axes.axvspan(min(frozen) - 1, max(frozen) + 0.5, color=COLORS["band"], linewidth=0, zorder=0)
         axes.annotate(
             "warm-up", (min(frozen), 1.0), (0, -4), xycoords=("data", "axes fraction"), textcoords="offset points",

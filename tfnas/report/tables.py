@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,27 +13,31 @@ from tfnas.runtime.errors import UserError
 Row = dict[str, Any]
 
 
-def read_table(path: Path, *, texts: Sequence[str] = (), numbers: Sequence[str] = ()) -> list[Row]:
+def read_table(
+    path: Path, *, texts: Sequence[str] = (), numbers: Sequence[str] = (), may_be_empty: bool = False
+) -> list[Row]:
     """The rows of a CSV file with a header.
 
     Args:
         texts: columns that must be there and stay text.
         numbers: columns that must be there and hold numbers. Every other column becomes a number where it holds
             one, None where it is empty, and stays text otherwise.
+        may_be_empty: a header without rows is no mistake.
 
     Raises:
-        UserError: missing file, no rows, a missing column, a value that is no number.
+        UserError: missing file, no rows, a missing column, a value that is no finite number.
     """
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            raw = list(csv.DictReader(file))
+            reader = csv.DictReader(file)
+            raw, columns = list(reader), reader.fieldnames or ()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); run the stage that writes it") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: is not a CSV file ({error}); run the stage that writes it again") from None
-    if not raw:
+    if not raw and not may_be_empty:
         raise UserError(f"{path}: has no rows; run the stage that writes it again")
-    missing = [name for name in (*texts, *numbers) if name not in raw[0]]
+    missing = [name for name in (*texts, *numbers) if name not in columns]
     if missing:
         raise UserError(f"{path}: has no column {missing[0]!r}; run the stage that writes it again")
     rows = []
@@ -41,7 +46,8 @@ def read_table(path: Path, *, texts: Sequence[str] = (), numbers: Sequence[str] 
             raise UserError(f"{path}: line {line} has not as many cells as the header; run the stage again")
         row = {name: cell if name in texts else _value(cell) for name, cell in cells.items()}
         for name in numbers:
-            if not isinstance(row[name], (int, float)):
+            value = row[name]
+            if not isinstance(value, (int, float)) or not math.isfinite(value):
                 raise UserError(f"{path}: line {line}: {name}: expected a number, got {cells[name]!r}")
         rows.append(row)
     return rows

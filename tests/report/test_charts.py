@@ -1,0 +1,148 @@
+"""No figure has text on text or text cut off, however many targets and epochs there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import combinations, pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tfnas.report import result_figures, search_figures, training_figures
+from tfnas.report.charts import spread, target_colors
+from tfnas.report.inputs import Results, read_results
+from tfnas.report.style import COLORS, styled
+from tfnas.runtime.schema import Params
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from matplotlib.text import Text
+
+
+@pytest.fixture(scope="module", params=["shipped", "four targets, 90 epochs, 1,000 classes"])
+def results(request, params: Params, make_results: Callable[..., Path], tmp_path_factory) -> Results:
+    folder = tmp_path_factory.mktemp("results") / "results"
+    if request.param == "shipped":
+        return read_results(params, make_results(folder, params))
+    target = params.targets["A"]
+    many = params.model_copy(
+        update={
+            "targets": dict.fromkeys(("A", "B", "C", "a_phone_of_a_long_name"), target),
+            "search": params.search.model_copy(update={"epochs": 90, "warmup_epochs": 10}),
+            "resolution": 224,
+        }
+    )
+    return read_results(many, make_results(folder, many, classes=[f"n{i:08}" for i in range(1000)]))
+
+
+def figures(results: Results) -> Iterator[tuple[str, Callable[[], Figure]]]:
+    targets = results.targets
+    names = search_figures.operation_names(targets)
+    trainings = {target.name: target.retrain for target in targets}
+    yield "tradeoff", lambda: result_figures.tradeoff_figure(targets)
+    yield "classes", lambda: result_figures.class_figure(results.classes)
+    yield "validation", lambda: result_figures.validation_figure(results.validation)
+    yield "stages", lambda: result_figures.stage_latency_figure(results.table, targets)
+    yield "training", lambda: training_figures.training_figure("Retraining", trainings, target_colors(targets))
+    yield "supernet", lambda: training_figures.supernet_figure(targets)
+    yield "entropy", lambda: training_figures.entropy_figure(targets)
+    for target in targets:
+        yield "latency", lambda target=target: search_figures.latency_figure(target)
+        yield "depth", lambda target=target: search_figures.depth_figure(target)
+        yield "operations", lambda target=target: search_figures.operations_figure(target, names)
+
+
+def drawn_texts(figure: Figure) -> list[Text]:
+    """Every text that is seen; matplotlib keeps ticks beyond the limits as well, without drawing them."""
+    found = list(figure.texts)
+    for axes in figure.axes:
+        found += [*axes.texts, axes.xaxis.label, axes.yaxis.label]
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            found += [tick.label1 for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
+    return [text for text in found if text.get_text()]
+
+
+def test_no_text_on_text_and_none_cut_off(results: Results) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    for name, make in figures(results):
+        with styled():
+            figure = make()
+            canvas = FigureCanvasAgg(figure)
+            canvas.draw()
+            boxes = [(t.get_text(), t.get_window_extent(canvas.get_renderer())) for t in drawn_texts(figure)]
+        for (a, box_a), (b, box_b) in combinations(boxes, 2):
+            assert not box_a.padded(-1.0).overlaps(box_b), f"{name}: {a!r} on {b!r}"  # rows of text may touch
+        for text, box in boxes:
+            assert box.x0 >= -1 and box.x1 <= figure.bbox.x1 + 1, f"{name}: {text!r} is cut off"
+            assert box.y0 >= -1 and box.y1 <= figure.bbox.y1 + 1, f"{name}: {text!r} is cut off"
+
+
+@given(st.lists(st.floats(-50, 250), min_size=1, max_size=8))
+def test_labels_keep_their_order_and_distance(wanted: list[float]) -> None:
+    places = spread(sorted(wanted), 10.0, 120.0)
+    assert all(b - a >= 10.0 - 1e-9 for a, b in pairwise(places))
+    assert places[-1] <= 120.0 + 1e-9
+    assert places[0] >= -1e-9
+
+
+@given(st.lists(st.integers(0, 10), min_size=1, max_size=8, unique=True))
+def test_labels_with_room_stay_where_they_belong(tens: list[int]) -> None:
+    wanted = [12.0 * ten for ten in sorted(tens)]
+    assert spread(wanted, 10.0, 120.0) == pytest.approx(wanted)
+
+
+def test_the_named_classes_stand_with_their_accuracy_and_the_chosen_with_their_group(results: Results) -> None:
+    with styled():
+        figure = result_figures.class_figure(results.classes[:10])
+    shown = [text.get_text() for text in figure.axes[0].texts]
+    for result, text in zip(results.classes, shown, strict=False):
+        assert text.startswith(f"{result.top1_percent:.1f}")
+        assert ("group" in text) == (result.group is not None)
+
+
+def test_every_chosen_class_is_a_point_of_the_curve(results: Results) -> None:
+    if len(results.classes) <= result_figures.NAMED_CLASSES:
+        pytest.skip("few classes are named, not ranked")
+    with styled():
+        _, points = result_figures.class_figure(results.classes).axes[0].lines
+    chosen = [(i, r.top1_percent) for i, r in enumerate(results.classes, start=1) if r.group is not None]
+    assert [tuple(point) for point in points.get_xydata()] == chosen
+
+
+def test_the_stages_of_a_network_add_up_to_its_latency(results: Results) -> None:
+    for target in results.targets:
+        parts = result_figures.stage_latencies(results.table, target.architecture)
+        assert sum(parts.values()) == pytest.approx(results.table.latency_ms(target.architecture))
+
+
+def test_the_last_operations_are_those_of_the_architecture(results: Results) -> None:
+    for target in results.targets:
+        with styled():
+            figure = search_figures.operations_figure(target, search_figures.operation_names(results.targets))
+        shown = [text.get_text() for text in figure.axes[0].texts]
+        searched = [block for block in target.architecture.blocks if block.stage not in results.table.fixed_stages]
+        operations = [text for text in shown if text != "–"]
+        assert [int(text.split(", ")[1]) for text in operations] == [block.expand_channels for block in searched]
+        assert [int(text[1]) for text in operations] == [block.kernel for block in searched]
+
+
+def test_latency_lines_are_the_columns_of_the_history(results: Results) -> None:
+    for target in results.targets:
+        with styled():
+            lines = search_figures.latency_figure(target).axes[0].lines
+        target_line, *curves = lines
+        assert set(target_line.get_ydata()) == {target.search[-1]["target_ms"]}
+        columns = ("expected_latency_ms", "derived_latency_before_ms", "derived_latency_after_ms")
+        assert [list(line.get_ydata()) for line in curves] == [[row[c] for row in target.search] for c in columns]
+
+
+def test_operations_of_a_space_have_eight_colours() -> None:
+    names = [f"k{k}_e{e}{se}" for k in (3, 5) for e in (3, 6) for se in ("", "_se")]
+    colors = {search_figures.operation_color(name, names) for name in names}
+    assert len(colors) == 8 and colors <= COLORS.keys()
+    assert search_figures.operation_color("skip", names) == "neutral"

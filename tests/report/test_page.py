@@ -1,0 +1,113 @@
+"""The page holds every figure and number, loads nothing, and shows names as text."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from tfnas.report.inputs import read_results
+from tfnas.report.page import TEMPLATES, everything, render_page
+from tfnas.report.style import COLORS
+from tfnas.report.summary import summarize
+from tfnas.runtime.schema import Params
+
+
+class Page(HTMLParser):
+    """Tags, attributes and text of a page."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def html(shared_results: Path, params: Params) -> str:
+    return render_page(read_results(params, shared_results), title="TF-NAS & digits")
+
+
+def test_one_figure_for_each_thing_and_target(html: str, params: Params) -> None:
+    page = Page(html)
+    kinds = Counter(attributes["data-kind"] for tag, attributes in page.tags if tag == "figure")
+    targets = len(params.targets)
+    each = dict.fromkeys(("architecture", "latency", "depth", "operations"), targets)
+    one = dict.fromkeys(("tradeoff", "supernet", "entropy", "validation", "stage-latency", "classes"), 1)
+    assert kinds == {**each, **one, "training": 1 + len(params.transfer.datasets)}
+    labels = [attributes.get("aria-label") for tag, attributes in page.tags if tag == "svg"]
+    assert len(labels) == sum(kinds.values()) and all(labels)
+
+
+def test_ids_are_unique_and_links_lead_somewhere(html: str) -> None:
+    page = Page(html)
+    ids = Counter(attributes["id"] for _, attributes in page.tags if "id" in attributes)
+    assert max(ids.values()) == 1
+    used = {a[name] or "" for _, a in page.tags for name in ("href", "xlink:href") if name in a}
+    used |= {f"#{name}" for name in re.findall(r"url\(#([^)]+)\)", html)}
+    assert used and all(link.startswith("#") and link[1:] in ids for link in used)
+
+
+def test_the_page_loads_nothing(html: str) -> None:
+    page = Page(html)
+    assert not {"script", "link", "img", "iframe", "object", "embed", "base"} & {tag for tag, _ in page.tags}
+    assert not any("src" in attributes for _, attributes in page.tags)
+    assert "@import" not in html and not re.search(r"url\((?!#)", html)
+
+
+def test_every_number_of_the_summary_is_in_the_table(html: str, shared_results: Path, params: Params) -> None:
+    summary = summarize(read_results(params, shared_results))
+    rows = everything(summary)
+    assert len(rows) == len(summary["A"])
+    page = Page(html)
+    for _, _, cells in rows:
+        assert all(cell in page.text for cell in cells)
+
+
+def test_same_results_same_page(html: str, make_results: Callable[..., Path], params: Params, tmp_path: Path) -> None:
+    results = read_results(params, make_results(tmp_path / "results", params))
+    assert render_page(results, title="x") == render_page(results, title="x")
+    other = render_page(results, title="TF-NAS & digits")
+    provenance = re.compile(r'<section id="provenance">.*', re.DOTALL)  # the commit may move on between the two
+    assert provenance.sub("", other) == provenance.sub("", html)
+
+
+def test_names_are_text_and_no_markup(make_results: Callable[..., Path], params: Params, tmp_path: Path) -> None:
+    classes = ["<b>bold</b>", '"><script>alert(1)</script>', "a $x$ & b", *map(str, range(7))]
+    html = render_page(read_results(params, make_results(tmp_path / "r", params, classes=classes)), title="<i>T</i>")
+    page = Page(html)
+    assert not {"b", "i", "script"} & {tag for tag, attributes in page.tags if not attributes.get("style")}
+    assert "<i>T</i>" in page.text and "a $x$ & b" in page.text and "<b>bold</b>" in page.text
+
+
+def test_a_table_that_was_not_validated(make_results: Callable[..., Path], params: Params, tmp_path: Path) -> None:
+    folder = make_results(tmp_path / "results", params)
+    (folder / "profile_latency/validation.csv").write_text("network,table_ms,measured_ms\n")
+    html = render_page(read_results(params, folder), title="x")
+    assert 'data-kind="validation"' not in html and "No network was measured end to end" in html
+
+
+def test_absent_provenance_is_said(make_results: Callable[..., Path], params: Params, tmp_path: Path) -> None:
+    folder = make_results(tmp_path / "results", params)
+    for path in folder.rglob("provenance.json"):
+        path.unlink()
+    assert "No provenance.json was found" in render_page(read_results(params, folder), title="x")
+
+
+def test_the_style_sheet_has_every_colour_twice() -> None:
+    css = (TEMPLATES / "report.css").read_text()
+    light, dark = css.split("@media (prefers-color-scheme: dark)")[:2]
+    for name, color in COLORS.items():
+        assert f"--{name}: {color};" in light
+        assert f"--{name}: " in dark and f"--{name}: {color};" not in dark
+    assert len(set(COLORS.values())) == len(COLORS)
