@@ -47,7 +47,7 @@ def scan_image_folder(root: str | Path) -> list[ManifestRecord]:
     Files of other suffixes and hidden files are no images. Images of a class lie directly in its folder.
 
     Raises:
-        UserError: what `check_image_folder` raises; a folder within a class; a file name that is no UTF-8; files
+        UserError: what `check_image_folder` raises; a folder within a class; a name that is not printable; files
             that are no images (names the first, counts the others).
     """
     root = Path(root)
@@ -74,10 +74,12 @@ def _class_folders(root: Path, split: str) -> list[str]:
     folder = root / split
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such folder; {root} must hold {LAYOUT}")
-    names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
-    if not names:
+    entries = [entry for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")]
+    if not entries:
         raise UserError(f"{folder}: holds no class; {root} must hold {LAYOUT}")
-    return names
+    for entry in entries:
+        _check_name(entry)
+    return sorted(entry.name for entry in entries)
 
 
 def _has_image(root: Path, split: str, name: str) -> bool:
@@ -86,12 +88,16 @@ def _has_image(root: Path, split: str, name: str) -> bool:
 
 def _images(folder: Path) -> Iterator[os.DirEntry[str]]:
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        if not entry.name.isprintable() or "\ufffd" in entry.name:
-            raise UserError(f"{folder}: file name {entry.name!r} cannot be written into the manifest; rename it")
+        _check_name(entry)
         if _is_image(entry):
             yield entry
         elif entry.is_dir() and not entry.name.startswith("."):
             raise UserError(f"{entry.path}: is a folder; the images of a class lie directly in {folder}")
+
+
+def _check_name(entry: os.DirEntry[str]) -> None:
+    if not entry.name.isprintable():  # a line break, or bytes that are no UTF-8
+        raise UserError(f"{Path(entry.path).parent}: name {entry.name!r} cannot stand in the manifest; rename it")
 
 
 def _is_image(entry: os.DirEntry[str]) -> bool:

@@ -38,7 +38,7 @@ class EpochLoader:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for batch in self._loader:
             if isinstance(batch, UserError):
-                raise batch
+                raise UserError(str(batch))  # not itself: this frame holds it, a cycle that keeps workers alive
             yield batch[0], batch[1]
 
 

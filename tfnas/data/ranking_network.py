@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
 import re
 import socket
 from collections.abc import Iterator, Sequence
@@ -124,7 +123,7 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path}: is missing (rank_classes.weights); {fix}")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError):
+    except Exception:  # a damaged pickle can raise nearly anything
         raise UserError(f"{path}: is no file of weights; {fix}") from None
     if not (isinstance(state, dict) and isinstance(state.get(CLASSIFIER), Tensor) and state[CLASSIFIER].ndim == 2):
         raise UserError(f"{path}: has no {CLASSIFIER}; {fix}")

@@ -1,0 +1,64 @@
+"""Small generated data sets: a folder in ImageNet's layout, and sets in CIFAR's format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tfnas.data.cifar_format import FORMATS, write_cifar, write_meta
+
+WNIDS = ("n01440764", "n01443537", "n01484850")
+COUNTS = {"train": 4, "val": 2}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads only get in each other's way on networks this small."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def write_picture(path: Path, random: np.random.Generator, *, size: tuple[int, int] = (30, 24)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    height, width = size
+    Image.fromarray(random.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(path)
+
+
+@pytest.fixture
+def image_folder(tmp_path: Path) -> Path:
+    """train/<wnid>/*.JPEG and val/<wnid>/*.JPEG, three classes of 4 + 2 pictures."""
+    random = np.random.default_rng(0)
+    root = tmp_path / "imagenet"
+    for split, count in COUNTS.items():
+        for wnid in WNIDS:
+            for number in range(count):
+                write_picture(root / split / wnid / f"{wnid}_{number}.JPEG", random)
+    return root
+
+
+@pytest.fixture
+def cifar(tmp_path: Path) -> Callable[[str], Path]:
+    def write(dataset: str) -> Path:
+        """The folder that holds a generated set's folder; 13 training and 4 test pictures."""
+        random, form = np.random.default_rng(1), FORMATS[dataset]
+        classes = [f"class {number}" for number in range(100 if dataset == "cifar100" else 10)]
+        root = tmp_path / "cifar"
+        folder = root / form.folder
+        folder.mkdir(parents=True)
+        parts = [
+            (random.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8), random.integers(len(classes), size=count))
+            for count in (13, 4)
+        ]
+        train, test = ((images, labels.tolist()) for images, labels in parts)
+        write_cifar(folder, form, train=train, test=test)
+        write_meta(folder, form, classes)
+        return root
+
+    return write

@@ -1,0 +1,90 @@
+"""A folder in ImageNet's layout: what is listed, and each mistake as one line."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from torchvision.datasets import ImageFolder
+
+from tfnas.data import manifest_samples
+from tfnas.data.image_folder import check_image_folder, scan_image_folder
+from tfnas.runtime.errors import UserError
+
+WNID = "n01440764"
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_the_same_images_and_labels_as_torchvisions_image_folder(image_folder: Path, split: str) -> None:
+    theirs = ImageFolder(str(image_folder / split))
+    samples, classes = manifest_samples(scan_image_folder(image_folder), split)
+    assert [(str(image_folder / path), label) for path, label in samples] == theirs.samples
+    assert classes == theirs.classes
+
+
+def test_records_give_size_and_place(image_folder: Path) -> None:
+    records = scan_image_folder(image_folder)
+    assert records == sorted(records)
+    for record in records:
+        path = image_folder / record.path
+        assert path.stat().st_size == record.bytes
+        assert path.parts[-3:-1] == (record.split, record.class_name)
+
+
+def test_other_files_are_no_images(image_folder: Path) -> None:
+    before = scan_image_folder(image_folder)
+    folder = image_folder / "train" / WNID
+    for name in ("notes.txt", ".hidden.jpg", "Thumbs.db"):
+        (folder / name).write_text("text")
+    (image_folder / "train" / ".cache").mkdir()
+    (image_folder / "train" / "README").write_text("text")
+    (folder / ".thumbnails").mkdir()
+    assert scan_image_folder(image_folder) == before
+
+
+def refused(root: Path, words: str, *, scan: bool = False) -> None:
+    with pytest.raises(UserError, match=words) as caught:
+        (scan_image_folder if scan else check_image_folder)(root)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_folders_and_classes(image_folder: Path, tmp_path: Path) -> None:
+    refused(tmp_path / "none", r"none: there is no such folder; set prepare_data\.root")
+    refused(image_folder / "train" / WNID / f"{WNID}_0.JPEG", r"is a file; prepare_data\.root must be the folder")
+    (tmp_path / "no_class" / "train").mkdir(parents=True)
+    refused(tmp_path / "no_class", r"no_class/train: holds no class")
+    (image_folder / "train" / "extra").mkdir()
+    refused(image_folder, r"val: has no folder 'extra', which train/ has; both need the same classes")
+    (image_folder / "train" / "extra").rmdir()
+    shutil.rmtree(image_folder / "train" / WNID)
+    refused(image_folder, rf"train: has no folder '{WNID}', which val/ has")
+    shutil.rmtree(image_folder / "val")
+    refused(image_folder, r"val: there is no such folder")
+
+
+def test_classes_without_images(image_folder: Path) -> None:
+    for name in ("empty", "text_only"):
+        for split in ("train", "val"):
+            (image_folder / split / name).mkdir()
+    (image_folder / "val" / "text_only" / "a.txt").write_text("x")
+    refused(image_folder, r"train/empty: holds no image \(and 3 more\)")
+
+
+def test_files_that_are_no_images_are_counted_and_the_first_is_named(image_folder: Path) -> None:
+    folder = image_folder / "train" / WNID
+    for name, content in [("a.jpg", b""), ("b.png", b"plain text"), ("c.JPEG", b"\xff\xd8")]:
+        (folder / name).write_bytes(content)
+    (folder / "d.jpg").mkdir()
+    (folder / "e.jpg").symlink_to("nowhere")
+    refused(image_folder, r"a\.jpg: is no image \(no known image format\) \(and 4 more\); replace or remove", scan=True)
+    check_image_folder(image_folder)  # which opens none
+
+
+def test_names_and_folders_that_a_manifest_cannot_hold(image_folder: Path) -> None:
+    folder = image_folder / "train" / WNID
+    (folder / "sub").mkdir()
+    refused(image_folder, r"sub: is a folder; the images of a class lie directly in", scan=True)
+    (folder / "sub").rmdir()
+    (folder / "two\nlines.jpg").write_bytes(b"")
+    refused(image_folder, r"name 'two\\nlines\.jpg' cannot stand in the manifest", scan=True)

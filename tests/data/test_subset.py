@@ -1,0 +1,143 @@
+"""The laws of Appendix B's subset."""
+
+from __future__ import annotations
+
+import csv
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tfnas.data.class_accuracy import ClassAccuracy, rank
+from tfnas.data.manifest import ManifestRecord
+from tfnas.data.subset import Subset, build_subset, cut, draw_classes, split_images
+from tfnas.runtime.errors import UserError
+
+AUTHORS_CLASSES = Path(__file__).parents[3] / "shared/authors/imagenet100_classes.csv"
+
+
+def accuracies(num_classes: int) -> list[ClassAccuracy]:
+    return [ClassAccuracy(f"c{i:03d}", 50, i * 7 % 51) for i in range(num_classes)]
+
+
+def manifest(num_classes: int, images: int = 10) -> list[ManifestRecord]:
+    return [
+        ManifestRecord(split, f"c{i:03d}", f"{split}/c{i:03d}/{number}.png", 1)
+        for split in ("train", "val")
+        for i in range(num_classes)
+        for number in range(images + i % 3)
+    ]
+
+
+def subset(num_classes: int = 20, groups: int = 6, *, seed: int = 0, fraction: float = 0.8) -> Subset:
+    return build_subset(
+        accuracies(num_classes), manifest(num_classes), groups=groups, train_fraction=fraction, seed=seed
+    )
+
+
+@given(num_classes=st.integers(1, 120), data=st.data())
+def test_groups_are_consecutive_and_as_even_as_possible(num_classes: int, data: st.DataObject) -> None:
+    groups = data.draw(st.integers(1, num_classes))
+    parts = cut(range(num_classes), groups)
+    assert [member for part in parts for member in part] == list(range(num_classes))
+    assert len(parts) == groups and {len(part) for part in parts} <= {num_classes // groups, -(-num_classes // groups)}
+
+
+@given(num_classes=st.integers(1, 60), seed=st.integers(0, 10**6), data=st.data())
+def test_every_group_gives_one_class(num_classes: int, seed: int, data: st.DataObject) -> None:
+    groups = data.draw(st.integers(1, num_classes))
+    chosen = draw_classes(accuracies(num_classes), groups, seed=seed)
+    assert sorted(row.group for row in chosen) == list(range(1, groups + 1))
+    assert [row.label for row in chosen] == list(range(groups))
+    assert [row.class_name for row in chosen] == sorted(row.class_name for row in chosen)
+    members = cut(rank(accuracies(num_classes)), groups)
+    for row in chosen:
+        original = next(other for other in members[row.group - 1] if other.class_name == row.class_name)
+        assert row.top1 == original.top1
+
+
+def test_every_class_of_a_group_can_be_drawn() -> None:
+    drawn = [draw_classes(accuracies(20), 5, seed=seed) for seed in range(100)]
+    assert {row.class_name for rows in drawn for row in rows} == {row.class_name for row in accuracies(20)}
+
+
+@given(
+    count=st.integers(2, 400), fraction=st.integers(1, 99).map(lambda percent: percent / 100), seed=st.integers(0, 99)
+)
+def test_a_split_has_every_image_once_and_the_share_asked_for(count: int, fraction: float, seed: int) -> None:
+    paths = [f"train/a/{number}.png" for number in range(count)]
+    train, val = split_images(paths, fraction, seed=seed)
+    assert sorted(train + val) == sorted(paths)
+    assert train == sorted(train) and val == sorted(val)
+    share = round(fraction * 100) * count // 100  # in whole numbers
+    assert len(train) == min(max(share, 1), count - 1)
+
+
+@pytest.mark.parametrize("fraction", [0.2, 0.8])
+def test_the_split_is_per_class_and_of_training_images_only(fraction: float) -> None:
+    chosen = subset(fraction=fraction)
+    records = {record.path: record for record in manifest(20)}
+    for row in chosen.classes:
+        train = [image.path for image in chosen.train if image.class_name == row.class_name]
+        val = [image.path for image in chosen.val if image.class_name == row.class_name]
+        everything = [r.path for r in records.values() if (r.split, r.class_name) == ("train", row.class_name)]
+        assert sorted(train + val) == sorted(everything)
+        assert len(train) == int(fraction * len(everything))
+    for image in chosen.train + chosen.val:
+        assert records[image.path].class_name == image.class_name == chosen.classes[image.label].class_name
+
+
+def test_the_lists_follow_from_the_seed_and_not_from_any_order() -> None:
+    shuffled, rows = manifest(20), accuracies(20)
+    random.Random(1).shuffle(shuffled)
+    random.Random(2).shuffle(rows)
+    random.seed(3)
+    assert build_subset(rows, shuffled, groups=6, train_fraction=0.8, seed=0) == subset()
+    assert subset(seed=1).classes != subset().classes
+
+
+def test_the_lists_are_the_same_in_another_process() -> None:
+    code = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_subset import subset
+print(subset())
+"""
+    options = {"capture_output": True, "text": True, "check": True, "timeout": 60}
+    assert subprocess.run([sys.executable, "-c", code], **options).stdout.strip() == str(subset())
+
+
+def test_the_draw_of_seed_0_is_kept() -> None:
+    """So that another version or machine that drew otherwise would be noticed."""
+    assert [row.class_name for row in subset().classes] == ["c000", "c002", "c003", "c006", "c013", "c018"]
+    assert split_images([f"{i}.png" for i in range(10)], 0.8, seed=0)[1] == ["2.png", "5.png"]
+
+
+def test_another_image_moves_no_other() -> None:
+    paths = [f"{number}.png" for number in range(50)]
+    before, after = split_images(paths, 0.5, seed=0)[0], split_images([*paths, "new.png"], 0.5, seed=0)[0]
+    assert len(set(before) ^ set(after) - {"new.png"}) <= 2
+
+
+def test_mistakes() -> None:
+    with pytest.raises(UserError, match=r"build_subset\.groups: 21 groups, but there are 20 classes .* write 20"):
+        subset(groups=21)
+    with pytest.raises(UserError, match=r"class 'c00\d' has 1 training images; it needs 2"):
+        build_subset(accuracies(3), manifest(3, images=1)[:1], groups=3, train_fraction=0.8, seed=0)
+
+
+@pytest.mark.skipif(not AUTHORS_CLASSES.exists(), reason="needs the authors' class list")
+def test_each_class_is_split_as_the_authors() -> None:
+    with AUTHORS_CLASSES.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    totals = [0, 0]
+    for row in rows:
+        expected = int(row["train_images"]), int(row["val_images"])
+        parts = split_images([f"{row['wnid']}_{i}.JPEG" for i in range(sum(expected))], 0.8, seed=0)
+        assert tuple(map(len, parts)) == expected, row["wnid"]
+        totals = [total + len(part) for total, part in zip(totals, parts, strict=True)]
+    assert totals == [102_170, 25_550]
