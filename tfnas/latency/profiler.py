@@ -96,7 +96,11 @@ def operation_ranges(space: Space, resolution: int) -> dict[OperationKey, tuple[
 
 
 def choose_widths(low: int, high: int, in_channels: int, count: int) -> tuple[int, ...]:
-    """About `count` widths to measure, evenly spaced, the ends among them.
+    """About `count` widths to measure: both ends, and odd widths evenly spaced between them.
+
+    The ends are mostly multiples of 16 channels, which CPU kernels compute up to 7 % faster than the
+    widths around them. Knots at such widths only would make nearly every other width look too fast, so
+    the first and the last odd knot lie beside the ends.
 
     A block as wide as its input has no expansion convolution: where that lies within the range, both
     sides of the jump are measured.
@@ -104,7 +108,9 @@ def choose_widths(low: int, high: int, in_channels: int, count: int) -> tuple[in
     if low <= in_channels < high:
         above = choose_widths(in_channels + 1, high, in_channels, count)
         return tuple(sorted({low, in_channels, *above}))
-    return tuple(sorted({round(width) for width in np.linspace(low, high, count)}))
+    inner = np.linspace(low + 1, high - 1, count - 2) if count > 3 else [(low + high) / 2] * (count - 2)
+    odd = {min(int(width) | 1, high) for width in inner}
+    return tuple(sorted({low, high, *odd}))
 
 
 def _curve(widths: tuple[int, ...], timings: list[Timing]) -> Curve:

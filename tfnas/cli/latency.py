@@ -1,0 +1,60 @@
+"""`tfnas latency`: the latency of a network by a table, layer by layer."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tfnas.latency import LatencyTable
+    from tfnas.space import Architecture
+
+HELP = "Print how long a network takes by a latency table, layer by layer, without running it."
+COLUMNS = ("stage", "operation", "width", "ms", "share")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "network", metavar="ARCH", help="a name that `tfnas zoo list` prints (TF-NAS-A), or an architecture.json"
+    )
+    parser.add_argument(
+        "--table",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="latency table that `tfnas profile` or the stage profile_latency wrote",
+    )
+
+
+def run(options: argparse.Namespace) -> None:
+    from tfnas.cli.zoo import layout, read_network
+    from tfnas.latency import LatencyTable
+
+    table, architecture = LatencyTable.load(options.table), read_network(options.network)
+    rows = list(table_rows(architecture, table))
+    print(f"{architecture.name} on {table.device}, {table.resolution}x{table.resolution}, batch {table.batch_size}\n")
+    print(layout([COLUMNS, *rows], left={1}))
+
+
+def table_rows(architecture: Architecture, table: LatencyTable) -> Iterator[tuple[str, ...]]:
+    """The cells of each row, under `COLUMNS`: the fixed parts, every block, the total.
+
+    Raises:
+        UserError: the table has no such operation or width.
+    """
+    from tfnas.latency import OperationKey
+
+    total_ms = table.latency_ms(architecture)
+
+    def cells(stage: str, operation: str, width: str, ms: float) -> tuple[str, ...]:
+        return stage, operation, width, f"{ms:.3f}", f"{100 * ms / total_ms:.1f} %"
+
+    parts = table.details.get("fixed_parts_ms", {})
+    yield cells("-", f"base ({', '.join(parts) or 'the fixed parts'})", "-", table.base_ms)
+    blocks = table.blocks_ms(architecture)
+    sizes = [size for size, b in architecture.block_resolutions(table.resolution) if b.stage not in table.fixed_stages]
+    for size, (block, ms) in zip(sizes, blocks, strict=True):
+        yield cells(str(block.stage), str(OperationKey.of_block(size, block)), str(block.expand_channels), ms)
+    yield cells("", "total", "", total_ms)

@@ -1,0 +1,112 @@
+"""`tfnas profile`: the latency table of a search space on this device."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tfnas.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from tfnas.latency import LatencyTable
+    from tfnas.latency.validation import Validated
+    from tfnas.runtime.schema import ProfileLatencyParams
+    from tfnas.space import Space
+
+HELP = (
+    "Measure how long every operation of a search space takes on this device, and write the latency table."
+    " Then random whole networks are measured, to show how well the table predicts them."
+    " Let nothing else run meanwhile: half a minute to a few minutes."
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--space", required=True, metavar="NAME_OR_FILE", help="tf-nas, tf-nas-wose, mobilenet-v2, or a .yaml file"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="table to write, e.g. table.json")
+    parser.add_argument(
+        "--resolution", type=int, metavar="N", help="height and width of the images (default: the space's)"
+    )
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
+    parser.add_argument(
+        "--batch-size", type=int, default=1, metavar="B", help="images in one run (default: 1; the paper: 32 on a GPU)"
+    )
+    parser.add_argument("--threads", type=int, default=1, metavar="T", help="CPU threads (default: 1)")
+    parser.add_argument("--num-classes", type=int, default=1000, metavar="C", help="of the classifier (default: 1000)")
+    parser.add_argument(
+        "--widths", type=int, default=5, metavar="K", help="widths measured per operation, linear between (default: 5)"
+    )
+    parser.add_argument("--repeats", type=int, default=100, metavar="R", help="runs of each that count (default: 100)")
+    parser.add_argument("--warmup-runs", type=int, default=5, metavar="W", help="runs before, per round (default: 5)")
+    parser.add_argument(
+        "--validation-networks", type=int, default=10, metavar="V", help="whole networks measured (default: 10)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the order and of the random networks (default: 0)")
+
+
+def run(options: argparse.Namespace) -> None:
+    params = read_options(options)
+    from tfnas.latency.job import check_widths
+    from tfnas.latency.profiler import profile_space
+    from tfnas.latency.validation import validate_table
+    from tfnas.runtime.devices import find_device
+    from tfnas.space import load_space
+
+    space = load_space(options.space)
+    find_device(params.device, source="tfnas profile: --device")
+    check_widths(space, params.widths_per_operation, "tfnas profile: --widths")
+    table = profile_space(space, params, resolution=options.resolution or space.resolution, seed=options.seed)
+    table.save(options.out)  # before the validation, which may be interrupted
+    print(summary(table, space, validate_table(table, space, params, seed=options.seed), options.out))
+
+
+def read_options(options: argparse.Namespace) -> ProfileLatencyParams:
+    """The options as parameters.
+
+    Raises:
+        UserError: a value out of range.
+    """
+    from pydantic import ValidationError
+
+    from tfnas.runtime.schema import ProfileLatencyParams
+
+    if options.out.is_dir():
+        raise UserError(f"tfnas profile: --out {options.out}: is a folder; name a file")
+    if options.resolution is not None and options.resolution < 8:
+        raise UserError(f"tfnas profile: --resolution {options.resolution}: must be 8 or more")
+    if options.seed < 0:
+        raise UserError(f"tfnas profile: --seed {options.seed}: must be 0 or more")
+    names = {"widths": "widths_per_operation"}
+    given = ("device", "threads", "batch_size", "num_classes", "widths", "repeats", "warmup_runs")
+    values = {names.get(name, name): getattr(options, name) for name in (*given, "validation_networks")}
+    try:
+        return ProfileLatencyParams.model_validate(values)
+    except ValidationError as error:
+        detail = error.errors()[0]
+        option = str(detail["loc"][0]).replace("widths_per_operation", "widths").replace("_", "-")
+        reason = detail["msg"][0].lower() + detail["msg"][1:]
+        raise UserError(f"tfnas profile: --{option} {detail['input']}: {reason}") from None
+
+
+def summary(table: LatencyTable, space: Space, rows: list[Validated], path: Path) -> str:
+    """What was measured, what can be reached, how good the table is, and what to do next."""
+    from tfnas.latency.job import profile_metrics
+
+    metrics = profile_metrics(table, space, rows)
+    lines = [
+        f"{path}: {metrics['operations']} operations at {metrics['knots']} widths on {table.device}"
+        f" in {metrics['seconds']:.0f} s",
+        f"Networks of {space.name} at {table.resolution}x{table.resolution}, batch {table.batch_size}: reachable are"
+        f" {metrics['min_reachable_ms']:.3f} to {metrics['max_reachable_ms']:.3f} ms"
+        f" (fixed parts {metrics['base_ms']:.3f} ms)",
+    ]
+    if rows:
+        rank = f", rank correlation {metrics['spearman']:.3f}" if "spearman" in metrics else ""
+        lines.append(
+            f"{len(rows)} random networks, measured whole: the table is {metrics['bias_percent']:+.1f} % off on average"
+            f" ({metrics['mean_absolute_percentage_error']:.1f} % without signs{rank})"
+        )
+    lines.append(f"Next: tfnas latency ARCHITECTURE --table {path} shows where a network's time goes.")
+    return "\n".join(lines)
