@@ -44,7 +44,7 @@ def params_file(tmp_path):
         ("targets.A.constraint.realtive", 0.5, ["targets.A.constraint.realtive", "'relative'"]),
         ("search.epochs", "many", ["search.epochs", "'many'"]),
         ("search.epochs", 0, ["search.epochs", "greater than or equal to 1", "0"]),
-        ("search.warmup_epochs", 12, ["warmup_epochs must be less than epochs"]),
+        ("search.warmup_epochs", 14, ["warmup_epochs must be less than epochs"]),
         ("search.second_path", "randm", ["search.second_path", "'random'", "'randm'"]),
         ("build_subset.train_fraction", 1.0, ["build_subset.train_fraction", "less than 1"]),
         ("targets.A.constraint", {"latency_ms": 1.0, "relative": 0.5}, ["targets.A.constraint", "exactly one"]),
