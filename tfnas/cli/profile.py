@@ -15,9 +15,8 @@ if TYPE_CHECKING:
     from tfnas.space import Space
 
 HELP = (
-    "Measure how long every operation of a search space takes on this device, and write the latency table."
-    " Then random whole networks are measured, to show how well the table predicts them."
-    " Let nothing else run meanwhile: half a minute to a few minutes."
+    "Measure how long every operation of a search space takes on this device: a latency table, with a check of it on"
+    " whole networks. It takes minutes; let nothing else run meanwhile."
 )
 
 
@@ -85,6 +84,8 @@ def read_options(options: argparse.Namespace) -> ProfileLatencyParams:
         return ProfileLatencyParams.model_validate(values)
     except ValidationError as error:
         detail = error.errors()[0]
+        if detail["loc"] == ("device",):
+            raise UserError(f"tfnas profile: --device {detail['input']}: write cpu, cuda or cuda:N") from None
         option = str(detail["loc"][0]).replace("widths_per_operation", "widths").replace("_", "-")
         reason = detail["msg"][0].lower() + detail["msg"][1:]
         raise UserError(f"tfnas profile: --{option} {detail['input']}: {reason}") from None
