@@ -40,7 +40,7 @@ def code(stage, *rooms):
 
 def values(stage):
     """The values in params.yaml that a stage depends on, the same that dvc.yaml lists."""
-    return lambda wildcards: values_as_text(PARAMS, stage, wildcards.get("target"))
+    return lambda wildcards: values_as_text(config, stage, wildcards.get("target"))
 
 
 def outputs_of(*stages, **wildcards):
