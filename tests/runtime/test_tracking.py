@@ -56,6 +56,13 @@ def test_jobs_that_start_together_share_a_new_store(folder, monkeypatch) -> None
     assert len({run.data.tags["pipeline_id"] for run in found}) == 1
 
 
+def test_two_targets_log_parameters_of_one_name(folder) -> None:
+    for target in "AB":
+        with tracked_run("retrain", {f"targets.{target}.dropout": 0.2}, TRACKING, Path("params.yaml"), target=target):
+            pass
+    assert [run.data.params for run in runs(folder)] == [{"target.dropout": "0.2"}] * 2
+
+
 def test_a_run_says_what_job_it_was_and_how_it_ended(folder) -> None:
     with pytest.raises(RuntimeError), tracked_run("transfer", {}, TRACKING, Path("params.yaml"), dataset="d"):
         raise RuntimeError

@@ -66,7 +66,8 @@ def tracked_run(
 ) -> Iterator[Run]:
     """A run named after the job, tagged with stage, target, dataset, commit and pipeline id.
 
-    The pipeline id is the same for all jobs of one commit and one parameter file.
+    The pipeline id is the same for all jobs of one commit and one parameter file. Parameters of the job's own target
+    are logged as `target.*`, so that the runs of two targets stand in one row when they are compared.
 
     Raises:
         UserError: the store cannot be opened, in the seconds that `tracking` allows.
@@ -81,7 +82,8 @@ def tracked_run(
     pipeline = digest_text(commit + params_file.read_text(encoding="utf-8"))[:12]
     tags = {"stage": stage, "target": target, "dataset": dataset, "git_commit": commit, "pipeline_id": pipeline}
     with mlflow.start_run(run_name=name, tags={key: value for key, value in tags.items() if value}) as run:
-        mlflow.log_params(flatten(values))
+        comparable = {key.replace(f"targets.{target}.", "target."): value for key, value in values.items()}
+        mlflow.log_params(flatten(comparable))
         yield Run(run.info.run_id)
 
 
