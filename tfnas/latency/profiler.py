@@ -109,8 +109,8 @@ def choose_widths(low: int, high: int, in_channels: int, count: int) -> tuple[in
         above = choose_widths(in_channels + 1, high, in_channels, count)
         return tuple(sorted({low, in_channels, *above}))
     inner = np.linspace(low + 1, high - 1, count - 2) if count > 3 else [(low + high) / 2] * (count - 2)
-    odd = {min(int(width) | 1, high) for width in inner}
-    return tuple(sorted({low, high, *odd}))
+    odd = {min(int(width) | 1, (high - 2) | 1) for width in inner}
+    return tuple(sorted({low, high, *(width for width in odd if low < width < high)}))
 
 
 def _curve(widths: tuple[int, ...], timings: list[Timing]) -> Curve:

@@ -1,0 +1,103 @@
+"""Whole networks against the table: random members, exact agreement where blocks add up, and the metrics."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import rankdata
+from torch import nn
+
+from tfnas.latency import measure_architecture_ms
+from tfnas.latency.profiler import profile_space
+from tfnas.latency.validation import (
+    Validated,
+    random_architecture,
+    validate_table,
+    validation_metrics,
+    write_validation,
+)
+from tfnas.space import load_space
+from tfnas.space.membership import misfits
+
+
+@pytest.mark.parametrize("name", ["tf-nas", "mobilenet-v2"])
+def test_random_networks_are_members_and_use_all_the_freedom(name) -> None:
+    space, random = load_space(name), np.random.default_rng(0)
+    networks = [random_architecture(space, f"random-{i}", random) for i in range(150)]
+    assert not [line for network in networks for line in misfits(network, space)]
+    for stage in space.searchable_stages:
+        blocks = [[b for b in network.blocks if b.stage == stage.stage] for network in networks]
+        assert {len(row) for row in blocks} == set(range(stage.min_depth, stage.max_depth + 1))
+        first = {(row[0].kernel, row[0].se_channels) for row in blocks}
+        assert first == {(c.kernel, c.se_channels(stage.in_channels)) for c in space.candidates}
+
+
+def test_table_agrees_where_latencies_are_linear_and_add_up(space, fake_device, make_profile_params) -> None:
+    """Weights are linear in the width, so with one microsecond a weight the sum of Eq. 4 is the network's latency."""
+
+    class ByWeights(fake_device):
+        def prepare(self, module: nn.Module, example: torch.Tensor):
+            def run() -> None:
+                self.now_ms += 1e-3 * sum(parameter.numel() for parameter in module.parameters())
+
+            return run
+
+    device, params = ByWeights(), make_profile_params(validation_networks=8)
+    how = {"seed": 3, "backend": device, "stopwatch": device.stopwatch}
+    table = profile_space(space, params, resolution=16, **how)
+    rows = validate_table(table, space, params, **how)
+    assert len(rows) == 8 and len({row.table_ms for row in rows}) > 4
+    assert [row.table_ms for row in rows] == pytest.approx([row.measured_ms for row in rows])
+    metrics = validation_metrics(rows)
+    assert metrics["mean_absolute_percentage_error"] == pytest.approx(0, abs=1e-6)
+    assert metrics["spearman"] == pytest.approx(1)
+    assert [row.table_ms for row in validate_table(table, space, params, **how)] == [row.table_ms for row in rows]
+    assert len({row.network for row in rows}) == 8
+
+
+MS = st.floats(0.5, 50)
+
+
+@given(st.lists(st.tuples(MS, MS), min_size=1, max_size=12))
+def test_metrics_against_their_definitions(pairs) -> None:
+    rows = [Validated(f"n{i}", table_ms, measured_ms) for i, (table_ms, measured_ms) in enumerate(pairs)]
+    metrics = validation_metrics(rows)
+    errors = [100 * (table_ms - measured_ms) / measured_ms for table_ms, measured_ms in pairs]
+    assert metrics["mean_absolute_percentage_error"] == pytest.approx(sum(map(abs, errors)) / len(errors), abs=1e-6)
+    assert metrics["bias_percent"] == pytest.approx(sum(errors) / len(errors), abs=1e-6)
+    columns = list(zip(*pairs, strict=True))
+    if all(len(set(column)) > 1 for column in columns):
+        ranks = [rankdata(column) for column in columns]
+        assert metrics["spearman"] == pytest.approx(np.corrcoef(*ranks)[0, 1], abs=1e-9)
+    else:
+        assert "spearman" not in metrics
+
+
+def test_no_network_gives_no_metric_and_a_file_with_a_header(tmp_path) -> None:
+    assert validation_metrics([]) == {}
+    write_validation([], tmp_path / "validation.csv")
+    assert (tmp_path / "validation.csv").read_text() == "network,table_ms,measured_ms\n"
+
+
+def test_file_holds_the_rows(tmp_path) -> None:
+    rows = [Validated("random-1", 1.25, 1.5), Validated("random-2", 2.0, 0.125)]
+    write_validation(rows, tmp_path / "validation.csv")
+    with (tmp_path / "validation.csv").open() as file:
+        assert [Validated(n, float(t), float(m)) for n, t, m in list(csv.reader(file))[1:]] == rows
+
+
+def test_one_network_is_measured_whole_without_touching_random_state(space) -> None:
+    architecture = random_architecture(space, "random", np.random.default_rng(0))
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    timing = measure_architecture_ms(
+        architecture, resolution=16, num_classes=3, batch_size=1, device="cpu", threads=1, warmup_runs=0, repeats=3
+    )
+    assert timing.median_ms > 0 and timing.repeats == 3
+    assert torch.equal(torch.rand(3), expected)

@@ -1,0 +1,81 @@
+"""profile_latency.py as the engines call it: a real, tiny profile; mistakes are one line before any work."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tfnas.latency import LatencyTable, reachable_range_ms
+from tfnas.runtime.artifacts import digest_file
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "workflow" / "scripts" / "profile_latency.py"
+
+
+def call(folder):
+    command = [sys.executable, str(SCRIPT), "--params", "params.yaml", "--out", "out", "--log", "job.log"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture
+def make_folder(tmp_path, space_file):
+    def make(*, space=str(space_file), **changes):
+        """A working directory whose parameters ask for a tiny profile."""
+        params = yaml.safe_load((ROOT / "params.yaml").read_text())
+        params |= {"space": space, "resolution": 16}
+        params["profile_latency"] |= {"widths_per_operation": 3, "warmup_runs": 1, "repeats": 4, **changes}
+        params["profile_latency"].setdefault("validation_networks", 3)
+        (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+        return tmp_path
+
+    return make
+
+
+def test_real_profile_writes_a_table_that_fits_and_what_it_says(make_folder, space) -> None:
+    folder = make_folder(validation_networks=3)
+    result = call(folder)
+    assert result.returncode == 0, result.stderr
+    out = folder / "out"
+    table = LatencyTable.load(out / "latency_table.json")
+    table.check_fits(space, 16, source="test")
+    assert table.batch_size == 8 and table.details["backend"] == "torch-eager" and table.details["rounds"] == 4
+    assert all(ms > 0 for curve in table.curves.values() for ms in curve.latencies_ms) and table.base_ms > 0
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert (metrics["min_reachable_ms"], metrics["max_reachable_ms"]) == reachable_range_ms(space, table)
+    assert metrics["operations"] == len(table.curves)
+    assert metrics["knots"] == sum(len(curve.widths) for curve in table.curves.values())
+    with (out / "validation.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3 and all(float(row["table_ms"]) > 0 and float(row["measured_ms"]) > 0 for row in rows)
+    percent = [100 * (float(row["table_ms"]) / float(row["measured_ms"]) - 1) for row in rows]
+    assert metrics["bias_percent"] == pytest.approx(sum(percent) / 3, abs=0.01)
+    provenance = json.loads((out / "provenance.json").read_text())
+    assert provenance["outputs"]["out/latency_table.json"] == digest_file(out / "latency_table.json")
+    assert set(provenance["params"]) == {"seed", "space", "resolution", "profile_latency"}
+    assert "left" in (folder / "job.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"space": "tf-nass"}, ("'tf-nass'", "tf-nas")),
+        ({"space": "none.yaml"}, ("none.yaml", "no such file")),
+        ({"widths_per_operation": 999}, ("profile_latency.widths_per_operation", "999", "write 2 to")),
+        ({"widths_per_operation": 1}, ("profile_latency.widths_per_operation", "got 1")),
+        ({"device": "cuda:7"}, ("profile_latency.device", "'cuda:7'", "write cpu")),
+        ({"repeat": 3}, ("'profile_latency.repeat'", "did you mean 'repeats'")),
+    ],
+)
+def test_mistake_is_one_line_and_nothing_is_written(make_folder, changes, words) -> None:
+    folder = make_folder(**changes)
+    result = call(folder)
+    lines = result.stderr.strip().splitlines()
+    assert result.returncode == 2 and len(lines) == 1, result.stderr
+    assert all(word in lines[0] for word in words), lines[0]
+    assert not (folder / "out").exists() and not (folder / "mlflow.db").exists()

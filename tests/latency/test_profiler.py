@@ -1,0 +1,155 @@
+"""Profiling: a device of known latencies comes out exactly at the knots and by interpolation between."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tfnas.latency import LatencyTable
+from tfnas.latency.probes import block_probe, fixed_parts
+from tfnas.latency.profiler import choose_widths, operation_ranges, profile_space
+from tfnas.space import Block, build_network, load_space
+from tfnas.space.assemble import assemble
+
+
+@pytest.fixture(scope="module")
+def device(fake_device):
+    return fake_device()
+
+
+@pytest.fixture(scope="module")
+def table(space, device, make_profile_params) -> LatencyTable:
+    return profile_space(
+        space, make_profile_params(), resolution=16, seed=0, backend=device, stopwatch=device.stopwatch
+    )
+
+
+def to_block(key, width) -> Block:
+    return Block(key.kernel, key.in_channels, width, key.se_channels, key.out_channels, key.act, key.stride)
+
+
+def test_known_latencies_come_out_exactly_at_knots_and_linearly_between(table, cost_ms) -> None:
+    for key, curve in table.curves.items():
+        knots = [cost_ms(to_block(key, width), key.resolution) for width in curve.widths]
+        assert curve.latencies_ms == pytest.approx(knots)
+        assert max(curve.spreads_ms) == pytest.approx(0.0, abs=1e-9) and set(curve.counts) == {4}
+        for width in range(curve.widths[0], curve.widths[-1] + 1):
+            right = next(i for i, knot in enumerate(curve.widths) if knot >= width)
+            left = max(0, right - 1)
+            share = (width - curve.widths[left]) / max(1, curve.widths[right] - curve.widths[left])
+            assert table.operation_ms(key, width) == pytest.approx(knots[left] + share * (knots[right] - knots[left]))
+
+
+def test_every_operation_is_measured_once_over_all_its_candidates(space, table) -> None:
+    table.check_fits(space, 16, source="test")
+    expected: dict = {}
+    for layer in space.layers(16):
+        for candidate in space.candidates if layer.stage != 2 else ():
+            se_channels = candidate.se_channels(layer.in_channels)
+            low, high = candidate.width_range(layer.in_channels)
+            facts = (layer.resolution, layer.in_channels, layer.out_channels, layer.stride, layer.act)
+            expected.setdefault((facts, candidate.kernel, se_channels), set()).update((low, high))
+    found = {
+        ((k.resolution, k.in_channels, k.out_channels, k.stride, k.act), k.kernel, k.se_channels): c.widths
+        for k, c in table.curves.items()
+    }
+    assert found.keys() == expected.keys()
+    for name, widths in found.items():
+        assert (widths[0], widths[-1]) == (min(expected[name]), max(expected[name]))
+
+
+def test_table_1_has_66_operations_and_one_curve_for_both_expansions_without_se() -> None:
+    ranges = operation_ranges(load_space("tf-nas"), 224)
+    assert len(ranges) == 66
+    for key, (low, high) in ranges.items():
+        ratios = (low / key.in_channels, high / key.in_channels)
+        assert ratios == {0: (2, 8), key.in_channels: (2, 4), 2 * key.in_channels: (4, 8)}[key.se_channels]
+
+
+@given(st.integers(2, 400), st.integers(1, 400), st.integers(2, 12), st.integers(1, 900))
+def test_widths_ascend_between_the_ends_and_hold_both_sides_of_the_jump(low, span, count, in_channels) -> None:
+    high = low + span
+    widths = choose_widths(low, high, in_channels, count)
+    assert (widths[0], widths[-1]) == (low, high)
+    assert list(widths) == sorted(set(widths)) and len(widths) <= count + 2
+    if low <= in_channels < high:
+        assert {in_channels, in_channels + 1} <= set(widths)
+    else:
+        assert len(widths) <= count and all(width % 2 for width in widths[1:-1])
+        if span >= 4 * count:
+            assert len(widths) == count
+
+
+def test_base_is_the_sum_of_the_fixed_parts(space, table, cost_ms) -> None:
+    parts = table.details["fixed_parts_ms"]
+    assert table.base_ms == pytest.approx(sum(parts.values())) and table.fixed_stages == (2,)
+    assert parts["block 0"] == pytest.approx(cost_ms(Block(3, 6, 6, 3, 4, "relu", 1), 8))
+    network = build_network(smallest(space), 3)
+    weights = {
+        name: 1e-3 * sum(p.numel() for p in getattr(network, name).parameters()) for name in parts if name[0] != "b"
+    }
+    assert {name: parts[name] for name in weights} == pytest.approx(weights)
+
+
+def smallest(space):
+    candidate = space.candidates[0]
+    return assemble(
+        space, "s", {s.stage: [(candidate, candidate.width_range(s.in_channels)[0])] for s in space.searchable_stages}
+    )
+
+
+def test_fixed_parts_and_blocks_chain_to_the_whole_network(space) -> None:
+    """Each part takes what the one before it gives, at the network's own sizes: nothing is missing or twice."""
+    architecture = smallest(space)
+    torch.manual_seed(0)
+    parts = fixed_parts(space, 16, 3, 2)
+    x = torch.randn(parts["stem"].input_shape)
+    x = parts["stem"].build().eval()(x)
+    keys = operation_ranges(space, 16)
+    for index, (size, block) in enumerate(architecture.block_resolutions(16)):
+        probe = parts.get(f"block {index}")
+        if probe is None:
+            key = next(k for k in keys if to_block(k, block.expand_channels) == dataclass_without_stage(block))
+            assert key.resolution == size
+            probe = block_probe(key, block.expand_channels, 2)
+        assert tuple(x.shape) == probe.input_shape
+        x = probe.build().eval()(x)
+    for name in ("head", "classifier"):
+        assert tuple(x.shape) == parts[name].input_shape
+        x = parts[name].build().eval()(x)
+    assert x.shape == (2, 3)
+    counted = sum(p.numel() for probe in parts.values() for p in probe.build().parameters())
+    searched = [b for b in architecture.blocks if b.stage != 2]
+    counted += sum(p.numel() for b in searched for p in block_module(b).parameters())
+    assert counted == sum(p.numel() for p in build_network(architecture, 3).parameters())
+
+
+def dataclass_without_stage(block: Block) -> Block:
+    return Block(**{**block.__dict__, "stage": 0})
+
+
+def block_module(block: Block):
+    from tfnas.space.blocks import MBInvRes
+
+    return MBInvRes(block)
+
+
+def test_seconds_versions_and_settings_stand_in_the_table(table, tmp_path) -> None:
+    table.save(tmp_path / "table.json")
+    loaded = LatencyTable.load(tmp_path / "table.json")
+    assert loaded == table and loaded.details == table.details
+    expected = {"backend": "fake", "threads": 1, "repeats": 4, "rounds": 4, "warmup_runs": 1, "num_classes": 3}
+    assert expected.items() <= table.details.items()
+    assert {"cpu_governor", "packages", "seconds", "backend_version"} <= table.details.keys()
+
+
+def test_a_wider_block_that_is_faster_stays_so(space, fake_device, make_profile_params) -> None:
+    """Latencies are not smoothed into monotone ones."""
+    device = fake_device(lambda cost, now: 10.0 - cost)
+    table = profile_space(
+        space, make_profile_params(), resolution=16, seed=0, backend=device, stopwatch=device.stopwatch
+    )
+    assert all(np.all(np.diff(curve.latencies_ms) < 0) for curve in table.curves.values())

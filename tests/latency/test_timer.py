@@ -1,0 +1,73 @@
+"""Timing: what is counted, what is outvoted, and that nothing stays changed afterwards."""
+
+from __future__ import annotations
+
+import gc
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tfnas.latency.timer import Timer, Timing, measuring
+from tfnas.runtime.devices import time_calls
+
+MS = st.floats(0.01, 100)
+
+
+@given(st.lists(st.lists(MS, min_size=1, max_size=9), min_size=1, max_size=7))
+def test_timing_is_the_median_of_the_rounds_medians(rounds) -> None:
+    timing = Timing.of_rounds(rounds)
+    every = sorted(ms for samples in rounds for ms in samples)
+    medians = sorted(sorted(s)[len(s) // 2] / 2 + sorted(s)[(len(s) - 1) // 2] / 2 for s in rounds)
+    assert timing.median_ms == pytest.approx((medians[len(medians) // 2] + medians[(len(medians) - 1) // 2]) / 2)
+    assert timing.repeats == len(every)
+    assert 0 <= timing.spread_ms <= every[-1] - every[0] + 1e-9
+
+
+@given(st.lists(MS, min_size=3, max_size=5), st.floats(1, 1e6))
+def test_one_disturbed_round_is_outvoted(samples, slowdown) -> None:
+    disturbed = [slowdown * ms for ms in samples]
+    assert Timing.of_rounds([samples, disturbed, samples]).median_ms == pytest.approx(np.median(samples))
+
+
+def test_warm_up_runs_do_not_count() -> None:
+    costs = iter([50.0, 40.0, 1.0, 2.0, 3.0])
+    timer = Timer(torch.device("cpu"), 2, lambda device, run, repeats: [run() for _ in range(repeats)])
+    assert timer.samples_ms(lambda: next(costs), 3) == [1.0, 2.0, 3.0]
+
+
+def test_calls_are_timed_one_by_one_on_the_cpu(monkeypatch) -> None:
+    clock = {"now": 5.0}
+    monkeypatch.setattr("tfnas.runtime.devices.time.perf_counter", lambda: clock["now"])
+    costs = iter([0.25, 0.5, 0.125])
+
+    def run() -> None:
+        clock["now"] += next(costs)
+
+    assert time_calls(torch.device("cpu"), run, 3) == [250.0, 500.0, 125.0]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device")
+def test_cuda_events_see_the_work_and_not_only_its_launch() -> None:
+    device = torch.device("cuda")
+    square = torch.ones(4096, 4096, device=device)
+    few, many = (min(time_calls(device, lambda n=n: [square @ square for _ in range(n)], 5)[1:]) for n in (1, 10))
+    assert many > 3 * few
+
+
+def test_measuring_leaves_everything_as_it_was() -> None:
+    before = torch.get_num_threads()
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    with pytest.raises(KeyError), measuring(before + 1):
+        assert torch.get_num_threads() == before + 1
+        assert torch.is_inference_mode_enabled() and not gc.isenabled()
+        torch.rand(7)
+        raise KeyError
+    assert torch.get_num_threads() == before
+    assert gc.isenabled() and not torch.is_inference_mode_enabled()
+    assert torch.equal(torch.rand(4), expected)
