@@ -44,7 +44,7 @@ ui: setup
 	mlflow ui --backend-store-uri sqlite:///mlflow.db
 
 test: $(VENV)/installed-dev
-	pytest
+	pytest --numprocesses 2 --dist worksteal
 
 check: $(VENV)/installed-dev
 	ruff check .
