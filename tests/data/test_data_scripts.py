@@ -80,6 +80,8 @@ def test_mistakes_are_one_line_and_nothing_is_written(folder: Path) -> None:
     (folder / "manifest.csv").write_text("split,class,path,bytes\ntrain,a,train/a/1.png,1\n")
     given = {"manifest": "manifest.csv", "images": "images"}
     assert_refused(folder, "rank_classes", "manifest.csv: has 1 classes to train on", **given)
+    (folder / "manifest.csv").write_text("split,class,path,bytes\ntrain,a,train/a/1.png,1\ntrain,b,train/b/1.png,1\n")
+    assert_refused(folder, "rank_classes", "params.yaml: build_subset.groups: 5", "2 classes", **given)
     (folder / "class_accuracy.csv").write_text("class,images,correct,top1\na,1,1,100.0\n")
     given = {"manifest": "manifest.csv", "class_accuracy": "class_accuracy.csv"}
     assert_refused(folder, "build_subset", "params.yaml: build_subset.groups: 5", "1 classes", **given)

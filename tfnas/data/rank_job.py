@@ -19,6 +19,7 @@ from tfnas.data.ranking_network import (
     check_ranking_weights,
     load_ranking_network,
 )
+from tfnas.data.subset import check_groups
 from tfnas.data.transforms import eval_transform
 from tfnas.runtime.artifacts import write_json
 from tfnas.runtime.devices import open_device
@@ -37,7 +38,8 @@ def check_ranking(params: Params, manifest: Path) -> None:
     """Look at everything that can be wrong before any image is opened.
 
     Raises:
-        UserError: fewer than two classes to rank, a batch too small to fit, or weights of other classes.
+        UserError: fewer than two classes to rank, or fewer than build_subset.groups; a batch too small to fit;
+            weights of other classes.
     """
     _, classes = manifest_samples(read_manifest(manifest), "train")
     if len(classes) < 2:
@@ -45,6 +47,7 @@ def check_ranking(params: Params, manifest: Path) -> None:
     settings = params.rank_classes
     if settings.weights == FIT and settings.fit.batch_size < MIN_BATCH:
         raise UserError("params.yaml: rank_classes.fit.batch_size: 1 is too small for BatchNorm; write 2 or more")
+    check_groups(params.build_subset.groups, len(classes))  # build_subset would find it after all the ranking
     check_ranking_weights(settings.weights, classes)
 
 
