@@ -14,6 +14,7 @@ from PIL import Image
 from tfnas.latency import reachable_range_ms
 from tfnas.runtime.errors import UserError
 from tfnas.runtime.params import load_params
+from tfnas.runtime.schema import ConstraintParams, TargetParams
 from tfnas.runtime.stage import Job
 from tfnas.search.constraint import read_constraint
 from tfnas.search.derive_job import derive_architecture, run_derive
@@ -60,8 +61,15 @@ def folder(tmp_path, monkeypatch, tiny_table):
 
 @pytest.fixture
 def params(tiny_space_file, make_params):
-    changes = {"space": str(tiny_space_file), "resolution": 16, "search": make_params(epochs=3, batch_size=8)}
-    return load_params(PARAMS).model_copy(update=changes)
+    shipped = load_params(PARAMS)
+    target = TargetParams(constraint=ConstraintParams(relative=0.55), dropout=0.2)
+    changes = {
+        "space": str(tiny_space_file),
+        "resolution": 16,
+        "search": make_params(epochs=3, batch_size=8),
+        "targets": dict.fromkeys(shipped.targets, target),
+    }
+    return shipped.model_copy(update=changes)
 
 
 def run(params, folder, out, *, fails_at=None):
