@@ -117,7 +117,7 @@ def test_random_walk_ends_like_a_clean_rebuild(folder, tmp_path, monkeypatch, se
         ("search.lambda", (0.1, 0.2)),
         ("retrain.epochs", (10, 15)),
         ("targets.A.dropout", (0.1, 0.2)),
-        ("profile_latency.repeats", (20, 30)),
+        ("profile_latency.repeats", (5, 6)),
     ]
     for step in range(10):
         key, choices = draw.choice(edits)

@@ -23,7 +23,7 @@ TINY = {
     "targets.A.constraint.relative": 0.7,
     "targets.B.constraint.relative": 0.6,
     "rank_classes.fit.epochs": 1,
-    "profile_latency.widths_per_operation": 3,
+    "profile_latency.minutes": 0.03,
     "profile_latency.warmup_runs": 1,
     "profile_latency.repeats": 4,
     "profile_latency.validation_networks": 3,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from torch import Tensor, nn
 
+from tfnas.latency.measuring import Measuring
 from tfnas.runtime.schema import ProfileLatencyParams
 from tfnas.space import Block, Space, load_space
 from tfnas.space.blocks import MBInvRes
@@ -87,6 +89,11 @@ class FakeDevice:
             times.append(self.now_ms)
         return [end - start for start, end in itertools.pairwise(times)]
 
+    def sequence(
+        self, device: object, runs: Sequence[Callable[[], object]], repeats: int, *, here: bool = True
+    ) -> np.ndarray:
+        return np.array([[self.stopwatch(device, run, 1)[0] for run in runs] for _ in range(repeats)])
+
 
 @pytest.fixture(scope="session")
 def fake_device() -> type[FakeDevice]:
@@ -106,11 +113,25 @@ def make_profile_params() -> Callable[..., ProfileLatencyParams]:
             "threads": 1,
             "batch_size": 2,
             "num_classes": 3,
-            "widths_per_operation": 5,
+            "minutes": 5.0,
+            "tolerance": 0.01,
             "warmup_runs": 1,
             "repeats": 4,
             "validation_networks": 3,
+            "calibrated": False,
+            "on_busy": "warn",
         }
         return ProfileLatencyParams.model_validate({**values, **changes})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_measuring(make_profile_params) -> Callable[..., Measuring]:
+    def make(device: FakeDevice, *, journal: Path | None = None, resolution: int = 16, **changes: object) -> Measuring:
+        """Measuring on a fake device."""
+        params = make_profile_params(**changes)
+        how = {"backend": device, "journal": journal, "time_calls": device.sequence}
+        return Measuring(params, space="tiny", resolution=resolution, **how)
 
     return make

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -12,19 +13,33 @@ import pytest
 from tfnas.cli import main
 from tfnas.latency import LatencyTable, reachable_range_ms
 from tfnas.latency.validation import random_architecture
+from tfnas.space import load_space
 
 
 @pytest.fixture(scope="module")
 def table_file(space_file, tmp_path_factory):
     path = tmp_path_factory.mktemp("profile") / "table.json"
-    small = ["--widths", "2", "--repeats", "2", "--warmup-runs", "0", "--validation-networks", "0"]
+    small = ["--minutes", "0.01", "--repeats", "2", "--warmup-runs", "0", "--validation-networks", "0"]
     assert main(["profile", "--space", str(space_file), "--num-classes", "3", "--out", str(path), *small]) == 0
     return path
 
 
 def test_profile_writes_a_table_and_says_what_can_be_reached(space_file, space, tmp_path, capsys) -> None:
     path = tmp_path / "t.json"
-    options = ["--space", space_file, "--resolution", 24, "--batch-size", 2, "--widths", 3, "--repeats", 2]
+    options = [
+        "--space",
+        space_file,
+        "--resolution",
+        24,
+        "--batch-size",
+        2,
+        "--minutes",
+        0.01,
+        "--on-busy",
+        "warn",
+        "--repeats",
+        2,
+    ]
     options += ["--warmup-runs", 0, "--validation-networks", 2, "--num-classes", 3, "--out", path]
     assert main(["profile", *map(str, options)]) == 0
     table, text = LatencyTable.load(path), capsys.readouterr().out
@@ -58,8 +73,8 @@ def test_latency_prints_every_layer_with_its_share_and_the_total(table_file, spa
     ("options", "words"),
     [
         (["--batch-size", "0"], ("--batch-size 0", "greater than or equal to 1")),
-        (["--widths", "1"], ("--widths 1", "greater than or equal to 2")),
-        (["--widths", "5000"], ("--widths", "5000", "write 2 to")),
+        (["--minutes", "0"], ("--minutes 0", "greater than 0")),
+        (["--validation-networks", "-1"], ("--validation-networks -1", "greater than or equal to 0")),
         (["--resolution", "4"], ("--resolution 4", "8 or more")),
         (["--device", "tpu"], ("--device tpu", "write cpu, cuda or cuda:N")),
         (["--space", "tfnas"], ("'tfnas'", "did you mean 'tf-nas'")),
@@ -86,6 +101,7 @@ def test_latency_refuses_networks_of_another_space(table_file, capsys) -> None:
 def test_help_is_quick_and_names_the_options(command) -> None:
     code = f"""
 import sys
+import time
 from tfnas.cli import main
 try:
     main(["{command}", "--help"])
@@ -99,3 +115,36 @@ finally:
         "latency": ("ARCH", "--table"),
     }
     assert all(name in result.stdout for name in named[command])
+
+
+def test_killed_profile_goes_on_where_it_was(space_file, tmp_path) -> None:
+    """SIGKILL in the middle: the same command ends well, and keeps what the first one had measured."""
+    path = tmp_path / "t.json"
+    command = [sys.executable, "-c", "import sys; from tfnas.cli import main; sys.exit(main())", "profile"]
+    command += [
+        "--space",
+        str(space_file),
+        "--out",
+        str(path),
+        "--resolution",
+        "32",
+        "--minutes",
+        "0.05",
+        "--repeats",
+        "2",
+    ]
+    command += ["--on-busy", "warn", "--validation-networks", "4"]
+    killed, kept = 0, tmp_path / "t.json.partial"
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    while process.poll() is None and killed < 12:
+        killed = len(kept.read_text().splitlines()) if kept.exists() else 0
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    lines = kept.read_text().splitlines()
+    assert not path.exists() and len(lines) >= 12
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 0, ended.stderr
+    table = LatencyTable.load(path)
+    assert table.details["tours"] >= sum("stem" in line for line in lines) > 5 and not kept.exists()
+    table.check_fits(load_space(space_file), 32, source="test")

@@ -17,8 +17,9 @@ from tfnas.latency.profiler import profile_space
 from tfnas.latency.validation import (
     Validated,
     random_architecture,
-    validate_table,
+    validated,
     validation_metrics,
+    validation_networks,
     write_validation,
 )
 from tfnas.space import load_space
@@ -37,7 +38,7 @@ def test_random_networks_are_members_and_use_all_the_freedom(name) -> None:
         assert first == {(c.kernel, c.se_channels(stage.in_channels)) for c in space.candidates}
 
 
-def test_table_agrees_where_latencies_are_linear_and_add_up(space, fake_device, make_profile_params) -> None:
+def test_table_agrees_where_latencies_are_linear_and_add_up(space, fake_device, make_measuring) -> None:
     """Weights are linear in the width, so with one microsecond a weight the sum of Eq. 4 is the network's latency."""
 
     class ByWeights(fake_device):
@@ -47,16 +48,16 @@ def test_table_agrees_where_latencies_are_linear_and_add_up(space, fake_device, 
 
             return run
 
-    device, params = ByWeights(), make_profile_params(validation_networks=8)
-    how = {"seed": 3, "backend": device, "stopwatch": device.stopwatch}
-    table = profile_space(space, params, resolution=16, **how)
-    rows = validate_table(table, space, params, **how)
+    networks = validation_networks(space, 8, seed=3)
+    table, networks_ms = profile_space(space, make_measuring(ByWeights()), networks=networks)
+    rows = validated(table, networks, networks_ms)
     assert len(rows) == 8 and len({row.table_ms for row in rows}) > 4
     assert [row.table_ms for row in rows] == pytest.approx([row.measured_ms for row in rows])
     metrics = validation_metrics(rows)
     assert metrics["mean_absolute_percentage_error"] == pytest.approx(0, abs=1e-6)
     assert metrics["spearman"] == pytest.approx(1)
-    assert [row.table_ms for row in validate_table(table, space, params, **how)] == [row.table_ms for row in rows]
+    assert metrics["kendall"] == pytest.approx(1)
+    assert validation_networks(space, 8, seed=3) == networks
     assert len({row.network for row in rows}) == 8
 
 

@@ -29,8 +29,13 @@ def make_folder(tmp_path, space_file):
         """A working directory whose parameters ask for a tiny profile."""
         params = yaml.safe_load((ROOT / "params.yaml").read_text())
         params |= {"space": space, "resolution": 16}
-        params["profile_latency"] |= {"widths_per_operation": 3, "warmup_runs": 1, "repeats": 4, **changes}
-        params["profile_latency"].setdefault("validation_networks", 3)
+        params["profile_latency"] |= {
+            "minutes": 0.02,
+            "warmup_runs": 1,
+            "repeats": 4,
+            "validation_networks": 3,
+            **changes,
+        }
         (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
         return tmp_path
 
@@ -44,7 +49,7 @@ def test_real_profile_writes_a_table_that_fits_and_what_it_says(make_folder, spa
     out = folder / "out"
     table = LatencyTable.load(out / "latency_table.json")
     table.check_fits(space, 16, source="test")
-    assert table.batch_size == 8 and table.details["backend"] == "torch-eager" and table.details["rounds"] == 4
+    assert table.batch_size == 8 and table.details["backend"] == "torch-eager"
     assert all(ms > 0 for curve in table.curves.values() for ms in curve.latencies_ms) and table.base_ms > 0
     metrics = json.loads((out / "metrics.json").read_text())
     assert (metrics["min_reachable_ms"], metrics["max_reachable_ms"]) == reachable_range_ms(space, table)
@@ -66,8 +71,8 @@ def test_real_profile_writes_a_table_that_fits_and_what_it_says(make_folder, spa
     [
         ({"space": "tf-nass"}, ("'tf-nass'", "tf-nas")),
         ({"space": "none.yaml"}, ("none.yaml", "no such file")),
-        ({"widths_per_operation": 999}, ("profile_latency.widths_per_operation", "999", "write 2 to")),
-        ({"widths_per_operation": 1}, ("profile_latency.widths_per_operation", "got 1")),
+        ({"minutes": 0}, ("profile_latency.minutes", "got 0")),
+        ({"tolerance": 2.0}, ("profile_latency.tolerance", "got 2")),
         ({"device": "cuda:7"}, ("profile_latency.device", "'cuda:7'", "write cpu")),
         ({"repeat": 3}, ("'profile_latency.repeat'", "did you mean 'repeats'")),
     ],

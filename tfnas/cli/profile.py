@@ -35,30 +35,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=1, metavar="T", help="CPU threads (default: 1)")
     parser.add_argument("--num-classes", type=int, default=1000, metavar="C", help="of the classifier (default: 1000)")
     parser.add_argument(
-        "--widths", type=int, default=5, metavar="K", help="widths measured per operation, linear between (default: 5)"
+        "--minutes", type=float, default=4.0, metavar="M", help="budget; more minutes, more precision (default: 4)"
     )
-    parser.add_argument("--repeats", type=int, default=100, metavar="R", help="runs of each that count (default: 100)")
-    parser.add_argument("--warmup-runs", type=int, default=5, metavar="W", help="runs before, per round (default: 5)")
     parser.add_argument(
-        "--validation-networks", type=int, default=10, metavar="V", help="whole networks measured (default: 10)"
+        "--tolerance", type=float, default=0.01, metavar="T", help="relative error to stop at (default: 0.01)"
+    )
+    parser.add_argument("--repeats", type=int, default=8, metavar="R", help="runs in a row, each time (default: 8)")
+    parser.add_argument("--warmup-runs", type=int, default=2, metavar="W", help="runs before those (default: 2)")
+    parser.add_argument(
+        "--validation-networks", type=int, default=20, metavar="V", help="whole networks measured (default: 20)"
+    )
+    parser.add_argument(
+        "--uncalibrated", action="store_true", help="do not correct the table by those networks, only report them"
+    )
+    parser.add_argument(
+        "--on-busy", choices=("warn", "refuse"), default="refuse", help="when other programs load the machine"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the order and of the random networks (default: 0)")
 
 
 def run(options: argparse.Namespace) -> None:
     params = read_options(options)
-    from tfnas.latency.job import check_widths
-    from tfnas.latency.profiler import profile_space
-    from tfnas.latency.validation import validate_table
+    from tfnas.latency.job import profile
+    from tfnas.latency.measuring import Measuring
     from tfnas.runtime.devices import find_device
     from tfnas.space import load_space
 
     space = load_space(options.space)
     find_device(params.device, source="tfnas profile: --device")
-    check_widths(space, params.widths_per_operation, "tfnas profile: --widths")
-    table = profile_space(space, params, resolution=options.resolution or space.resolution, seed=options.seed)
-    table.save(options.out)  # before the validation, which may be interrupted
-    print(summary(table, space, validate_table(table, space, params, seed=options.seed), options.out))
+    measuring = Measuring(
+        params,
+        space=space.name,
+        resolution=options.resolution or space.resolution,
+        journal=options.out.with_name(f"{options.out.name}.partial"),
+    )
+    table, rows = profile(space, measuring, seed=options.seed)
+    table.save(options.out)
+    measuring.discard()
+    print(summary(table, space, rows, options.out))
 
 
 def read_options(options: argparse.Namespace) -> ProfileLatencyParams:
@@ -77,16 +91,16 @@ def read_options(options: argparse.Namespace) -> ProfileLatencyParams:
         raise UserError(f"tfnas profile: --resolution {options.resolution}: must be 8 or more")
     if options.seed < 0:
         raise UserError(f"tfnas profile: --seed {options.seed}: must be 0 or more")
-    names = {"widths": "widths_per_operation"}
-    given = ("device", "threads", "batch_size", "num_classes", "widths", "repeats", "warmup_runs")
-    values = {names.get(name, name): getattr(options, name) for name in (*given, "validation_networks")}
+    given = ("device", "threads", "batch_size", "num_classes", "minutes", "tolerance", "repeats", "warmup_runs")
+    values = {name: getattr(options, name) for name in (*given, "validation_networks", "on_busy")}
+    values["calibrated"] = not options.uncalibrated
     try:
         return ProfileLatencyParams.model_validate(values)
     except ValidationError as error:
         detail = error.errors()[0]
         if detail["loc"] == ("device",):
             raise UserError(f"tfnas profile: --device {detail['input']}: write cpu, cuda or cuda:N") from None
-        option = str(detail["loc"][0]).replace("widths_per_operation", "widths").replace("_", "-")
+        option = str(detail["loc"][0]).replace("_", "-")
         reason = detail["msg"][0].lower() + detail["msg"][1:]
         raise UserError(f"tfnas profile: --{option} {detail['input']}: {reason}") from None
 

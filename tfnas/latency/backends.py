@@ -34,6 +34,7 @@ class TorchEager:
     """PyTorch as it is, without compilation."""
 
     name = "torch-eager"
+    here = True  # computes in the calling thread, so that it can be told when something else takes the processor
 
     @property
     def version(self) -> str:

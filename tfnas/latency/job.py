@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
+from pathlib import Path
 
-from tfnas.latency.profiler import operation_ranges, profile_space
+from tfnas.latency.calibration import apply_calibration, fit_calibration
+from tfnas.latency.measuring import Measuring
+from tfnas.latency.profiler import profile_space
 from tfnas.latency.reach import reachable_range_ms
 from tfnas.latency.table import LatencyTable
-from tfnas.latency.validation import Validated, validate_table, validation_metrics, write_validation
+from tfnas.latency.validation import (
+    Validated,
+    validated,
+    validation_metrics,
+    validation_networks,
+    write_validation,
+)
 from tfnas.runtime.artifacts import write_json
 from tfnas.runtime.devices import find_device
-from tfnas.runtime.errors import UserError
 from tfnas.runtime.schema import Params
 from tfnas.runtime.stage import Job
 from tfnas.space import Space, load_space
+
+JOURNAL = Path("checkpoints/profile_latency.jsonl")  # of the working directory; gone when the table is written
 
 logger = logging.getLogger("tfnas.latency")
 
@@ -22,40 +33,50 @@ def check_profile(params: Params) -> None:
     """The checks that need no measuring.
 
     Raises:
-        UserError: unknown space, absent device, or more knots than an operation has widths.
+        UserError: unknown space or absent device.
     """
-    space = load_space(params.space)
+    load_space(params.space)
     find_device(params.profile_latency.device, source="params.yaml: profile_latency.device:")
-    check_widths(
-        space, params.profile_latency.widths_per_operation, "params.yaml: profile_latency.widths_per_operation"
-    )
-
-
-def check_widths(space: Space, count: int, source: str) -> None:
-    """Raise UserError when no operation of the space has so many widths."""
-    most = max(high - low + 1 for low, high in operation_ranges(space, space.resolution).values())
-    if count > most:
-        raise UserError(f"{source}: {count} is more than any operation of space {space.name} has; write 2 to {most}")
 
 
 def run_profile(job: Job, space: Space) -> None:
     """Write latency_table.json, validation.csv and metrics.json into `job.out`."""
     params = job.params.profile_latency
-    table = profile_space(space, params, resolution=job.params.resolution, seed=job.params.seed)
-    rows = validate_table(table, space, params, seed=job.params.seed)
+    measuring = Measuring(params, space=space.name, resolution=job.params.resolution, journal=JOURNAL)
+    table, rows = profile(space, measuring, seed=job.params.seed)
     metrics = profile_metrics(table, space, rows)
     logger.info("latency table of %s: %s", table.device, metrics)
     table.save(job.out / "latency_table.json")
     write_validation(rows, job.out / "validation.csv")
     write_json(job.out / "metrics.json", metrics)
     job.run.log_metrics(metrics)
+    measuring.discard()
+
+
+def profile(space: Space, measuring: Measuring, *, seed: int) -> tuple[LatencyTable, list[Validated]]:
+    """The table, corrected where params ask for it, and whole networks beside it."""
+    params = measuring.params
+    networks = validation_networks(space, params.validation_networks, seed)
+    table, networks_ms = profile_space(space, measuring, networks=networks, seed=seed)
+    calibration = fit_calibration([table.latency_ms(network) for network in networks], networks_ms)
+    if calibration is None and params.calibrated:
+        logger.warning("%d validation networks allow no correction of the table", len(networks))
+    if calibration is not None:
+        details = {**table.details, "calibration": calibration.as_details(applied=False)}
+        table = replace(table, details=details)
+        if params.calibrated:
+            table = apply_calibration(table, calibration)
+    return table, validated(table, networks, networks_ms)
 
 
 def profile_metrics(table: LatencyTable, space: Space, rows: list[Validated]) -> dict[str, float]:
     """The content of metrics.json."""
     low_ms, high_ms = reachable_range_ms(space, table)
+    calibration = table.details.get("calibration", {})
+    measured = ("error_before_percent", "error_after_percent", "scale", "offset_ms")
     return {
         **validation_metrics(rows),
+        **{f"calibration_{name}": calibration[name] for name in measured if name in calibration},
         "base_ms": table.base_ms,
         "operations": len(table.curves),
         "knots": sum(len(curve.widths) for curve in table.curves.values()),

@@ -14,9 +14,9 @@ def candidate_range_ms(space: Space, table: LatencyTable, layer: Layer) -> list[
         key = OperationKey.of_candidate(layer, candidate.kernel, candidate.se_channels(layer.in_channels))
         curve = table.curve(key)
         low, high = candidate.width_range(layer.in_channels)
-        knots = [low, high, *(width for width in curve.widths if low < width < high)]
-        latencies = [table.operation_ms(key, width) for width in knots]
-        ranges.append((min(latencies), max(latencies)))
+        table.operation_ms(key, low), table.operation_ms(key, high)  # raises where the table has no such width
+        latencies = curve.dense_ms[low - curve.widths[0] : high - curve.widths[0] + 1]
+        ranges.append((float(latencies.min()), float(latencies.max())))
     return ranges
 
 

@@ -38,7 +38,7 @@ def time_probes(
     samples: dict[Key, list[list[float]]] = {key: [] for key in probes}
     visits = list(_visits(list(probes), len(shares), seed))
     for number, key in track(visits, label=label, total=len(visits), unit="measurement"):
-        run = backend.prepare(*_build(probes[key], timer.device))
+        run = backend.prepare(*build(probes[key], timer.device))
         samples[key].append(timer.samples_ms(run, shares[number]))
     return {key: Timing.of_rounds(rounds) for key, rounds in samples.items()}
 
@@ -56,5 +56,6 @@ def _visits(keys: list[Key], rounds: int, seed: int) -> Iterator[tuple[int, Key]
             yield number, keys[index]
 
 
-def _build(probe: Probe, device: torch.device) -> tuple[nn.Module, torch.Tensor]:
+def build(probe: Probe, device: torch.device) -> tuple[nn.Module, torch.Tensor]:
+    """The module in eval mode and an example input, both on the device."""
     return probe.build().eval().to(device), torch.randn(probe.input_shape, device=device)

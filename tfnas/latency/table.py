@@ -16,6 +16,7 @@ from tfnas.space import Architecture, Block, Layer, Space
 
 KIND = "latency_table"
 FORMAT_VERSION = 1
+_LISTS = ("widths", "latencies_ms", "spreads_ms", "counts")  # of an operation, in the file
 
 
 class OperationKey(NamedTuple):
@@ -57,16 +58,33 @@ class OperationKey(NamedTuple):
 
 @dataclass(frozen=True)
 class Curve:
-    """Latency of one operation against its width: measured knots, linear between them."""
+    """Latency of one operation against its width: measured knots, linear between them.
+
+    Widths that are multiples of `alignment` are interpolated between such knots only, the others between the
+    others: a device may be much faster at multiples of 4, say.
+    """
 
     widths: tuple[int, ...]  # expansion channels, ascending
     latencies_ms: tuple[float, ...]
-    spreads_ms: tuple[float, ...] = ()  # interquartile range of the repeats at each knot
-    counts: tuple[int, ...] = ()  # repeats at each knot
+    spreads_ms: tuple[float, ...] = ()  # interquartile range of the measurements at each knot
+    counts: tuple[int, ...] = ()  # runs at each knot
+    alignment: int = 1
 
     def latency_ms(self, width: int | np.ndarray) -> Any:
         """Latency at one width or an array of widths, which must lie within the knots."""
-        return np.interp(width, self.widths, self.latencies_ms)
+        if self.alignment == 1:
+            return np.interp(width, self.widths, self.latencies_ms)
+        aligned, others = self._classes
+        return np.where(np.asarray(width) % self.alignment == 0, np.interp(width, *aligned), np.interp(width, *others))
+
+    @cached_property
+    def _classes(self) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+        """Knots at multiples of the alignment, and those between; where one class has none, the other's."""
+        widths, latencies_ms = np.asarray(self.widths), np.asarray(self.latencies_ms)
+        aligned = widths % self.alignment == 0
+        if aligned.all() or not aligned.any():
+            return (widths, latencies_ms), (widths, latencies_ms)
+        return (widths[aligned], latencies_ms[aligned]), (widths[~aligned], latencies_ms[~aligned])
 
     @cached_property
     def dense_ms(self) -> np.ndarray:
@@ -102,7 +120,7 @@ class LatencyTable:
                 batch_size=payload["batch_size"],
                 device=payload["device"],
                 base_ms=payload["base_ms"],
-                curves=dict(_read_operation(row) for row in payload["operations"]),
+                curves=dict(_read_operation(row, payload.get("alignment", 1)) for row in payload["operations"]),
                 fixed_stages=tuple(payload["fixed_stages"]),
                 details=payload["details"],
             )
@@ -122,6 +140,7 @@ class LatencyTable:
                 "device": self.device,
                 "base_ms": self.base_ms,
                 "fixed_stages": list(self.fixed_stages),
+                "alignment": self.alignment,
                 "details": self.details,
                 "operations": [_write_operation(key, curve) for key, curve in self.curves.items()],
             },
@@ -161,6 +180,11 @@ class LatencyTable:
             if block.stage not in self.fixed_stages:
                 yield block, self.operation_ms(OperationKey.of_block(resolution, block), block.expand_channels)
 
+    @property
+    def alignment(self) -> int:
+        """Widths at multiples of it are a class of their own; 1 where there is one class."""
+        return max((curve.alignment for curve in self.curves.values()), default=1)
+
     def latency_ms(self, architecture: Architecture) -> float:
         """Latency of a network: `base_ms` plus the sum over its blocks (Eq. 4)."""
         return self.base_ms + sum(ms for _, ms in self.blocks_ms(architecture))
@@ -180,12 +204,11 @@ class LatencyTable:
                     )
 
 
-def _read_operation(row: dict[str, Any]) -> tuple[OperationKey, Curve]:
+def _read_operation(row: dict[str, Any], alignment: int) -> tuple[OperationKey, Curve]:
     key = OperationKey(**{name: row[name] for name in OperationKey._fields})
-    curve = Curve(*(tuple(row[name]) for name in ("widths", "latencies_ms", "spreads_ms", "counts")))
-    return key, curve
+    widths, latencies_ms, spreads_ms, counts = (tuple(row[name]) for name in _LISTS)
+    return key, Curve(widths, latencies_ms, spreads_ms, counts, alignment)
 
 
 def _write_operation(key: OperationKey, curve: Curve) -> dict[str, Any]:
-    lists = ("widths", "latencies_ms", "spreads_ms", "counts")
-    return {**key._asdict(), **{name: list(getattr(curve, name)) for name in lists}}
+    return {**key._asdict(), **{name: list(getattr(curve, name)) for name in _LISTS}}

@@ -44,24 +44,17 @@ def random_architecture(space: Space, name: str, random: np.random.Generator) ->
     return assemble(space, name, choices)
 
 
-def validate_table(
-    table: LatencyTable,
-    space: Space,
-    params: ProfileLatencyParams,
-    *,
-    seed: int,
-    backend: Backend | None = None,
-    stopwatch: Stopwatch = time_calls,
-) -> list[Validated]:
-    """Measure `validation_networks` random networks end to end, in rounds of random order."""
+def validation_networks(space: Space, count: int, seed: int) -> list[Architecture]:
+    """Random members of the space."""
     random = np.random.default_rng(derive_seed(seed, "validation_networks"))
-    networks = [random_architecture(space, f"random-{i}", random) for i in range(1, params.validation_networks + 1)]
-    timings = time_networks(
-        networks, params, resolution=table.resolution, seed=seed, backend=backend, stopwatch=stopwatch
-    )
+    return [random_architecture(space, f"random-{i}", random) for i in range(1, count + 1)]
+
+
+def validated(table: LatencyTable, networks: Sequence[Architecture], networks_ms: Sequence[float]) -> list[Validated]:
+    """What the table says of networks beside what they took."""
     return [
-        Validated(network.name, table.latency_ms(network), timing.median_ms)
-        for network, timing in zip(networks, timings, strict=True)
+        Validated(network.name, table.latency_ms(network), measured_ms)
+        for network, measured_ms in zip(networks, networks_ms, strict=True)
     ]
 
 
@@ -70,6 +63,7 @@ def time_networks(
     params: ProfileLatencyParams,
     *,
     resolution: int,
+    repeats: int,
     seed: int,
     backend: Backend | None = None,
     stopwatch: Stopwatch = time_calls,
@@ -89,7 +83,7 @@ def time_networks(
             probes,
             timer=Timer(device, params.warmup_runs, stopwatch),
             backend=backend or TorchEager(),
-            repeats=params.repeats,
+            repeats=repeats,
             seed=derive_seed(seed, "time_networks"),
             label="networks",
         )
@@ -117,22 +111,25 @@ def measure_architecture_ms(
         threads=threads,
         batch_size=batch_size,
         num_classes=num_classes,
-        widths_per_operation=2,
+        minutes=1.0,
+        tolerance=0.5,
         warmup_runs=warmup_runs,
         repeats=repeats,
         validation_networks=0,
+        calibrated=False,
+        on_busy="warn",
     )
-    return time_networks([architecture], params, resolution=resolution, seed=0)[0]
+    return time_networks([architecture], params, resolution=resolution, repeats=repeats, seed=0)[0]
 
 
 def validation_metrics(rows: Sequence[Validated]) -> dict[str, float]:
-    """Errors of the table in percent of the measured latency, and Spearman's rank correlation.
+    """Errors of the table in percent of the measured latency, and rank correlations (Spearman's, Kendall's).
 
     A number that does not exist (no network, or all of one latency) is left out.
     """
     if not rows:
         return {}
-    from scipy.stats import spearmanr
+    from scipy.stats import kendalltau, spearmanr
 
     table_ms = np.array([row.table_ms for row in rows])
     measured_ms = np.array([row.measured_ms for row in rows])
@@ -140,6 +137,7 @@ def validation_metrics(rows: Sequence[Validated]) -> dict[str, float]:
     metrics = {"mean_absolute_percentage_error": float(abs(percent).mean()), "bias_percent": float(percent.mean())}
     if len(set(table_ms)) > 1 and len(set(measured_ms)) > 1:
         metrics["spearman"] = float(spearmanr(table_ms, measured_ms).statistic)
+        metrics["kendall"] = float(kendalltau(table_ms, measured_ms).statistic)
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 

@@ -14,16 +14,40 @@ LOG_EVERY_SECONDS = 10.0
 logger = logging.getLogger("tfnas.progress")
 
 
+class Progress:
+    """A bar on a terminal, and a line in the log every ten seconds and at the end."""
+
+    def __init__(self, label: str, total: float, unit: str) -> None:
+        from tqdm import tqdm
+
+        self._label, self._total, self._unit = label, total, unit
+        self._done, self._start = 0.0, time.monotonic()
+        self._last = self._start
+        shown = "{l_bar}{bar}| {n:.0f}/{total:.0f} {unit} [{elapsed}<{remaining}]"
+        self._bar = tqdm(
+            desc=label, total=total, unit=unit, disable=not sys.stderr.isatty(), leave=False, bar_format=shown
+        )
+
+    def advance(self, amount: float = 1) -> None:
+        self._done += amount
+        self._bar.update(amount)
+        now = time.monotonic()
+        if now - self._last >= LOG_EVERY_SECONDS or self._done >= self._total:
+            self._last, so_far = now, now - self._start
+            left = so_far / self._done * max(0.0, self._total - self._done)
+            done = f"{self._done:.0f}/{self._total:.0f} {self._unit}s"
+            logger.info("%s: %s, %.0f s so far, %.0f s left", self._label, done, so_far, left)
+
+    def close(self) -> None:
+        self._bar.close()
+
+
 def track(items: Iterable[Item], *, label: str, total: int, unit: str = "step") -> Iterator[Item]:
     """Yield the items; show a bar on a terminal and log a line every ten seconds and at the end."""
-    from tqdm import tqdm
-
-    start = last = time.monotonic()
-    bar = tqdm(items, desc=label, total=total, unit=unit, disable=not sys.stderr.isatty(), leave=False)
-    for done, item in enumerate(bar, start=1):
-        yield item
-        now = time.monotonic()
-        if now - last >= LOG_EVERY_SECONDS or done == total:
-            last = now
-            left = (now - start) / done * (total - done)
-            logger.info("%s: %d/%d %ss, %.0f s so far, %.0f s left", label, done, total, unit, now - start, left)
+    progress = Progress(label, total, unit)
+    try:
+        for item in items:
+            yield item
+            progress.advance()
+    finally:
+        progress.close()

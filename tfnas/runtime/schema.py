@@ -105,10 +105,13 @@ class ProfileLatencyParams(Section):
     threads: Count
     batch_size: Count
     num_classes: Count
-    widths_per_operation: Annotated[int, Field(ge=2)]
+    minutes: Positive  # budget of the measuring
+    tolerance: Annotated[float, Field(gt=0, lt=1)]  # relative; of each knot, and of the lines between knots
     warmup_runs: CountOrZero
-    repeats: Count
+    repeats: Count  # runs in a row each time a point is visited
     validation_networks: CountOrZero
+    calibrated: bool  # correct the table by the validation networks
+    on_busy: Literal["warn", "refuse"]  # when other programs load the machine
 
 
 class WeightStepParams(Section):

@@ -1,0 +1,200 @@
+"""One profile under way: the device and how it is measured, what was measured so far, and whether it is busy."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfnas.latency.alignment import find_alignment, widths_to_compare
+from tfnas.latency.backends import Backend, TorchEager
+from tfnas.latency.journal import Journal
+from tfnas.latency.probes import block_probe, network_probe
+from tfnas.latency.rounds import Probe, build
+from tfnas.latency.table import OperationKey
+from tfnas.latency.timer import measuring
+from tfnas.latency.tours import NETWORK, Point, TimeSequence, Visit
+from tfnas.runtime.artifacts import package_versions
+from tfnas.runtime.devices import device_name, find_device, time_sequence
+from tfnas.runtime.errors import UserError
+from tfnas.runtime.schema import ProfileLatencyParams
+from tfnas.space import Architecture
+
+BUSY_SHARE = 0.9  # of the time, in which this process computes; less means that it has to wait for others
+BUSY_SECONDS = 10.0  # of measuring, before that is judged
+COMPARED = 4  # operations whose widths are compared to find the alignment
+COMPARED_ROUNDS = 5
+ALIGNMENT = "alignment"  # the journal's entry of what was found
+
+logger = logging.getLogger("tfnas.latency")
+
+
+class Measuring:
+    """Measures visits on one device and keeps them.
+
+    Args:
+        backend: default PyTorch eager.
+        journal: file that keeps the visits, so that a killed profile goes on; None keeps nothing.
+        time_calls: the clock; see `tfnas.runtime.devices.time_sequence`.
+
+    Raises:
+        UserError: the device is absent.
+    """
+
+    def __init__(
+        self,
+        params: ProfileLatencyParams,
+        *,
+        space: str,
+        resolution: int,
+        backend: Backend | None = None,
+        journal: Path | None = None,
+        time_calls: TimeSequence = time_sequence,
+    ) -> None:
+        self.params, self.resolution, self.backend = params, resolution, backend or TorchEager()
+        self.device = find_device(params.device, source="profile_latency.device:")
+        self._space, self._time_calls = space, time_calls
+        self._here = getattr(self.backend, "here", False) and params.device == "cpu"
+        self._journal = Journal(journal, self._measured())
+        self._probes: dict[Point, Probe] = {}
+        self._warned = False
+        self.seconds = sum(visit.seconds for visit in self.visits)
+
+    @property
+    def visits(self) -> list[Visit]:
+        return self._journal.visits
+
+    @property
+    def cpu_share(self) -> float:
+        """Of the seconds measured, the part in which this process computed; 1.0 where that cannot be told."""
+        weights = [visit.seconds for visit in self.visits]
+        return float(np.average([visit.cpu_share for visit in self.visits], weights=weights)) if weights else 1.0
+
+    def discard(self) -> None:
+        """Forget the journal's file, once a table holds what it says."""
+        self._journal.discard()
+
+    def described(self) -> dict[str, Any]:
+        """How it is measured, as it stands in a table's details."""
+        params = self.params
+        return {
+            "backend": self.backend.name,
+            "backend_version": self.backend.version,
+            "precision": "float32",
+            "threads": params.threads,
+            "warmup_runs": params.warmup_runs,
+            "repeats": params.repeats,
+            "num_classes": params.num_classes,
+            "tolerance": params.tolerance,
+        }
+
+    @contextmanager
+    def session(self, parts: Mapping[str, Probe], networks: Sequence[Architecture]) -> Iterator[None]:
+        """The state of the process in which it is measured, and what the names of points stand for."""
+        self._probes = {(name, 0): probe for name, probe in parts.items()}
+        size, batch, classes = self.resolution, self.params.batch_size, self.params.num_classes
+        for number, network in enumerate(networks):
+            self._probes[NETWORK, number] = network_probe(network, size, classes, batch)
+        with measuring(self.params.threads):
+            yield
+
+    def visit(self, points: Sequence[Point]) -> Visit:
+        """Measure points in turn and keep the result."""
+        start = time.perf_counter()
+        latencies_ms, share = self.measure(points)
+        return self.keep(Visit(tuple(points), latencies_ms, share, time.perf_counter() - start))
+
+    def keep(self, visit: Visit) -> Visit:
+        """Write a visit into the journal.
+
+        Raises:
+            UserError: the machine is too busy, and is not to be measured on then.
+        """
+        self.seconds += visit.seconds
+        self._journal.append(visit)
+        self._look_whether_busy()
+        return visit
+
+    def measure(self, points: Sequence[Point]) -> tuple[tuple[float, ...], float]:
+        """Prepare the points' modules, run them in turn; the median of each one's repeats, and the share of CPU time.
+
+        Every time anew, so that no module keeps one lucky or unlucky place in memory.
+        """
+        runs = [self._prepare(point) for point in points]
+        if self.params.warmup_runs:
+            self._time_calls(self.device, runs, self.params.warmup_runs, here=self._here)
+        start, start_computed = time.perf_counter(), time.thread_time()
+        samples = self._time_calls(self.device, runs, self.params.repeats, here=self._here)
+        passed, computed = time.perf_counter() - start, time.thread_time() - start_computed
+        medians = tuple(_median_of_numbers(column) for column in samples.T)
+        return medians, min(1.0, computed / passed) if self._here else 1.0
+
+    def _prepare(self, point: Point) -> Callable[[], object]:
+        key, width = point
+        if isinstance(key, OperationKey):
+            probe = block_probe(key, width, self.params.batch_size)
+        else:
+            probe = self._probes[point]
+        return self.backend.prepare(*build(probe, self.device))
+
+    def _look_whether_busy(self) -> None:
+        share = self.cpu_share
+        if self.seconds < BUSY_SECONDS or share >= BUSY_SHARE or self._warned:
+            return
+        what = (
+            f"profile_latency: other programs take this machine's processor: measuring got {100 * share:.0f} % of the"
+            " time it asked for, and latencies would come out too long"
+        )
+        if self.params.on_busy == "refuse":
+            raise UserError(
+                f"{what}; stop the others (`top` shows them) and run the same command again, or write"
+                " on_busy: warn (--on-busy warn) to measure all the same"
+            )
+        self._warned = True
+        logger.warning("%s", what)
+
+    def _measured(self) -> dict[str, Any]:
+        """What must be the same for kept visits to count."""
+        return {
+            **self.described(),
+            "space": self._space,
+            "resolution": self.resolution,
+            "batch_size": self.params.batch_size,
+            "device": device_name(self.params.device),
+            "packages": package_versions(),
+        }
+
+
+def find_device_alignment(measuring: Measuring, ranges: Mapping[OperationKey, tuple[int, int]]) -> int:
+    """Which widths the device favours, from neighbouring widths of a few operations; found once, then kept."""
+    for visit in measuring.visits:
+        if visit.points[0][0] == ALIGNMENT:
+            return visit.points[0][1]
+    start = time.perf_counter()
+    wide = [(key, widths_to_compare(*limits)) for key, limits in ranges.items() if not key.se_channels]
+    wide = [(key, widths) for key, widths in wide if widths]
+    some = [wide[round(i)] for i in np.linspace(0, len(wide) - 1, min(COMPARED, len(wide)))]
+    alignment = find_alignment([_compared(measuring, key, widths) for key, widths in some])
+    logger.info("widths at multiples of %d are a class of their own", alignment)
+    measuring.keep(Visit(((ALIGNMENT, alignment),), (float("nan"),), 1.0, time.perf_counter() - start))
+    return alignment
+
+
+def _compared(measuring: Measuring, key: OperationKey, widths: Sequence[int]) -> dict[int, float]:
+    random, samples = np.random.default_rng(0), []
+    for _ in range(COMPARED_ROUNDS):
+        order = random.permutation(len(widths))
+        latencies_ms, _ = measuring.measure([(key, widths[i]) for i in order])
+        samples.append(np.asarray(latencies_ms)[np.argsort(order)])
+    return dict(zip(widths, np.nanmedian(samples, 0).tolist(), strict=True))
+
+
+def _median_of_numbers(values: np.ndarray) -> float:
+    """Not a number only where none is."""
+    numbers = values[np.isfinite(values)]
+    return float(np.median(numbers)) if len(numbers) else float("nan")
