@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,12 +14,13 @@ from PIL import Image
 
 from tfnas.latency import reachable_range_ms
 from tfnas.runtime.errors import UserError
-from tfnas.runtime.params import load_params
+from tfnas.runtime.params import load_params, stage_params
 from tfnas.runtime.schema import ConstraintParams, TargetParams
 from tfnas.runtime.stage import Job
 from tfnas.search.constraint import read_constraint
 from tfnas.search.derive_job import derive_architecture, run_derive
-from tfnas.search.job import count_classes, run_search
+from tfnas.search.job import SearchInputs, count_classes, interrupted_run, run_search, run_warm_up_job
+from tfnas.search.warm_up import load_warm_up
 from tfnas.space import Architecture
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
@@ -28,7 +30,7 @@ CLASSES = ("black", "grey", "white")
 class FakeRun:
     """Notes what is logged; fails at an epoch when told to."""
 
-    id = None
+    id = "run-1"
 
     def __init__(self, fails_at: int | None = None) -> None:
         self.fails_at, self.metrics = fails_at, []
@@ -76,16 +78,14 @@ def run(params, folder, out, *, fails_at=None):
     job = Job(params, FakeRun(fails_at), folder / out)
     job.out.mkdir(exist_ok=True)
     constraint = read_constraint(params, "A", folder / "latency_table.json")
-    files = {name: folder / name for name in ("train.csv", "val.csv", "images", "latency_table.json")}
-    run_search(
-        job,
-        constraint,
-        target="A",
-        train=files["train.csv"],
-        val=files["val.csv"],
-        images=files["images"],
-        inputs=list(files.values()),
-    )
+    images = [folder / name for name in ("train.csv", "val.csv", "images")]
+    warmed = folder / "warm_up" / "supernet.pt"
+    if not warmed.exists():
+        warmed.parent.mkdir()
+        run_warm_up_job(Job(params, FakeRun(), warmed.parent), SearchInputs(*images))
+    warm_up = load_warm_up(warmed, constraint.space, stage_params(params, "warm_up"))
+    inputs = SearchInputs(*images, (folder / "latency_table.json", warmed))
+    run_search(job, constraint, warm_up, inputs, target="A")
     return job, constraint
 
 
@@ -106,6 +106,10 @@ def test_interrupted_job_goes_on_and_leaves_the_same_bytes(params, folder) -> No
     whole, _ = run(params, folder, "whole")
     with pytest.raises(ConnectionError):
         run(params, folder, "other", fails_at=2)
+    inputs = [folder / name for name in ("train.csv", "val.csv", "images")]
+    others = (folder / "latency_table.json", folder / "warm_up" / "supernet.pt")
+    assert interrupted_run(params, SearchInputs(*inputs, others), "A") == "run-1"
+    assert interrupted_run(params, SearchInputs(*inputs), "A") is None
     assert len(list((folder / "checkpoints/search/A").glob("*.pt"))) == 2
     resumed, _ = run(params, folder, "other")
     for name in ("supernet.pt", "metrics.json"):
@@ -127,6 +131,7 @@ def test_checkpoint_of_another_job_is_not_gone_on_from(params, folder, change, c
         other = tiny_space_file.with_name("other.yaml")
         other.write_text(text)
         params = params.model_copy(update={"space": str(other)})
+    shutil.rmtree(folder / "warm_up")
     with caplog.at_level("INFO", logger="tfnas"):
         run(params, folder, "out")
     assert "goes on after" not in caplog.text

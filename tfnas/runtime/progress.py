@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
+from tfnas.runtime import distributed
+
 Item = TypeVar("Item")
 LOG_EVERY_SECONDS = 10.0
 
@@ -19,7 +21,8 @@ def track(items: Iterable[Item], *, label: str, total: int, unit: str = "step") 
     from tqdm import tqdm
 
     start = last = time.monotonic()
-    bar = tqdm(items, desc=label, total=total, unit=unit, disable=not sys.stderr.isatty(), leave=False)
+    silent = not sys.stderr.isatty() or distributed.rank() > 0
+    bar = tqdm(items, desc=label, total=total, unit=unit, disable=silent, leave=False)
     for done, item in enumerate(bar, start=1):
         yield item
         now = time.monotonic()
