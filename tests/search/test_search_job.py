@@ -5,11 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from tfnas.latency import reachable_range_ms
@@ -24,6 +27,7 @@ from tfnas.search.warm_up import load_warm_up
 from tfnas.space import Architecture
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
+KILLS = Path(__file__).parents[2] / "benchmarks" / "search_kills.py"
 CLASSES = ("black", "grey", "white")
 
 
@@ -166,3 +170,21 @@ def test_one_class_is_a_user_error() -> None:
     assert count_classes([("a", 0)], [("b", 1)], source="train.csv") == 2
     with pytest.raises(UserError, match=r"train\.csv: has 1 classes"):
         count_classes([("a", 0)], [("b", 0)], source="train.csv")
+
+
+@pytest.mark.slow
+def test_a_search_killed_by_the_system_ends_with_the_same_bytes_in_the_same_run(params, folder) -> None:
+    """By the benchmark that does so at many moments."""
+    layout = {"train.csv": "build_subset", "val.csv": "build_subset", "images": "prepare_data"}
+    layout |= {"latency_table.json": "profile_latency"}
+    for name, stage in layout.items():
+        (folder / "results" / stage).mkdir(parents=True, exist_ok=True)
+        shutil.move(folder / name, folder / "results" / stage / name)
+    inputs = SearchInputs(*(folder / "results" / layout[n] / n for n in ("train.csv", "val.csv", "images")))
+    (folder / "results" / "warm_up").mkdir()
+    run_warm_up_job(Job(params, FakeRun(), folder / "results" / "warm_up"), inputs)
+    (folder / "params.yaml").write_text(yaml.safe_dump(params.model_dump(mode="json", by_alias=True)))
+    command = [sys.executable, str(KILLS), "--target", "A", "--kills", "2", "--seed", "1"]
+    finished = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert finished.stdout.count("killed after") == 2
