@@ -128,12 +128,15 @@ class _SeededDataset(Dataset[Any]):
 
     def __getitem__(self, key: Key) -> Any:
         epoch, index = key
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(self.seed, "augmentation", epoch, index))
-            try:
-                return self.dataset[index]
-            except UserError as error:
-                return error
+        generator = torch.default_generator  # torch.manual_seed seeds it too, but formats three tracebacks each time
+        state = generator.get_state()
+        generator.manual_seed(derive_seed(self.seed, "augmentation", epoch, index))
+        try:
+            return self.dataset[index]
+        except UserError as error:
+            return error
+        finally:
+            generator.set_state(state)
 
 
 def _collate(items: list[Any]) -> Any:
