@@ -91,6 +91,31 @@ rule profile_latency:
         "python {SCRIPTS}/profile_latency.py --params params.yaml" " --out results/profile_latency --log {log}"
 
 
+# Appendix B: the epochs with alpha and beta frozen, once for all targets
+rule warm_up:
+    input:
+        code("warm_up", "search", "data", "space"),
+        train="results/build_subset/train.csv",
+        val="results/build_subset/val.csv",
+        images="results/prepare_data/images",
+    output:
+        supernet="results/warm_up/supernet.pt",
+        history="results/warm_up/history.csv",
+        metrics="results/warm_up/metrics.json",
+        provenance="results/warm_up/provenance.json",
+    log:
+        "logs/warm_up.log",
+    threads: job_threads
+    resources:
+        gpu=job_gpus,
+    params:
+        values=values("warm_up"),
+    shell:
+        "python {SCRIPTS}/warm_up.py --params params.yaml"
+        " --train {input.train} --val {input.val} --images {input.images}"
+        " --out results/warm_up --log {log}"
+
+
 # Sec. 3: bi-sampling, sink-connecting, elasticity-scaling
 rule search:
     input:
@@ -99,6 +124,7 @@ rule search:
         val="results/build_subset/val.csv",
         images="results/prepare_data/images",
         table="results/profile_latency/latency_table.json",
+        warm_up="results/warm_up/supernet.pt",
     output:
         supernet="results/search/{target}/supernet.pt",
         history="results/search/{target}/history.csv",
@@ -114,6 +140,7 @@ rule search:
     shell:
         "python {SCRIPTS}/search.py --params params.yaml --target {wildcards.target}"
         " --train {input.train} --val {input.val} --images {input.images} --table {input.table}"
+        " --warm-up {input.warm_up}"
         " --out results/search/{wildcards.target} --log {log}"
 
 
@@ -194,7 +221,7 @@ rule transfer:
 rule report:
     input:
         code("report", "report", "latency", "space"),
-        outputs_of("prepare_data", "rank_classes", "build_subset", "profile_latency"),
+        outputs_of("prepare_data", "rank_classes", "build_subset", "profile_latency", "warm_up"),
         outputs_of("search", "derive", "retrain", target=TARGETS),
         outputs_of("transfer", target=TRANSFER_TARGETS, dataset=DATASETS),
     output:

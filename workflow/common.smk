@@ -50,7 +50,7 @@ def outputs_of(*stages, **wildcards):
 def everything(_):
     """Every declared file, so that a finished report never hides a missing intermediate one."""
     return (
-        outputs_of("prepare_data", "rank_classes", "build_subset", "profile_latency")
+        outputs_of("prepare_data", "rank_classes", "build_subset", "profile_latency", "warm_up")
         + outputs_of("search", "derive", "retrain", target=TARGETS)
         + outputs_of("transfer", target=TRANSFER_TARGETS, dataset=DATASETS)
         + outputs_of("report")

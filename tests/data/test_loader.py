@@ -48,6 +48,20 @@ def test_worker_processes_change_nothing(dataset: ImageDataset) -> None:
         torch.testing.assert_close(images, other_images, rtol=0, atol=0)
 
 
+def test_parts_together_are_the_whole(dataset: ImageDataset) -> None:
+    whole = loader(dataset, drop_last=True)
+    parts = [loader(dataset, drop_last=True, part=(number, 2)) for number in range(2)]
+    for number in (0, 3):
+        for one in (whole, *parts):
+            one.set_epoch(number)
+        batches = zip(whole, *parts, strict=True)
+        for (images, labels), *shares in batches:
+            assert [len(share[1]) for share in shares] == [2, 2]
+            assert torch.equal(labels, torch.cat([share[1] for share in shares]))
+            assert torch.equal(images, torch.cat([share[0] for share in shares]))
+    assert len(whole) == len(parts[0]) == len(parts[1])
+
+
 def test_an_epoch_does_not_depend_on_earlier_ones(dataset: ImageDataset) -> None:
     images, labels = epoch(loader(dataset), 3)
     long = loader(dataset)

@@ -61,7 +61,7 @@ def test_each_engine_accepts_the_others_work(folder, tmp_path, monkeypatch) -> N
     runs(folder)
     assert NOTHING_TO_DO in snakemake(folder, "--dry-run")
     synced = sync(folder)
-    assert (synced.told, synced.stale, len(synced.done)) == ("DVC", (), 13)
+    assert (synced.told, synced.stale, len(synced.done)) == ("DVC", (), 14)
     assert "up to date" in call(folder, "dvc", "status")
     call(folder, "dvc", "repro")
     assert runs(folder) == set()

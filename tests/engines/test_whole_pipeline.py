@@ -87,6 +87,7 @@ def test_snakemake_runs_the_whole_pipeline_and_dvc_agrees(folder) -> None:
     set_param(folder, "search.lambda", 0.3)
     planned = call(folder, "dvc", "repro", "--dry", "--force-downstream")
     assert [name for name in DOWNSTREAM if f"Running stage '{name}'" not in planned] == []
+    assert "warm_up' didn't change" in planned
     assert "rank_classes' didn't change" in planned and "profile_latency' didn't change" in planned
     planned = snakemake(folder, "--dry-run", "--quiet", "rules")
     rules = {line.split()[0]: int(line.split()[1]) for line in planned.splitlines() if _is_count(line)}

@@ -124,16 +124,21 @@ def _write_search(folder: Path, space: Space, table: LatencyTable, search, targe
             for stage, depth in depths.items()
         }
         architecture = assemble(space, f"{space.name}-{target}", choices)
-        derived = Derived(architecture, tuple(int(i) for i in operations), depths)
+        kept = tuple(layer.position <= depths[layer.stage] for layer in layers)
+        derived = Derived(architecture, tuple(int(i) for i in operations), kept, depths)
+        entropies = [2.0 * (1 - progress)] * len(layers)
         after = table.latency_ms(architecture)
         records.append(
             search_history.EpochRecord(
                 epoch=epoch,
-                seconds=10.0,
+                seconds=None if warm else 10.0,
+                seconds_per_weight_step=None if warm else 0.2,
+                seconds_per_architecture_step=None if warm else 0.4,
                 learning_rate=0.025 * (1 + math.cos(math.pi * progress)) / 2,
                 temperature=5.0 * 0.96 ** max(0, epoch - search.warmup_epochs),
                 train_loss=1.6 * (1 - 0.6 * progress),
                 train_top1=40 + 45 * progress + float(rng.normal(0, 1)),
+                train_top5=100.0,
                 architecture_loss=None if warm else 1.5 * (1 - 0.5 * progress),
                 latency_loss=None if warm else 0.1 * (1 - progress),
                 expected_latency_ms=after * (1.3 - 0.2 * progress),
@@ -142,7 +147,8 @@ def _write_search(folder: Path, space: Space, table: LatencyTable, search, targe
                 target_ms=0.0,
                 alpha_entropy=2.0 * (1 - progress),
                 val_top1=38 + 44 * progress + float(rng.normal(0, 2)),
-                derived=search_history.derived_columns(space, derived, widths),
+                val_top5=100.0,
+                derived=search_history.derived_columns(space, derived, widths, entropies),
             )
         )
     target_ms = records[-1].derived_latency_after_ms * 1.002

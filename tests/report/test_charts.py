@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfnas.report import result_figures, search_figures, training_figures
+from tfnas.report import percentage_figure, result_figures, search_figures, training_figures
 from tfnas.report.charts import spread, target_colors
 from tfnas.report.inputs import Results, read_results
 from tfnas.report.style import COLORS, styled
@@ -53,6 +53,7 @@ def figures(results: Results) -> Iterator[tuple[str, Callable[[], Figure]]]:
         yield "latency", lambda target=target: search_figures.latency_figure(target)
         yield "depth", lambda target=target: search_figures.depth_figure(target)
         yield "operations", lambda target=target: search_figures.operations_figure(target, names)
+        yield "percentages", lambda target=target: percentage_figure.percentages_figure(target, names)
 
 
 def drawn_texts(figure: Figure) -> list[Text]:
@@ -129,6 +130,17 @@ def test_the_last_operations_are_those_of_the_architecture(results: Results) -> 
         operations = [text for text in shown if text != "–"]
         assert [int(text.split(", ")[1]) for text in operations] == [block.expand_channels for block in searched]
         assert [int(text[1]) for text in operations] == [block.kernel for block in searched]
+
+
+def test_percentages_count_every_searching_epoch_once(results: Results) -> None:
+    for target in results.targets:
+        searching = [row for row in target.search if row["architecture_loss"] is not None]
+        counts = percentage_figure.operation_counts(target)
+        assert list(counts) == ["6.3", "7.4"]  # layers 12 and 17
+        for layer, found in counts.items():
+            column = f"stage{layer[0]}_layer{layer[2]}_op"
+            assert found.total() == len(searching)
+            assert found[searching[-1][column]] == sum(r[column] == searching[-1][column] for r in searching)
 
 
 def test_latency_lines_are_the_columns_of_the_history(results: Results) -> None:

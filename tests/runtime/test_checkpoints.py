@@ -44,6 +44,14 @@ def test_two_are_kept_and_a_damaged_newest_gives_way(tmp_path) -> None:
     assert load_state(tmp_path, "d") is None
 
 
+def test_the_newest_file_is_named(tmp_path) -> None:
+    with CheckpointFolder(tmp_path / "job", digest="d") as folder:
+        assert folder.newest() is None
+        folder.save({"epoch": 0})
+        folder.save({"epoch": 1})
+        assert folder.newest() == sorted((tmp_path / "job").glob("*.pt"))[-1]
+
+
 def test_another_digest_begins_afresh_and_replaces(tmp_path) -> None:
     save_states(tmp_path, "one", 2)
     assert load_state(tmp_path, "two") is None

@@ -103,13 +103,17 @@ def test_a_change_reaches_the_stages_that_depend_on_it_only(params_file) -> None
     before = load_params(params_file())
     for key, value, stages in [
         ("search.lambda", 0.2, {"search"}),
+        ("search.latency_loss", "log", {"search"}),
+        ("search.temperature.decay", 0.9, {"search"}),
+        ("search.weights.momentum", 0.8, {"warm_up", "search"}),
+        ("search.epochs", 20, {"warm_up", "search"}),
         ("targets.A.dropout", 0.3, {"retrain", "transfer", "report"}),
         ("targets.A.constraint.relative", 0.9, {"search", "derive", "report"}),
         ("device.workers", 3, set()),
         ("tracking.experiment", "other", set()),
         ("build_subset.groups", 3, {"build_subset"}),
         ("report.title", "other", {"report"}),
-        ("space", "mobilenet-v2", {"profile_latency", "search", "derive"}),
+        ("space", "mobilenet-v2", {"profile_latency", "warm_up", "search", "derive"}),
     ]:
         after = load_params(params_file(key, value))
         changed = {stage for stage in STAGE_KEYS if stage_params(before, stage, "A") != stage_params(after, stage, "A")}

@@ -72,6 +72,30 @@ def test_a_run_says_what_job_it_was_and_how_it_ended(folder) -> None:
     assert "target" not in run.data.tags and "git_commit" in run.data.tags
 
 
+def test_an_interrupted_run_goes_on_and_gets_no_epoch_twice(folder) -> None:
+    with pytest.raises(RuntimeError), tracked_run("search", {"seed": 0}, TRACKING, Path("params.yaml")) as run:
+        for step in (1, 2):
+            run.log_metrics({"loss": 1.0 / step}, step=step)
+        raise RuntimeError
+    with tracked_run("search", {"seed": 0}, TRACKING, Path("params.yaml"), resumes=run.id) as again:
+        for step in (1, 2, 3):
+            again.log_metrics({"loss": 1.0 / step}, step=step)
+        again.log_metrics({"final": 1.0})
+    (found,) = runs(folder)
+    assert (found.info.run_id, found.info.status) == (again.id, "FINISHED") and again.id == run.id
+    import mlflow
+
+    history = mlflow.MlflowClient().get_metric_history(run.id, "loss")
+    assert [metric.step for metric in history] == [1, 2, 3]
+    assert found.data.metrics["final"] == 1.0
+
+
+def test_a_run_that_the_store_does_not_have_is_begun_anew(folder) -> None:
+    with tracked_run("search", {}, TRACKING, Path("params.yaml"), resumes="0" * 32) as run:
+        pass
+    assert [found.info.run_id for found in runs(folder)] == [run.id] != ["0" * 32]
+
+
 def test_logged_model_takes_any_batch_and_gives_the_networks_logits(folder) -> None:
     import mlflow
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from tfnas.search.derivation import depth_strength, derive, operation_strength, searchable_layers
+from tfnas.search.derivation import derive, operation_strength, searchable_layers
+from tfnas.search.sink_connecting import depth_strength
 from tfnas.search.supernet import Supernet
 
 

@@ -4,31 +4,37 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from tfnas.latency import reachable_range_ms
 from tfnas.runtime.errors import UserError
-from tfnas.runtime.params import load_params
+from tfnas.runtime.params import load_params, stage_params
 from tfnas.runtime.schema import ConstraintParams, TargetParams
 from tfnas.runtime.stage import Job
 from tfnas.search.constraint import read_constraint
 from tfnas.search.derive_job import derive_architecture, run_derive
-from tfnas.search.job import count_classes, run_search
+from tfnas.search.job import SearchInputs, count_classes, interrupted_run, run_search, run_warm_up_job
+from tfnas.search.warm_up import load_warm_up
 from tfnas.space import Architecture
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
+KILLS = Path(__file__).parents[2] / "benchmarks" / "search_kills.py"
 CLASSES = ("black", "grey", "white")
 
 
 class FakeRun:
     """Notes what is logged; fails at an epoch when told to."""
 
-    id = None
+    id = "run-1"
 
     def __init__(self, fails_at: int | None = None) -> None:
         self.fails_at, self.metrics = fails_at, []
@@ -76,16 +82,14 @@ def run(params, folder, out, *, fails_at=None):
     job = Job(params, FakeRun(fails_at), folder / out)
     job.out.mkdir(exist_ok=True)
     constraint = read_constraint(params, "A", folder / "latency_table.json")
-    files = {name: folder / name for name in ("train.csv", "val.csv", "images", "latency_table.json")}
-    run_search(
-        job,
-        constraint,
-        target="A",
-        train=files["train.csv"],
-        val=files["val.csv"],
-        images=files["images"],
-        inputs=list(files.values()),
-    )
+    images = [folder / name for name in ("train.csv", "val.csv", "images")]
+    warmed = folder / "warm_up" / "supernet.pt"
+    if not warmed.exists():
+        warmed.parent.mkdir()
+        run_warm_up_job(Job(params, FakeRun(), warmed.parent), SearchInputs(*images))
+    warm_up = load_warm_up(warmed, constraint.space, stage_params(params, "warm_up"))
+    inputs = SearchInputs(*images, (folder / "latency_table.json", warmed))
+    run_search(job, constraint, warm_up, inputs, target="A")
     return job, constraint
 
 
@@ -106,6 +110,10 @@ def test_interrupted_job_goes_on_and_leaves_the_same_bytes(params, folder) -> No
     whole, _ = run(params, folder, "whole")
     with pytest.raises(ConnectionError):
         run(params, folder, "other", fails_at=2)
+    inputs = [folder / name for name in ("train.csv", "val.csv", "images")]
+    others = (folder / "latency_table.json", folder / "warm_up" / "supernet.pt")
+    assert interrupted_run(params, SearchInputs(*inputs, others), "A") == "run-1"
+    assert interrupted_run(params, SearchInputs(*inputs), "A") is None
     assert len(list((folder / "checkpoints/search/A").glob("*.pt"))) == 2
     resumed, _ = run(params, folder, "other")
     for name in ("supernet.pt", "metrics.json"):
@@ -127,6 +135,7 @@ def test_checkpoint_of_another_job_is_not_gone_on_from(params, folder, change, c
         other = tiny_space_file.with_name("other.yaml")
         other.write_text(text)
         params = params.model_copy(update={"space": str(other)})
+    shutil.rmtree(folder / "warm_up")
     with caplog.at_level("INFO", logger="tfnas"):
         run(params, folder, "out")
     assert "goes on after" not in caplog.text
@@ -161,3 +170,21 @@ def test_one_class_is_a_user_error() -> None:
     assert count_classes([("a", 0)], [("b", 1)], source="train.csv") == 2
     with pytest.raises(UserError, match=r"train\.csv: has 1 classes"):
         count_classes([("a", 0)], [("b", 0)], source="train.csv")
+
+
+@pytest.mark.slow
+def test_a_search_killed_by_the_system_ends_with_the_same_bytes_in_the_same_run(params, folder) -> None:
+    """By the benchmark that does so at many moments."""
+    layout = {"train.csv": "build_subset", "val.csv": "build_subset", "images": "prepare_data"}
+    layout |= {"latency_table.json": "profile_latency"}
+    for name, stage in layout.items():
+        (folder / "results" / stage).mkdir(parents=True, exist_ok=True)
+        shutil.move(folder / name, folder / "results" / stage / name)
+    inputs = SearchInputs(*(folder / "results" / layout[n] / n for n in ("train.csv", "val.csv", "images")))
+    (folder / "results" / "warm_up").mkdir()
+    run_warm_up_job(Job(params, FakeRun(), folder / "results" / "warm_up"), inputs)
+    (folder / "params.yaml").write_text(yaml.safe_dump(params.model_dump(mode="json", by_alias=True)))
+    command = [sys.executable, str(KILLS), "--target", "A", "--kills", "2", "--seed", "1"]
+    finished = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert finished.stdout.count("killed after") == 2

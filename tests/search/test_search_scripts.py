@@ -12,9 +12,10 @@ import yaml
 
 from tfnas.search.result import search_result
 from tfnas.search.supernet import Supernet
+from tfnas.search.warm_up import WarmUp
 
 ROOT = Path(__file__).parents[2]
-INPUTS = {"search": ("train", "val", "images", "table"), "derive": ("supernet", "table")}
+INPUTS = {"search": ("train", "val", "images", "table", "warm-up"), "derive": ("supernet", "table")}
 
 
 def call(folder, stage, *, target="A", **changes):
@@ -37,6 +38,7 @@ def folder(tmp_path, tiny_space_file, tiny_space, tiny_table):
     tiny_table.save(tmp_path / "table.in")
     torch.manual_seed(0)
     search_result(Supernet(tiny_space, 3), 1.0, []).save(tmp_path / "supernet.in")
+    WarmUp(tiny_space, 3, "sink", {}).save(tmp_path / "warm-up.in", {})
     return tmp_path
 
 

@@ -10,14 +10,17 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.utils.data import DataLoader, TensorDataset
 
 from tfnas.latency import reachable_range_ms
 from tfnas.runtime.errors import UserError
-from tfnas.search import search, write_history
+from tfnas.search import run_warm_up, search, write_history
 from tfnas.search.epoch import EpochRunner
+from tfnas.search.history import operation_names
 from tfnas.search.state import SearchState, learning_rate, temperature
 from tfnas.search.steps import Stepper
 from tfnas.search.supernet import Supernet
+from tfnas.search.warm_up import load_warm_up
 
 CPU = torch.device("cpu")
 
@@ -30,7 +33,9 @@ def target_ms(tiny_space, tiny_table):
 
 @pytest.fixture
 def run(tiny_space, tiny_table, target_ms, loaders, make_params):
-    def call(*, target_ms=target_ms, checkpoints=None, on_epoch=None, seed=0, space=tiny_space, **changes):
+    def call(
+        *, target_ms=target_ms, checkpoints=None, on_epoch=None, seed=0, space=tiny_space, warm_up=None, **changes
+    ):
         return search(
             space,
             *loaders,
@@ -40,6 +45,7 @@ def run(tiny_space, tiny_table, target_ms, loaders, make_params):
             num_classes=3,
             seed=seed,
             device=CPU,
+            warm_up=warm_up,
             checkpoints=checkpoints,
             on_epoch=on_epoch,
         )
@@ -70,6 +76,9 @@ class Memory:
     def save(self, state) -> None:
         self.states.append(copy.deepcopy(state))
 
+    def newest(self):
+        return f"state {len(self.states)}" if self.states else None
+
 
 class Killed(Exception):
     pass
@@ -90,11 +99,20 @@ def assert_same_result(one, two) -> None:
     assert one.widths == two.widths
     assert one.weights.keys() == two.weights.keys()
     assert all(torch.equal(one.weights[name], two.weights[name]) for name in one.weights)
-    rows = [[{k: v for k, v in r.row().items() if k != "seconds"} for r in result.history] for result in (one, two)]
-    assert rows[0] == rows[1]
+    assert timeless(one.history) == timeless(two.history)
 
 
-@pytest.mark.parametrize("changes", [{}, {"reset_optimizers": True}], ids=["kept", "reset"])
+def timeless(history):
+    """Rows without durations."""
+    return [{k: v for k, v in record.row().items() if not k.startswith("seconds")} for record in history]
+
+
+STOPPING = {"depth_space": "skip_in", "early_stopping": {"layers": 0.2, "epochs": 1}}
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"reset_optimizers": True}, {"depth_space": "skip_out"}], ids=["kept", "reset", "skip_out"]
+)
 def test_a_search_resumed_after_any_epoch_ends_with_the_same_bits(run, changes) -> None:
     whole = run(**changes)
     for last in range(1, 4):
@@ -106,9 +124,45 @@ def test_a_search_resumed_after_any_epoch_ends_with_the_same_bits(run, changes) 
 
         with pytest.raises(Killed):
             run(checkpoints=memory, on_epoch=kill, **changes)
-        assert len(memory.states) == last
+        assert len(memory.states) == 1 + last
         assert_same_result(run(checkpoints=memory, on_epoch=seen.append, **changes), whole)
         assert [record.epoch for record in seen] == [1, 2, 3, 4]
+
+
+def test_a_search_that_stopped_early_ends_there_when_resumed(run) -> None:
+    memory = Memory()
+    whole = run(checkpoints=memory, **STOPPING)
+    assert 2 <= len(whole.history) < 4
+    for states in (memory.states, memory.states[:-1]):
+        again = Memory()
+        again.states = list(states)
+        assert_same_result(run(checkpoints=again, **STOPPING), whole)
+
+
+@pytest.mark.parametrize("changes", [{}, {"warmup_epochs": 0}, {"reset_optimizers": True}, {"depth_space": "skip_in"}])
+def test_targets_forked_from_one_warm_up_end_as_searches_of_their_own(
+    run, tiny_space, loaders, make_params, target_ms, tmp_path, changes
+) -> None:
+    params = make_params(**{"warmup_epochs": 2, **changes})
+    warmed = run_warm_up(tiny_space, *loaders, params=params, num_classes=3)
+    for name in ("one", "two"):
+        warmed.save(tmp_path / name, {"seed": 0})
+        warmed = run_warm_up(tiny_space, *loaders, params=params, num_classes=3)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    for target in (target_ms, 0.8 * target_ms):
+        forked = load_warm_up(tmp_path / "one", tiny_space, {"seed": 0})
+        found = run(target_ms=target, warm_up=forked, **{"warmup_epochs": 2, **changes})
+        assert_same_result(found, run(target_ms=target, **{"warmup_epochs": 2, **changes}))
+        assert [r.seconds is None for r in found.history] == [r.epoch <= params.warmup_epochs for r in found.history]
+
+
+def test_warm_up_of_other_parameters_is_a_user_error(tiny_space, loaders, make_params, tmp_path) -> None:
+    warmed = run_warm_up(tiny_space, *loaders, params=make_params(), num_classes=3)
+    warmed.save(tmp_path / "supernet.pt", {"seed": 0, "search.epochs": 4})
+    with pytest.raises(UserError, match=r"supernet\.pt: was warmed up with search\.epochs: 4, params\.yaml has 5; run"):
+        load_warm_up(tmp_path / "supernet.pt", tiny_space, {"seed": 0, "search.epochs": 5})
+    with pytest.raises(UserError, match="was searched in space 'tiny'"):
+        load_warm_up(tmp_path / "supernet.pt", replace(tiny_space, candidates=tiny_space.candidates[:3]), {})
 
 
 def test_the_seed_decides(run) -> None:
@@ -119,11 +173,11 @@ def test_the_seed_decides(run) -> None:
 def test_architecture_waits_for_the_warmup(run) -> None:
     memory = Memory()
     result = run(checkpoints=memory, warmup_epochs=2)
-    states = [state["supernet"] for state in memory.states]
+    states = [state["supernet"] for state in memory.states[1:]]
     begin = torch.full((5, 4), -math.log(4))
     assert torch.equal(states[0]["alphas"], begin) and torch.equal(states[1]["alphas"], begin)
     assert not torch.equal(states[2]["alphas"], begin)
-    assert memory.states[1]["widths"] == Supernet(result.space, 3).widths()
+    assert memory.states[2]["widths"] == Supernet(result.space, 3).widths()
     for record in result.history[:2]:
         assert record.architecture_loss is None and record.latency_loss is None
         assert record.derived_latency_before_ms == record.derived_latency_after_ms
@@ -335,6 +389,34 @@ def test_entropy_begins_at_that_of_the_uniform_distribution(run) -> None:
     history = run().history
     assert history[0].alpha_entropy == pytest.approx(math.log(4))
     assert history[-1].alpha_entropy < math.log(4)
+    for record in history:
+        entropies = [value for name, value in record.derived.items() if name.endswith("_entropy")]
+        assert len(entropies) == 5 and sum(entropies) / 5 == pytest.approx(record.alpha_entropy)
+
+
+def test_an_epochs_metrics_are_numbers_operations_included(run, tiny_space) -> None:
+    record = run(epochs=2).history[-1]
+    metrics = record.metrics(operation_names(tiny_space))
+    assert all(isinstance(value, (int, float)) for value in metrics.values())
+    assert set(record.row()) - set(metrics) == {"epoch"}
+    name = record.derived["stage4_layer2_op"]
+    assert tiny_space.candidates[metrics["stage4_layer2_op"]].name == name
+    assert metrics["train_top5"] == metrics["val_top5"] == 100.0  # of three classes
+    assert metrics["seconds_per_architecture_step"] > 0 < metrics["seconds_per_weight_step"]
+
+
+def test_plain_data_loaders_do_as_well(tiny_space, tiny_table, target_ms, loaders, make_params) -> None:
+    def plain():
+        sets = [TensorDataset(loader.images, loader.labels) for loader in loaders]
+        return [DataLoader(images, batch_size=4, shuffle=True, drop_last=True) for images in sets]
+
+    memory, params = Memory(), make_params(epochs=3)
+    whole = search(tiny_space, *plain(), tiny_table, target_ms, params=params, checkpoints=memory)
+    assert whole.num_classes == 3
+    memory.states = memory.states[:2]
+    torch.manual_seed(7)
+    resumed = search(tiny_space, *plain(), tiny_table, target_ms, params=params, checkpoints=memory)
+    assert_same_result(resumed, whole)
 
 
 def test_history_file_has_a_row_an_epoch_and_reads_back(run, tmp_path) -> None:
@@ -352,8 +434,18 @@ def test_history_file_has_a_row_an_epoch_and_reads_back(run, tmp_path) -> None:
 
 def test_a_loss_that_is_not_finite_stops_the_search(run, loaders) -> None:
     loaders[0].images[3] = torch.inf
-    with pytest.raises(UserError, match=r"weight loss is nan at epoch 1, step [1-5]; lower"):
+    with pytest.raises(
+        UserError, match=r"weight loss is nan at epoch 1, step [1-5]; lower.* checkpoint: none was saved"
+    ):
         run()
+    memory = Memory()
+    loaders[0].images[3] = 0.0
+
+    def spoil(record) -> None:
+        loaders[0].images[3] = torch.inf if record.epoch == 2 else 0.0
+
+    with pytest.raises(UserError, match=r"epoch 3, step .* Last good checkpoint: state 3, after epoch 2"):
+        run(checkpoints=memory, on_epoch=spoil)
 
 
 def test_too_small_sets_and_spaces_are_user_errors(run, loaders, tiny_space) -> None:
@@ -373,7 +465,8 @@ def test_validation_counts_every_image_once(tiny_space, tiny_table, target_ms, l
         state.supernet.classifier.bias.copy_(torch.tensor([0.0, 1.0, 0.0]))
     runner = EpochRunner(state, *loaders, tiny_table, target_ms, params, "float32", "search")
     stepper = Stepper(state, params, tiny_table, target_ms, "float32")
-    found = runner._validate(stepper, 0, torch.Generator().manual_seed(0))
+    found, top5 = runner._validate(stepper, 0, torch.Generator().manual_seed(0))
+    assert top5 == 100.0  # of three classes
     loaders[1].set_epoch(0)
     labels = torch.cat([labels for _, labels in loaders[1]])
     assert found == pytest.approx(100 * float((labels == 1).float().mean()))

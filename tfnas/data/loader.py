@@ -51,6 +51,7 @@ def make_loader(
     drop_last: bool,
     workers: int = 0,
     pin_memory: bool = False,
+    part: tuple[int, int] = (0, 1),
 ) -> EpochLoader:
     """Batches of a data set of (image, label) items.
 
@@ -60,11 +61,18 @@ def make_loader(
         drop_last: leave out a smaller last batch.
         workers: processes that load; 0 loads in this one. Changes no result.
         pin_memory: for a fast copy to a GPU.
+        part: (number of this process, number of processes). Each gets its slice of every batch, so that all together
+            see the images that one alone would; batch_size must be a multiple of the second, and drop_last be set.
     """
+    number, parts = part
+    assert batch_size % parts == 0 and (parts == 1 or drop_last)
+    share = batch_size // parts
     sampler = _EpochSampler(len(dataset), seed=seed, shuffle=shuffle)  # type: ignore[arg-type]
+    if parts > 1:
+        sampler = _PartSampler(len(dataset), seed=seed, shuffle=shuffle, number=number, parts=parts, share=share)  # type: ignore[arg-type]
     loader = DataLoader(
         _SeededDataset(dataset, seed),
-        batch_size,
+        share,
         sampler=sampler,
         drop_last=drop_last,
         num_workers=workers,
@@ -93,6 +101,22 @@ class _EpochSampler(Sampler[Key]):
         return ((epoch, index) for index in indices)
 
 
+class _PartSampler(_EpochSampler):
+    """The indices of one process: its slice of every whole batch."""
+
+    def __init__(self, length: int, *, seed: int, shuffle: bool, number: int, parts: int, share: int) -> None:
+        super().__init__(length, seed=seed, shuffle=shuffle)
+        self.number, self.parts, self.share = number, parts, share
+
+    def __len__(self) -> int:
+        return self.length // (self.parts * self.share) * self.share
+
+    def __iter__(self) -> Iterator[Key]:
+        keys, batch = list(super().__iter__()), self.parts * self.share
+        begins = range(self.number * self.share, self.length // batch * batch, batch)
+        return (key for begin in begins for key in keys[begin : begin + self.share])
+
+
 class _SeededDataset(Dataset[Any]):
     """Items under a random state of their own; an image that cannot be read comes as its error.
 
@@ -104,12 +128,15 @@ class _SeededDataset(Dataset[Any]):
 
     def __getitem__(self, key: Key) -> Any:
         epoch, index = key
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(self.seed, "augmentation", epoch, index))
-            try:
-                return self.dataset[index]
-            except UserError as error:
-                return error
+        generator = torch.default_generator  # torch.manual_seed seeds it too, but formats three tracebacks each time
+        state = generator.get_state()
+        generator.manual_seed(derive_seed(self.seed, "augmentation", epoch, index))
+        try:
+            return self.dataset[index]
+        except UserError as error:
+            return error
+        finally:
+            generator.set_state(state)
 
 
 def _collate(items: list[Any]) -> Any:

@@ -72,7 +72,7 @@ class Results:
 
 def job_folders(params: Params) -> Iterator[str]:
     """The folder of every job before this one, below the results folder, in the order of the pipeline."""
-    yield from ("prepare_data", "rank_classes", "build_subset", "profile_latency")
+    yield from ("prepare_data", "rank_classes", "build_subset", "profile_latency", "warm_up")
     for stage in ("search", "derive", "retrain"):
         yield from (f"{stage}/{target}" for target in params.targets)
     yield from (f"transfer/{target}/{dataset}" for target, dataset in _transfers(params))
@@ -85,6 +85,7 @@ def required_files(params: Params, folder: Path) -> list[Path]:
         "rank_classes": ("class_accuracy.csv",),
         "build_subset": ("classes.csv",),
         "profile_latency": ("latency_table.json", "validation.csv"),
+        "warm_up": (),
         "search": ("history.csv", "metrics.json"),
         "derive": ("architecture.json", "metrics.json"),
         "retrain": ("history.csv", "metrics.json"),

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tfnas.report import result_figures, search_figures, training_figures
+from tfnas.report import percentage_figure, result_figures, search_figures, training_figures
 from tfnas.report.charts import target_colors
 from tfnas.report.drawing import architecture_svg
 from tfnas.report.inputs import Results, TargetResult
@@ -118,6 +118,11 @@ def _figures(results: Results) -> dict[str, list[Markup]]:
             "operations",
             partial(search_figures.operations_figure, names=names),
             "Strongest operation of each layer at each epoch",
+        ),
+        "percentages": each(
+            "percentages",
+            partial(percentage_figure.percentages_figure, names=names),
+            "How often each operation was derived, in two layers",
         ),
         "supernet": one("supernet", partial(training_figures.supernet_figure, targets), "Accuracy of the supernet"),
         "entropy": one("entropy", partial(training_figures.entropy_figure, targets), "Entropy of alpha"),

@@ -21,6 +21,7 @@ DEPTH = re.compile(r"stage(\d+)_depth")
 OPERATION = re.compile(r"k(?P<kernel>\d+)_e(?P<ratio>\d+(?:\.\d+)?)(?P<se>_se)?")
 HUES = {(3, False): "blue", (3, True): "green", (5, False): "orange", (5, True): "purple"}
 ROW_INCHES = 0.17
+SKIP = "skip"  # the operation of a layer left out, in the rivals of sink-connecting
 
 
 def latency_figure(target: TargetResult) -> Figure:
@@ -110,7 +111,7 @@ def _operation_row(
     axes: Axes, i: int, stage: int, position: int, rows: Sequence[Row], edges: Sequence[float], names: Sequence[str]
 ) -> None:
     prefix = f"stage{stage}_layer{position}"
-    states = [(row[f"{prefix}_op"], position <= row[f"stage{stage}_depth"]) for row in rows]
+    states = [(row[f"{prefix}_op"], _is_used(row, stage, position)) for row in rows]
     start = 0
     for (operation, used), run in groupby(states):
         end = start + len(list(run))
@@ -125,6 +126,14 @@ def _operation_row(
         text, (1.0, i), (5, 0), xycoords=("axes fraction", "data"), textcoords="offset points", va="center", size=SMALL,
         color=COLORS["ink" if used else "muted"], annotation_clip=False,
     )  # fmt: skip
+
+
+def _is_used(row: Row, stage: int, position: int) -> bool:
+    """Whether a layer is in the derived network: up to the depth, or, where layers can be skipped, if it is not."""
+    operations = [row[name] for name in row if (match := LAYER.fullmatch(name)) and int(match[1]) == stage]
+    if SKIP in operations:
+        return row[f"stage{stage}_layer{position}_op"] != SKIP
+    return position <= row[f"stage{stage}_depth"]
 
 
 def operation_names(targets: Sequence[TargetResult]) -> list[str]:

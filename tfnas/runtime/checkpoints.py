@@ -71,12 +71,17 @@ class CheckpointFolder:
         assert self._lock is not None, "save needs the folder's lock: use `with`"
         files = self._files()
         number = 1 + (int(files[-1].stem.removeprefix(self._prefix)) if files else 0)
-        newest = self.path / f"{self._prefix}{number:06d}.pt"
-        write_tensors({"digest": self._digest, "state": state}, newest)
-        kept = {newest, *files[len(files) + 1 - KEPT :]}
+        path = self.path / f"{self._prefix}{number:06d}.pt"
+        write_tensors({"digest": self._digest, "state": state}, path)
+        kept = {path, *files[len(files) + 1 - KEPT :]}
         for path in self.path.glob("*.pt"):
             if path not in kept:
                 path.unlink()
+
+    def newest(self) -> Path | None:
+        """The file saved last; None when there is none."""
+        files = self._files()
+        return files[-1] if files else None
 
     def discard(self) -> None:
         """Remove all checkpoints: the job's results are written."""

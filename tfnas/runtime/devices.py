@@ -10,11 +10,11 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from tfnas.runtime import distributed
 from tfnas.runtime.errors import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
 INTERRUPTED_SECONDS, INTERRUPTED_SHARE = 50e-6, 0.03  # of a call: less is the clocks' own and the caches'
@@ -23,12 +23,16 @@ INTERRUPTED_SECONDS, INTERRUPTED_SHARE = 50e-6, 0.03  # of a call: less is the c
 def open_device(name: str, threads: int) -> torch.device:
     """The torch device of that name; sets the number of CPU threads.
 
+    Where torchrun has started several processes, `cuda` is each one's own GPU.
+
     Raises:
         UserError: CUDA is asked for and absent.
     """
     import torch
 
     torch.set_num_threads(threads)
+    if name == "cuda" and distributed.world_size() > 1:
+        name = f"cuda:{distributed.local_rank()}"
     return find_device(name, source="params.yaml: device")
 
 
@@ -102,6 +106,8 @@ def time_sequence(
     Args:
         here: whether the calls compute in this thread; if not, no call can be seen to be interrupted.
     """
+    import numpy as np
+
     if device.type == "cuda":
         calls = itertools.cycle(runs)
         times = _time_cuda_calls(device, lambda: next(calls)(), repeats * len(runs))

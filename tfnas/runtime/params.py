@@ -46,6 +46,18 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
+# What the epochs with alpha and beta frozen use of the search's parameters: neither a target nor a latency table.
+_WARM_UP = (
+    "search.epochs",  # of the cosine
+    "search.warmup_epochs",
+    "search.batch_size",
+    "search.weights",
+    "search.temperature.initial",
+    "search.depth_space",
+    "search.gradient_clip",
+    "search.reset_optimizers",
+    "search.augmentation",
+)
 _DEVICE = ("device.name", "device.threads", "device.precision")  # workers changes no result
 _SEARCHED_ON = ("seed", "resolution", *_DEVICE, "prepare_data")
 
@@ -55,6 +67,7 @@ STAGE_KEYS: dict[str, tuple[str, ...]] = {
     "rank_classes": (*_SEARCHED_ON, "rank_classes"),
     "build_subset": ("seed", "build_subset"),
     "profile_latency": ("seed", "space", "resolution", "profile_latency"),
+    "warm_up": (*_SEARCHED_ON, "space", *_WARM_UP),
     "search": (*_SEARCHED_ON, "space", "search", "targets.{target}.constraint"),
     "derive": ("seed", "space", "resolution", "profile_latency", "derive", "targets.{target}.constraint"),
     "retrain": (*_SEARCHED_ON, "retrain", "targets.{target}.dropout"),

@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
+from tfnas.runtime import distributed
+
 Item = TypeVar("Item")
 LOG_EVERY_SECONDS = 10.0
 
@@ -24,9 +26,8 @@ class Progress:
         self._done, self._start = 0.0, time.monotonic()
         self._last = self._start
         shown = "{l_bar}{bar}| {n:.0f}/{total:.0f} {unit} [{elapsed}<{remaining}]"
-        self._bar = tqdm(
-            desc=label, total=total, unit=unit, disable=not sys.stderr.isatty(), leave=False, bar_format=shown
-        )
+        silent = not sys.stderr.isatty() or distributed.rank() > 0
+        self._bar = tqdm(desc=label, total=total, unit=unit, disable=silent, leave=False, bar_format=shown)
 
     def advance(self, amount: float = 1) -> None:
         self._done += amount

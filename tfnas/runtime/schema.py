@@ -137,6 +137,13 @@ class TemperatureParams(Section):
     decay: Fraction
 
 
+class EarlyStoppingParams(Section):
+    """Stop when the ranking of alpha has settled (Appendix E)."""
+
+    layers: Fraction  # of the searchable layers that must have kept their ranking
+    epochs: Count  # for so many
+
+
 class SearchParams(Section):
     epochs: Count
     warmup_epochs: CountOrZero
@@ -145,9 +152,12 @@ class SearchParams(Section):
     architecture: ArchitectureStepParams
     temperature: TemperatureParams
     lambda_: Annotated[float, Field(ge=0, alias="lambda")]
-    latency_loss: Literal["target", "target_abs"]
+    latency_loss: Literal["target", "target_abs", "log", "linear"]
+    lambda_2: Positive  # exponent of latency_loss log
+    depth_space: Literal["sink", "skip_in", "skip_out"]
     second_path: Literal["random", "gumbel", "min_alpha", "max_alpha", "none"]
     elasticity_scaling: bool | Literal["integer_ratio"]  # true: exact; integer_ratio: the authors' steps
+    early_stopping: EarlyStoppingParams | None
     gradient_clip: NonNegative
     reset_optimizers: bool
     augmentation: AugmentationParams

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tfnas.runtime import distributed
 from tfnas.runtime.artifacts import write_provenance
 from tfnas.runtime.errors import UserError
 from tfnas.runtime.params import load_params, stage_params
@@ -52,13 +53,17 @@ def open_job(
     target: str | None = None,
     dataset: str | None = None,
     check: Callable[[Params], None] | None = None,
+    resumes: Callable[[Params], str | None] | None = None,
 ) -> Iterator[Job]:
     """Open a stage's job: check before work, log, track, and write provenance when it ends well.
+
+    Of several processes that torchrun has started on one job, the first alone does so.
 
     Args:
         inputs: files and folders that must exist; their digests go into `provenance.json`.
         outputs: names below `--out` that the job writes.
         check: further checks of the parameters, run before anything is written.
+        resumes: finds the tracking run that the job goes on with; None for a new one.
     """
     params = load_params(options.params)
     if target is not None and target not in params.targets:
@@ -68,6 +73,9 @@ def open_job(
             raise UserError(f"{path}: is missing; run the stage that writes it")
     if check is not None:
         check(params)
+    if distributed.rank() > 0:
+        yield Job(params, _no_run(), options.out)
+        return
     _log_to(options.log)
     options.out.mkdir(parents=True, exist_ok=True)
     from tfnas.runtime.devices import device_name
@@ -75,7 +83,10 @@ def open_job(
 
     values = stage_params(params, stage, target)
     device = params.profile_latency.device if stage in ("profile_latency", "derive") else params.device.name
-    with tracked_run(stage, values, params.tracking, options.params, target=target, dataset=dataset) as run:
+    found = resumes(params) if resumes is not None else None
+    with tracked_run(
+        stage, values, params.tracking, options.params, target=target, dataset=dataset, resumes=found
+    ) as run:
         logger.info("%s %s %s", stage, target or "", dataset or "")
         yield Job(params, run, options.out)
         write_provenance(
@@ -90,6 +101,12 @@ def open_job(
         for name in (*outputs, "provenance.json"):
             _log_small_file(run, options.out / name)
         logger.info("%s done", stage)
+
+
+def _no_run() -> Run:
+    from tfnas.runtime.tracking import NoRun
+
+    return NoRun()
 
 
 def _log_small_file(run: Run, path: Path) -> None:

@@ -31,13 +31,16 @@ class Run:
     not end for it, and every metric stands in the job's own files as well.
     """
 
-    def __init__(self, run_id: str | None) -> None:
+    def __init__(self, run_id: str | None, *, last_step: int = 0) -> None:
         self.id = run_id
+        self._last_step = last_step
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Numbers, with the epoch they belong to."""
+        """Numbers, with the epoch they belong to; one that a run gone on with has already is left out."""
         import mlflow
 
+        if step is not None and step <= self._last_step:
+            return
         _unless_it_fails("metrics", lambda: mlflow.log_metrics(dict(metrics), step=step))
 
     def log_artifact(self, path: Path) -> None:
@@ -54,6 +57,22 @@ class Run:
         _unless_it_fails("the model", lambda: _log_model(network, example))
 
 
+class NoRun(Run):
+    """Tracks nothing: of the processes of a job all but the first."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        pass
+
+    def log_artifact(self, path: Path) -> None:
+        pass
+
+    def log_model(self, network: nn.Module, example: np.ndarray) -> None:
+        pass
+
+
 @contextmanager
 def tracked_run(
     stage: str,
@@ -63,11 +82,15 @@ def tracked_run(
     *,
     target: str | None = None,
     dataset: str | None = None,
+    resumes: str | None = None,
 ) -> Iterator[Run]:
     """A run named after the job, tagged with stage, target, dataset, commit and pipeline id.
 
     The pipeline id is the same for all jobs of one commit and one parameter file. Parameters of the job's own target
     are logged as `target.*`, so that the runs of two targets stand in one row when they are compared.
+
+    Args:
+        resumes: id of the run of the same job, interrupted: it goes on, unless the store does not have it.
 
     Raises:
         UserError: the store cannot be opened, in the seconds that `tracking` allows.
@@ -81,6 +104,10 @@ def tracked_run(
     commit = git_commit()
     pipeline = digest_text(commit + params_file.read_text(encoding="utf-8"))[:12]
     tags = {"stage": stage, "target": target, "dataset": dataset, "git_commit": commit, "pipeline_id": pipeline}
+    if resumes is not None and (last_step := _last_step(resumes)) is not None:
+        with mlflow.start_run(run_id=resumes):
+            yield Run(resumes, last_step=last_step)
+        return
     with mlflow.start_run(run_name=name, tags={key: value for key, value in tags.items() if value}) as run:
         comparable = {key.replace(f"targets.{target}.", "target."): value for key, value in values.items()}
         mlflow.log_params(flatten(comparable))
@@ -96,6 +123,22 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+def _last_step(run_id: str) -> int | None:
+    """The largest step of a run's metrics, 0 without any; None where the store has no such run that is not deleted."""
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    client = mlflow.MlflowClient()
+    try:
+        run = client.get_run(run_id)
+        if run.info.lifecycle_stage != "active":
+            return None
+        name = next(iter(run.data.metrics), None)
+        return max((metric.step for metric in client.get_metric_history(run_id, name)), default=0) if name else 0
+    except MlflowException:
+        return None
 
 
 def _configure(tracking: TrackingParams) -> None:

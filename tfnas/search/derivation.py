@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 from torch import Tensor
 
+from tfnas.search.depth_spaces import DEPTH_SPACES, choosable, operation_logits
 from tfnas.space import Architecture, Layer, Space
 from tfnas.space.assemble import assemble
 
@@ -28,7 +30,8 @@ class Derived:
     """A derived network, and what was chosen."""
 
     architecture: Architecture
-    operations: tuple[int, ...]  # strongest candidate of each of the L layers, those beyond the depth included
+    operations: tuple[int, ...]  # strongest of each of the L layers, those beyond the depth included; K for skip
+    kept: tuple[bool, ...]  # which of the L layers the network has
     depths: dict[int, int]  # of each searchable stage
 
     def chosen(self, space: Space) -> Iterator[ChosenOperation]:
@@ -36,10 +39,10 @@ class Derived:
         block = 0
         layers = {(layer.stage, layer.position): i for i, layer in enumerate(searchable_layers(space))}
         for layer in space.layers():
-            if layer.stage not in self.depths:
+            index = layers.get((layer.stage, layer.position))
+            if index is None:
                 block += 1
-            elif layer.position <= self.depths[layer.stage]:
-                index = layers[layer.stage, layer.position]
+            elif self.kept[index]:
                 yield ChosenOperation(index, self.operations[index], block)
                 block += 1
 
@@ -63,33 +66,38 @@ def operation_strength(alphas: Tensor) -> Tensor:
     return alphas.detach().softmax(-1)
 
 
-def depth_strength(beta: Tensor) -> Tensor:
-    """Eq. 11: softmax of beta over the depths of a stage."""
-    return beta.detach().softmax(-1)
-
-
 def derive(
-    space: Space, alphas: Tensor, betas: Sequence[Tensor], widths: Sequence[Sequence[int]], name: str
+    space: Space,
+    alphas: Tensor,
+    betas: Sequence[Tensor],
+    widths: Sequence[Sequence[int]],
+    name: str,
+    depth_space: str = "sink",
 ) -> Derived:
-    """The strongest network at the current widths; the first of equals.
+    """The strongest network at the current widths (Eq. 10, 11); the first of equals.
 
     Args:
-        alphas: (L, K).
-        betas: (D,) of each searchable stage, the first for depth 1.
+        alphas: (L, K), or (L, K + 1) with skip among the candidates.
+        betas: of each searchable stage, (D,), the first for depth 1; of another shape in the rivals of sink-connecting.
         widths: active expansion channels, (L, K).
         name: of the architecture.
+        depth_space: a key of `DEPTH_SPACES`.
     """
-    operations = [int(index) for index in operation_strength(alphas).argmax(-1)]
-    depths = {
-        stage.stage: 1 + int(depth_strength(beta).argmax())
-        for stage, beta in zip(space.searchable_stages, betas, strict=True)
-    }
-    choices = {
-        stage: [
-            (space.candidates[operations[i]], widths[i][operations[i]])
-            for i, layer in enumerate(searchable_layers(space))
-            if layer.stage == stage and layer.position <= depth
-        ]
-        for stage, depth in depths.items()
-    }
-    return Derived(assemble(space, name, choices), tuple(operations), depths)
+    logits = operation_logits(alphas.detach(), choosable(space, depth_space))
+    operations = [int(index) for index in operation_strength(logits).argmax(-1)]
+    kept: list[bool] = []
+    choices, depths = {}, {}
+    kind, skip = DEPTH_SPACES[depth_space], len(space.candidates)
+    for stage, beta, (first, end) in zip(space.searchable_stages, betas, stage_slices(space), strict=True):
+        kept += kind.kept(operations[first:end], beta, skip)
+        layers = [i for i in range(first, end) if kept[i]]
+        choices[stage.stage] = [(space.candidates[operations[i]], widths[i][operations[i]]) for i in layers]
+        depths[stage.stage] = len(layers)
+    if kind.may_skip:
+        operations = [operation if kept[i] else skip for i, operation in enumerate(operations)]
+    return Derived(assemble(space, name, choices), tuple(operations), tuple(kept), depths)
+
+
+def stage_slices(space: Space) -> list[tuple[int, int]]:
+    """Where the layers of each searchable stage stand among the L: first, and one after the last."""
+    return list(pairwise(accumulate((stage.max_depth for stage in space.searchable_stages), initial=0)))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tfnas.runtime.errors import UserError
+from tfnas.search.batch_norm import batch_norm
 from tfnas.search.importance import channel_order
 from tfnas.space import Candidate, Layer
 
@@ -34,11 +35,6 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu6": functional.relu6,
     "swish": functional.silu,
 }
-
-
-def batch_norm(x: Tensor) -> Tensor:
-    """BatchNorm of the supernet: batch statistics always, nothing learnt, nothing remembered (as the authors' code)."""
-    return functional.batch_norm(x, None, None, training=True)
 
 
 class CandidateOperation(nn.Module):

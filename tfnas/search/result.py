@@ -16,7 +16,7 @@ from tfnas.search.supernet import Supernet
 from tfnas.space import Space
 
 KIND = "supernet"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -26,15 +26,16 @@ class SearchResult:
     space: Space
     num_classes: int
     target_ms: float
-    alphas: Tensor  # (L, K)
-    betas: tuple[Tensor, ...]  # (D,) of each searchable stage, the first for depth 1
+    alphas: Tensor  # (L, K); (L, K + 1) with skip among the candidates
+    betas: tuple[Tensor, ...]  # of each searchable stage; (D,), the first for depth 1, with sink-connecting
     widths: list[list[int]]  # (L, K) active expansion channels; an operation's active channels are its first ones
     weights: dict[str, Tensor]  # full-width
+    depth_space: str = "sink"
     history: list[EpochRecord] = field(default_factory=list)
 
     def derive(self, name: str) -> Derived:
         """The strongest network (Eq. 10, 11) at the searched widths."""
-        return derive(self.space, self.alphas, self.betas, self.widths, name)
+        return derive(self.space, self.alphas, self.betas, self.widths, name, self.depth_space)
 
     def save(self, path: str | Path) -> None:
         """Write supernet.pt (all but the history), atomically, tensors and plain values only."""
@@ -51,12 +52,13 @@ class SearchResult:
             "betas": list(self.betas),
             "widths": self.widths,
             "weights": self.weights,
+            "depth_space": self.depth_space,
         }
         write_tensors(payload, path)
 
     def build_supernet(self) -> Supernet:
         """The supernet with these weights, on the CPU."""
-        supernet = Supernet(self.space, self.num_classes)
+        supernet = Supernet(self.space, self.num_classes, self.depth_space)
         architecture = {"alphas": self.alphas, **{f"betas.{i}": beta for i, beta in enumerate(self.betas)}}
         supernet.load_state_dict({**self.weights, **architecture})
         supernet.restore_widths(self.widths)
@@ -69,7 +71,15 @@ def search_result(supernet: Supernet, target_ms: float, history: list[EpochRecor
     alphas = state.pop("alphas")
     betas = tuple(state.pop(f"betas.{i}") for i in range(len(supernet.betas)))
     return SearchResult(
-        supernet.space, supernet.num_classes, target_ms, alphas, betas, supernet.widths(), state, history
+        supernet.space,
+        supernet.num_classes,
+        target_ms,
+        alphas,
+        betas,
+        supernet.widths(),
+        state,
+        supernet.depth_space,
+        history,
     )
 
 
@@ -82,7 +92,7 @@ def load_search_result(path: str | Path, space: Space) -> SearchResult:
     payload = read_tensors(path)
     if payload.get("kind") != KIND or payload.get("format_version") != FORMAT_VERSION:
         raise UserError(f"{path}: is no supernet.pt of this version of tfnas; run search again")
-    _check_space(payload, space, path)
+    check_space(payload, space, path)
     return SearchResult(
         space,
         payload["num_classes"],
@@ -91,10 +101,16 @@ def load_search_result(path: str | Path, space: Space) -> SearchResult:
         tuple(payload["betas"]),
         payload["widths"],
         payload["weights"],
+        payload["depth_space"],
     )
 
 
-def _check_space(payload: dict[str, Any], space: Space, path: str | Path) -> None:
+def check_space(payload: dict[str, Any], space: Space, path: str | Path) -> None:
+    """Refuse a file that was written in another space.
+
+    Raises:
+        UserError: its layers or candidates are not the space's.
+    """
     layers = [f"stage{layer.stage}_layer{layer.position}" for layer in searchable_layers(space)]
     candidates = [candidate.name for candidate in space.candidates]
     expected = (space.name, layers, candidates)

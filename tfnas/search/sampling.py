@@ -1,10 +1,12 @@
 """Which operations a step works with: Gumbel-softmax (Eq. 3) and bi-sampling's second path (Sec. 3.3, Table 3).
 
-L searchable layers, K candidate operations. A path is one operation a layer, (L,) indices.
+L searchable layers, K candidate operations. A path is one operation a layer, (L,) indices. An operation that a layer
+does not have has alpha -inf (skip among the candidates: `depth_spaces`); no path takes it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -52,9 +54,11 @@ def second_path(rival: str, alphas: Tensor, first: Tensor, temperature: float, g
 
 
 def _random(remaining: Tensor, first: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
-    num_layers, num_candidates = remaining.shape
-    step = torch.randint(1, num_candidates, (num_layers,), generator=generator)
-    return (first + step) % num_candidates
+    """Uniform: so many operations further on, around the layer's own (which come first)."""
+    others = (~remaining.isneginf()).sum(-1)
+    period = math.lcm(*set(others.tolist()))  # a multiple of each, so that every remainder is as likely
+    step = 1 + torch.randint(period, others.shape, generator=generator) % others
+    return (first + step) % (others + 1)
 
 
 def _gumbel(remaining: Tensor, first: Tensor, temperature: float, generator: torch.Generator) -> Tensor:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from tfnas.search.mixed_op import MixedOp, weighted_sum
@@ -23,12 +24,39 @@ def stage_latency_ms(layer_latencies_ms: Tensor, beta: Tensor) -> Tensor:
     return (beta.softmax(-1) * layer_latencies_ms.cumsum(-1)).sum()
 
 
+def depth_strength(beta: Tensor) -> Tensor:
+    """Eq. 11: softmax of beta over the depths of a stage."""
+    return beta.detach().softmax(-1)
+
+
 class SinkConnectedStage(nn.Module):
     """The searchable layers of one stage and their sink point.
 
     Depth starts at 1: the first layer of every stage of Table 1 changes the shape, so it cannot be left out.
     A stage whose first layer keeps the shape is treated alike.
+
+    It is also what its rivals in `depth_spaces` have in common: how a stage computes, what its beta is, what it costs,
+    which layers are derived.
     """
+
+    may_skip = False  # whether layers after the first can be left out one by one
+    skip_is_candidate = False  # whether alpha has one more column, for that
+
+    @staticmethod
+    def initial_beta(max_depth: int) -> Tensor:
+        """All depths alike, (D,)."""
+        return torch.zeros(max_depth)
+
+    @staticmethod
+    def latency_ms(layer_latencies_ms: Tensor, beta: Tensor) -> Tensor:
+        """Expected latency of the stage, (D,) to ()."""
+        return stage_latency_ms(layer_latencies_ms, beta)
+
+    @staticmethod
+    def kept(operations: Sequence[int], beta: Tensor, num_candidates: int) -> list[bool]:
+        """Which of the D layers a derived network has: those up to the strongest depth (Eq. 11)."""
+        depth = 1 + int(depth_strength(beta).argmax())
+        return [position < depth for position in range(len(operations))]
 
     def __init__(self, layers: Sequence[Layer], candidates: Sequence[Candidate]) -> None:
         super().__init__()

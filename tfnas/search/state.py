@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tfnas.runtime.schema import SearchParams
 from tfnas.search.derivation import Derived
+from tfnas.search.early_stopping import RankingStability
 from tfnas.search.history import EpochRecord
 from tfnas.search.mixed_op import CHANNEL_AXIS, CandidateOperation
 from tfnas.search.supernet import Supernet
@@ -27,6 +28,7 @@ class SearchState:
         self.weight_scaler = torch.amp.GradScaler(device_type, enabled=scaled)
         self.architecture_scaler = torch.amp.GradScaler(device_type, enabled=scaled)
         self.history: list[EpochRecord] = []
+        self.stability = RankingStability(params.early_stopping) if params.early_stopping is not None else None
         self.build_optimizers()
 
     def build_optimizers(self) -> None:
@@ -84,9 +86,15 @@ class SearchState:
                 kept = full.index_select(axis, order).narrow(axis, 0, operation.width)
                 state[following]["momentum_buffer"] = kept.clone()
 
+    def has_ended(self) -> bool:
+        """Whether all epochs are done, or the rankings have settled (early stopping)."""
+        settled = self.stability is not None and self.stability.is_reached()
+        return settled or len(self.history) >= self._params.epochs
+
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values."""
         return {
+            "stability": self.stability.state_dict() if self.stability is not None else None,
             "supernet": self.supernet.state_dict(),
             "widths": self.supernet.widths(),
             "optimizers": [part.state_dict() for part in self._optimizing()],
@@ -99,7 +107,29 @@ class SearchState:
         self.build_optimizers()
         for part, values in zip(self._optimizing(), state["optimizers"], strict=True):
             part.load_state_dict(values)
+        if self.stability is not None:
+            self.stability.load_state_dict(state["stability"])
         self.history = [EpochRecord(**record) for record in state["history"]]
+
+    def after_warm_up(self) -> dict[str, Any]:
+        """What a warm-up leaves: weights and their optimizer; alpha, beta and widths are as they began.
+
+        Without durations, so that a warm-up repeated leaves the same bytes.
+        """
+        timeless = {"seconds": None, "seconds_per_weight_step": None}
+        return {
+            "supernet": self.supernet.state_dict(),
+            "weight_optimizer": self.weight_optimizer.state_dict(),
+            "weight_scaler": self.weight_scaler.state_dict(),
+            "history": [asdict(record) | timeless for record in self.history],
+        }
+
+    def begin_after(self, warm_up: dict[str, Any]) -> None:
+        """Go on from what `after_warm_up` gave."""
+        self.supernet.load_state_dict(warm_up["supernet"])
+        self.weight_optimizer.load_state_dict(warm_up["weight_optimizer"])
+        self.weight_scaler.load_state_dict(warm_up["weight_scaler"])
+        self.history = [EpochRecord(**record) for record in warm_up["history"]]
 
     def _optimizing(self) -> tuple[Any, ...]:
         return self.weight_optimizer, self.architecture_optimizer, self.weight_scaler, self.architecture_scaler

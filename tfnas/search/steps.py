@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tfnas.latency import LatencyTable
+from tfnas.runtime import distributed
 from tfnas.runtime.devices import autocast
 from tfnas.runtime.errors import UserError
 from tfnas.runtime.schema import SearchParams
@@ -28,9 +29,16 @@ class NonFiniteLossError(UserError):
     """A search that diverged."""
 
 
+class Correct(NamedTuple):
+    """Images that a path classifies right."""
+
+    top1: int
+    top5: int  # the label is among the five strongest classes
+
+
 class WeightStep(NamedTuple):
     loss: float  # cross-entropy of the first path
-    correct: int  # of the images, by the first path
+    correct: Correct  # of the images, by the first path
     images: int
 
 
@@ -40,17 +48,30 @@ class ArchitectureStep(NamedTuple):
 
 
 class Stepper:
-    """Steps on a search's state, on its device at a precision."""
+    """Steps on a search's state, on its device at a precision.
+
+    Where several processes work on the search, each has its part of the batch; losses are means and counts are sums
+    over all of them, and all of them take the same step.
+
+    Args:
+        table, target_ms: None in a warm-up, which takes no architecture steps.
+    """
 
     def __init__(
-        self, state: SearchState, params: SearchParams, table: LatencyTable, target_ms: float, precision: str
+        self,
+        state: SearchState,
+        params: SearchParams,
+        table: LatencyTable | None,
+        target_ms: float | None,
+        precision: str,
     ) -> None:
         self.state, self.supernet = state, state.supernet
         self._params, self._table, self._target_ms, self._precision = params, table, target_ms, precision
         self._device = state.supernet.alphas.device
         self._weights = self.supernet.weight_parameters()
         self._architecture = self.supernet.architecture_parameters()
-        self.operation_latencies_ms = self.supernet.operation_latencies_ms(table)  # (L, K), widths of this epoch
+        if table is not None:
+            self.operation_latencies_ms = self.supernet.operation_latencies_ms(table)  # (L, K), widths of this epoch
 
     def weight_step(self, batch: Batch, paths: Sequence[Tensor]) -> WeightStep:
         """SGD on the sum of the losses of the sampled paths, (L,) each: so many forwards, one backward (Eq. 8)."""
@@ -60,9 +81,9 @@ class Stepper:
             logits = [self.supernet.forward_path(images, path) for path in paths]
             losses = torch.stack([functional.cross_entropy(scores, labels) for scores in logits])
         loss = losses.sum()
-        first = _finite(losses.detach(), "weight")[0]
+        first = _finite(distributed.mean(losses.detach()), "weight")[0]
         self._update(loss, self._weights, self.state.weight_optimizer, self.state.weight_scaler)
-        return WeightStep(first, _count_correct(logits[0], labels), len(labels))
+        return WeightStep(first, _count_correct(logits[0], labels), len(labels) * distributed.group_size())
 
     def architecture_step(self, batch: Batch, temperature: float, noise: Tensor) -> ArchitectureStep:
         """Adam on alpha and beta: cross-entropy of all operations in parallel + lambda * C(LAT) (Eq. 7, 9).
@@ -72,21 +93,25 @@ class Stepper:
         """
         images, labels = self._to_device(batch)
         self._train(weights=False)
-        operation_weights = gumbel_softmax(self.supernet.alphas, temperature, noise)
+        assert self._target_ms is not None
+        operation_weights = gumbel_softmax(self.supernet.operation_logits(), temperature, noise)
         with autocast(self._device, self._precision):
             cross_entropy = functional.cross_entropy(self.supernet.forward_mixed(images, operation_weights), labels)
-        latency = latency_loss(self._latency_ms(operation_weights), self._target_ms, self._params.latency_loss)
+        latency = latency_loss(
+            self._latency_ms(operation_weights),
+            self._target_ms,
+            self._params.latency_loss,
+            lambda_2=self._params.lambda_2,
+        )
         loss = cross_entropy + self._params.lambda_ * latency
-        found = _finite(torch.stack([cross_entropy.detach(), latency.detach()]), "architecture")
+        found = _finite(distributed.mean(torch.stack([cross_entropy.detach(), latency.detach()])), "architecture")
         self._update(loss, self._architecture, self.state.architecture_optimizer, self.state.architecture_scaler)
         if self._params.architecture.log_softmax:
-            with torch.no_grad():
-                for parameter in self._architecture:
-                    parameter.copy_(parameter.log_softmax(-1))
+            self.supernet.normalise_architecture()
         return ArchitectureStep(*found)
 
     @torch.no_grad()
-    def count_correct(self, batch: Batch, path: Tensor) -> int:
+    def count_correct(self, batch: Batch, path: Tensor) -> Correct:
         """Images of the batch that a path classifies right (BatchNorm uses the batch here, too)."""
         images, labels = self._to_device(batch)
         with autocast(self._device, self._precision):
@@ -96,9 +121,10 @@ class Stepper:
     @torch.no_grad()
     def expected_latency_ms(self) -> float:
         """LAT(alpha, beta), Eq. 6, with u = softmax(alpha)."""
-        return float(self._latency_ms(self.supernet.alphas.softmax(-1)))
+        return float(self._latency_ms(self.supernet.operation_logits().softmax(-1)))
 
     def _latency_ms(self, operation_weights: Tensor) -> Tensor:
+        assert self._table is not None
         return self.supernet.expected_latency_ms(operation_weights, self.operation_latencies_ms, self._table.base_ms)
 
     def _train(self, *, weights: bool) -> None:
@@ -119,6 +145,7 @@ class Stepper:
         optimizer.zero_grad(set_to_none=True)
         scaled: Tensor = scaler.scale(loss)
         scaled.backward()  # type: ignore[no-untyped-call]
+        distributed.average_gradients(parameters)
         scaler.unscale_(optimizer)
         if self._params.gradient_clip > 0:
             nn.utils.clip_grad_norm_(parameters, self._params.gradient_clip)
@@ -131,8 +158,9 @@ class Stepper:
         return images, labels.to(self._device, non_blocking=True)
 
 
-def _count_correct(logits: Tensor, labels: Tensor) -> int:
-    return int((logits.argmax(-1) == labels).sum())
+def _count_correct(logits: Tensor, labels: Tensor) -> Correct:
+    strongest = logits.topk(min(5, logits.shape[-1])).indices == labels[:, None]  # (N, 5)
+    return Correct(*distributed.total(torch.stack([strongest[:, 0].sum(), strongest.sum()])).tolist())
 
 
 def _finite(losses: Tensor, kind: str) -> list[float]:

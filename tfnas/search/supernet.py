@@ -11,9 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from tfnas.latency import LatencyTable, OperationKey
-from tfnas.search.derivation import Derived, derive, searchable_layers
+from tfnas.search.batch_norm import BatchNorm
+from tfnas.search.depth_spaces import DEPTH_SPACES, choosable, operation_logits
+from tfnas.search.derivation import Derived, derive, searchable_layers, stage_slices
 from tfnas.search.mixed_op import CandidateOperation
-from tfnas.search.sink_connecting import SinkConnectedStage, stage_latency_ms
+from tfnas.search.sink_connecting import SinkConnectedStage
 from tfnas.space import Candidate, Layer, Space
 from tfnas.space.assemble import assemble
 from tfnas.space.blocks import MBInvRes, conv_unit
@@ -23,16 +25,20 @@ class Supernet(nn.Module):
     """Stem, fixed and searchable stages, head, classifier; BatchNorm uses batch statistics always.
 
     Attributes:
-        alphas: (L, K) architecture parameters of the operations.
-        betas: (D,) architecture parameters of the depths, one for each searchable stage.
+        alphas: (L, K) architecture parameters of the operations; (L, K + 1) with skip among the candidates.
+        betas: (D,) architecture parameters of the depths, one for each searchable stage; of another shape in the
+            rivals of sink-connecting.
+
+    Args:
+        depth_space: a key of `DEPTH_SPACES`.
     """
 
-    def __init__(self, space: Space, num_classes: int) -> None:
+    def __init__(self, space: Space, num_classes: int, depth_space: str = "sink") -> None:
         super().__init__()
-        self.space, self.num_classes = space, num_classes
+        self.space, self.num_classes, self.depth_space = space, num_classes, depth_space
         stem, head = space.stem, space.head
         self.stem = conv_unit(stem.in_channels, stem.out_channels, stem.kernel, stride=stem.stride, act=stem.act)
-        self.stages = nn.ModuleList(_stages(space))
+        self.stages = nn.ModuleList(_stages(space, DEPTH_SPACES[depth_space]))
         self.head = conv_unit(space.stages[-1].out_channels, head.out_channels, 1, act=head.act)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Linear(head.out_channels, num_classes)
@@ -40,9 +46,11 @@ class Supernet(nn.Module):
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.Linear)) and module.bias is not None:
                 nn.init.zeros_(module.bias)
-        num_layers = len(searchable_layers(space))
-        self.alphas = nn.Parameter(torch.zeros(num_layers, len(space.candidates)).log_softmax(-1))
-        self.betas = nn.ParameterList(torch.zeros(stage.max_depth) for stage in space.searchable_stages)
+        self._choosable = choosable(space, depth_space)
+        begin = operation_logits(torch.zeros(self._choosable.shape), self._choosable).log_softmax(-1)
+        self.alphas = nn.Parameter(begin.masked_fill(~self._choosable, 0.0))
+        initial_beta = DEPTH_SPACES[depth_space].initial_beta
+        self.betas = nn.ParameterList(initial_beta(stage.max_depth) for stage in space.searchable_stages)
 
     def forward_path(self, x: Tensor, path: Tensor) -> Tensor:
         """One operation a layer, (L,); (N, 3, H, W) images to (N, num_classes) logits."""
@@ -65,11 +73,26 @@ class Supernet(nn.Module):
         return self.classifier(self.pool(self.head(x)).flatten(1))
 
     def expected_latency_ms(self, weights: Tensor, latencies_ms: Tensor, base_ms: float) -> Tensor:
-        """LAT(alpha, beta) of Eq. 6 plus the fixed part, for operation weights u and latencies (L, K); ()."""
-        layers_ms = (weights * latencies_ms).sum(-1)
-        parts = torch.split(layers_ms, [len(beta) for beta in self.betas])
-        total = [stage_latency_ms(part, beta) for part, beta in zip(parts, self.betas, strict=True)]
-        return base_ms + torch.stack(total).sum()
+        """LAT(alpha, beta) of Eq. 6 plus the fixed part, for operation weights u and latencies (L, K); ().
+
+        Where skip is among the candidates, u has one more column, and skip takes no time.
+        """
+        layers_ms = (weights[:, : latencies_ms.shape[1]] * latencies_ms).sum(-1)
+        stage_ms = DEPTH_SPACES[self.depth_space].latency_ms
+        parts = zip(stage_slices(self.space), self.betas, strict=True)
+        return base_ms + torch.stack([stage_ms(layers_ms[i:j], beta) for (i, j), beta in parts]).sum()
+
+    def operation_logits(self) -> Tensor:
+        """alpha, and -inf where a layer does not have the operation (skip, in the first layer of a stage)."""
+        return operation_logits(self.alphas, self._choosable)
+
+    @torch.no_grad()
+    def normalise_architecture(self) -> None:
+        """Replace alpha and beta by their log-softmax (as the authors' code, after each architecture step)."""
+        absent = ~self._choosable.to(self.alphas.device)
+        self.alphas.copy_(self.operation_logits().log_softmax(-1).masked_fill(absent, 0.0))
+        for beta in self.betas:
+            beta.copy_(beta.log_softmax(-1))
 
     def operation_latencies_ms(self, table: LatencyTable) -> Tensor:
         """(L, K) latencies of all operations at their current widths."""
@@ -107,27 +130,27 @@ class Supernet(nn.Module):
 
     def derive(self, name: str) -> Derived:
         """The strongest network at the current widths (Eq. 10, 11)."""
-        return derive(self.space, self.alphas, list(self.betas), self.widths(), name)
+        return derive(self.space, self.alphas, list(self.betas), self.widths(), name, self.depth_space)
 
 
 def _key(layer: Layer, candidate: Candidate) -> OperationKey:
     return OperationKey.of_candidate(layer, candidate.kernel, candidate.se_channels(layer.in_channels))
 
 
-def _stages(space: Space) -> Iterator[nn.Module]:
+def _stages(space: Space, searchable: type[SinkConnectedStage]) -> Iterator[nn.Module]:
     blocks = assemble(space, "fixed", {stage.stage: () for stage in space.searchable_stages}).blocks
     for spec in space.stages:
         if spec.fixed is not None:
             yield nn.Sequential(*(MBInvRes(block) for block in blocks if block.stage == spec.stage))
         else:
             layers = [layer for layer in space.layers() if layer.stage == spec.stage]
-            yield SinkConnectedStage(layers, space.candidates)
+            yield searchable(layers, space.candidates)
 
 
 def _use_batch_statistics(module: nn.Module) -> None:
     """Replace every BatchNorm by one without learnt factors and running statistics (as the authors' code)."""
     for name, child in list(module.named_children()):
         if isinstance(child, nn.BatchNorm2d):
-            setattr(module, name, nn.BatchNorm2d(child.num_features, affine=False, track_running_stats=False))
+            setattr(module, name, BatchNorm())
         else:
             _use_batch_statistics(child)

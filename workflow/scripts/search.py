@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tfnas.runtime.schema import Params
 from tfnas.runtime.stage import open_job, run_script, stage_parser
+
+if TYPE_CHECKING:
+    from tfnas.search.constraint import Constraint
+    from tfnas.search.warm_up import WarmUp
 
 STAGE = "search"
 OUTPUTS = ("supernet.pt", "history.csv", "metrics.json")
@@ -18,27 +23,33 @@ def main() -> None:
     parser.add_argument("--val", type=Path, required=True, help="val.csv that build_subset wrote")
     parser.add_argument("--images", type=Path, required=True, help="images/ that prepare_data wrote")
     parser.add_argument("--table", type=Path, required=True, help="latency_table.json that profile_latency wrote")
+    parser.add_argument("--warm-up", type=Path, required=True, help="supernet.pt that warm_up wrote")
     options = parser.parse_args()
+    files = [options.train, options.val, options.images, options.table, options.warm_up]
+
+    def read(params: Params) -> tuple[Constraint, WarmUp]:
+        from tfnas.runtime.params import stage_params
+        from tfnas.search.constraint import read_constraint
+        from tfnas.search.warm_up import load_warm_up
+
+        constraint = read_constraint(params, options.target, options.table)
+        return constraint, load_warm_up(options.warm_up, constraint.space, stage_params(params, "warm_up"))
 
     def check(params: Params) -> None:
-        from tfnas.search.constraint import read_constraint
+        read(params)
 
-        read_constraint(params, options.target, options.table)
+    def resumes(params: Params) -> str | None:
+        from tfnas.search.job import SearchInputs, interrupted_run
 
-    inputs = [options.train, options.val, options.images, options.table]
-    with open_job(STAGE, options, inputs=inputs, outputs=OUTPUTS, target=options.target, check=check) as job:
-        from tfnas.search.constraint import read_constraint
-        from tfnas.search.job import run_search
+        return interrupted_run(params, SearchInputs(*files[:3], tuple(files[3:])), options.target)
 
-        run_search(
-            job,
-            read_constraint(job.params, options.target, options.table),
-            target=options.target,
-            train=options.train,
-            val=options.val,
-            images=options.images,
-            inputs=inputs,
-        )
+    with open_job(
+        STAGE, options, inputs=files, outputs=OUTPUTS, target=options.target, check=check, resumes=resumes
+    ) as job:
+        from tfnas.search.job import SearchInputs, run_search
+
+        inputs = SearchInputs(*files[:3], tuple(files[3:]))
+        run_search(job, *read(job.params), inputs, target=options.target)
 
 
 if __name__ == "__main__":

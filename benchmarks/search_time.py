@@ -1,0 +1,111 @@
+"""Which part of a search's time is spent inside forward and backward.
+
+python benchmarks/search_time.py --results results
+
+RESULTS must hold the stages before `search`. Runs the search job of the first target on CPU (images, checkpoints,
+scaling and logging included; start-up and MLflow left out) and prints where its seconds went.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tfnas.data.loader import EpochLoader
+from tfnas.runtime.checkpoints import CheckpointFolder
+from tfnas.runtime.params import load_params, stage_params
+from tfnas.runtime.stage import Job
+from tfnas.runtime.tracking import NoRun
+from tfnas.search.constraint import read_constraint
+from tfnas.search.epoch import EpochRunner
+from tfnas.search.job import SearchInputs, run_search
+from tfnas.search.steps import Stepper
+from tfnas.search.supernet import Supernet
+from tfnas.search.warm_up import load_warm_up
+
+SECONDS: dict[str, float] = defaultdict(float)
+COMPUTE = ("forward of a path", "forward of all operations", "backward")
+
+
+def measured(owner: Any, method: str, name: str) -> None:
+    """Count the seconds inside a method."""
+    original: Callable[..., Any] = getattr(owner, method)
+
+    @functools.wraps(original)
+    def timed(*arguments: Any, **options: Any) -> Any:
+        begin = time.perf_counter()
+        try:
+            return original(*arguments, **options)
+        finally:
+            SECONDS[name] += time.perf_counter() - begin
+
+    setattr(owner, method, timed)
+
+
+def measure_loading() -> None:
+    """Count the seconds that a batch is waited for."""
+    original = EpochLoader.__iter__
+
+    def timed(loader: EpochLoader) -> Iterator[Any]:
+        batches = original(loader)
+        while True:
+            begin = time.perf_counter()
+            batch = next(batches, None)
+            SECONDS["images"] += time.perf_counter() - begin
+            if batch is None:
+                return
+            yield batch
+
+    EpochLoader.__iter__ = timed  # type: ignore[method-assign]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    parser.add_argument("--epochs", type=int, help="fewer than the parameters' (another cosine: for a quick look)")
+    options = parser.parse_args()
+    params, results = load_params(options.params), options.results.resolve()
+    target = next(iter(params.targets))
+    warmed, table = results / "warm_up" / "supernet.pt", results / "profile_latency" / "latency_table.json"
+    subset = results / "build_subset"
+    inputs = SearchInputs(
+        subset / "train.csv", subset / "val.csv", results / "prepare_data" / "images", (table, warmed)
+    )
+    constraint = read_constraint(params, target, table)
+    warm_up = load_warm_up(warmed, constraint.space, stage_params(params, "warm_up"))
+    if options.epochs:
+        params = params.model_copy(update={"search": params.search.model_copy(update={"epochs": options.epochs})})
+    for owner, method, name in (
+        (Supernet, "forward_path", COMPUTE[0]),
+        (Supernet, "forward_mixed", COMPUTE[1]),
+        (torch.Tensor, "backward", COMPUTE[2]),
+        (Stepper, "weight_step", "weight steps in all"),
+        (Stepper, "architecture_step", "architecture steps in all"),
+        (EpochRunner, "_scale", "scaling"),
+        (CheckpointFolder, "save", "checkpoints"),
+    ):
+        measured(owner, method, name)
+    measure_loading()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        begin = time.perf_counter()
+        run_search(Job(params, NoRun(), Path(folder)), constraint, warm_up, inputs, target=target)
+        total = time.perf_counter() - begin
+    for name, seconds in SECONDS.items():
+        print(f"{name:28} {seconds:8.2f} s {100 * seconds / total:6.1f} %")
+    compute = sum(SECONDS[name] for name in COMPUTE)
+    print(f"{'the whole search':28} {total:8.2f} s; inside forward and backward {100 * compute / total:.1f} %")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""When rankings count as settled (Appendix E), and that a search ends there, resumed or not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tfnas.runtime.schema import EarlyStoppingParams
+from tfnas.search.early_stopping import RankingStability
+
+A, B = [3.0, 2.0, 1.0], [3.0, 1.0, 2.0]
+
+
+def epochs_until_reached(rankings, layers=0.75, epochs=2):
+    stability = RankingStability(EarlyStoppingParams(layers=layers, epochs=epochs))
+    for number, rows in enumerate(rankings, start=1):
+        stability.update(torch.tensor(rows))
+        if stability.is_reached():
+            return number
+    return None
+
+
+@pytest.mark.parametrize(
+    ("rankings", "reached"),
+    [
+        ([[A] * 4] * 5, 3),  # two epochs without a change after the first
+        ([[A] * 4, [B] * 4, [B] * 4, [B] * 4], 4),
+        ([[A, A, A, A], [A, A, A, B]] * 3, 3),  # one layer of four never settles
+        ([[A, A, A, A], [A, A, B, B]] * 3, None),
+        ([[[3.0, 2.0, 1.0]] * 4, [[9.0, 8.0, -1.0]] * 4, [[2.0, 1.9, 1.8]] * 4], 3),  # values change, ranks do not
+    ],
+)
+def test_three_quarters_of_the_layers_must_keep_their_ranking(rankings, reached) -> None:
+    assert epochs_until_reached(rankings) == reached
+
+
+def test_state_comes_back() -> None:
+    one = RankingStability(EarlyStoppingParams(layers=1.0, epochs=2))
+    assert not one.is_reached()
+    for _ in range(2):
+        one.update(torch.tensor([A, B]))
+    two = RankingStability(EarlyStoppingParams(layers=1.0, epochs=2))
+    two.load_state_dict(one.state_dict())
+    for stability in (one, two):
+        stability.update(torch.tensor([A, B]))
+        assert stability.is_reached()

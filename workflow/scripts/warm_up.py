@@ -1,0 +1,39 @@
+"""Train the supernet while alpha and beta are frozen, once for all targets (Appendix B)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tfnas.runtime.schema import Params
+from tfnas.runtime.stage import open_job, run_script, stage_parser
+
+STAGE = "warm_up"
+OUTPUTS = ("supernet.pt", "history.csv", "metrics.json")
+
+
+def main() -> None:
+    parser = stage_parser(STAGE, __doc__)
+    parser.add_argument("--train", type=Path, required=True, help="train.csv that build_subset wrote")
+    parser.add_argument("--val", type=Path, required=True, help="val.csv that build_subset wrote")
+    parser.add_argument("--images", type=Path, required=True, help="images/ that prepare_data wrote")
+    options = parser.parse_args()
+
+    def check(params: Params) -> None:
+        from tfnas.space import load_space
+
+        load_space(params.space)
+
+    def resumes(params: Params) -> str | None:
+        from tfnas.search.job import SearchInputs, interrupted_run
+
+        return interrupted_run(params, SearchInputs(options.train, options.val, options.images))
+
+    files = [options.train, options.val, options.images]
+    with open_job(STAGE, options, inputs=files, outputs=OUTPUTS, check=check, resumes=resumes) as job:
+        from tfnas.search.job import SearchInputs, run_warm_up_job
+
+        run_warm_up_job(job, SearchInputs(*files))
+
+
+if __name__ == "__main__":
+    run_script(main)
