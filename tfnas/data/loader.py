@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from random import Random
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from tfnas.data.colour import Colours
 from tfnas.data.image_dataset import PictureDataset
-from tfnas.data.transforms import Transform
+from tfnas.data.transforms import Transform, View
 from tfnas.runtime.errors import UserError
 from tfnas.runtime.seeding import derive_seed
 
@@ -23,19 +24,20 @@ Key = tuple[int, int]  # epoch, index
 logger = logging.getLogger("tfnas.data")
 
 
-class _Views(NamedTuple):
-    """A batch between the two steps of its transform."""
+@dataclass
+class _Loaded:
+    """A batch as it comes from a worker process; without images where none could be read."""
 
-    pixels: Tensor  # (N, 3, R, R) uint8
-    colours: list[Colours | None]
-    labels: Tensor  # (N,)
-
-
-class _Loaded(NamedTuple):
-    """What comes from a worker process."""
-
-    batch: Any  # _Views, or (images, labels); None where no image could be read
+    images: Tensor | None  # views, (N, 3, R, R) uint8, or finished images
+    labels: Tensor | None  # (N,)
+    colours: list[Colours | None] | None  # of views; None: the images are finished
     faults: list[str]
+
+    def pin_memory(self) -> _Loaded:
+        """What the data loader calls; it would otherwise look into every number of `colours`."""
+        if self.images is not None and self.labels is not None:
+            self.images, self.labels = self.images.pin_memory(), self.labels.pin_memory()
+        return self
 
 
 class EpochLoader:
@@ -55,7 +57,8 @@ class EpochLoader:
     def __init__(
         self, loader: DataLoader[Any], sampler: _EpochSampler, dataset: Dataset[Any], device: torch.device | None
     ) -> None:
-        self._loader, self._sampler, self._device = loader, sampler, device
+        self._loader, self._sampler = loader, sampler
+        self._device = torch.device("cpu") if device is None else device
         self._transform = getattr(dataset, "transform", None)
         self._skips = getattr(dataset, "skips_broken", False)
         self.broken: set[str] = set()
@@ -72,17 +75,12 @@ class EpochLoader:
         return len(self._sampler)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for batch, faults in self._loader:
-            self._note(faults, nothing_left=batch is None)
-            if isinstance(batch, _Views):
-                assert self._device is not None
-                pixels = batch.pixels.to(self._device, non_blocking=True)
-                yield (
-                    self._transform.finish(pixels, batch.colours),
-                    batch.labels.to(self._device, non_blocking=True),
-                )
-            else:
-                yield batch[0], batch[1]
+        for loaded in self._loader:
+            self._note(loaded.faults, nothing_left=loaded.images is None)
+            images, labels = (part.to(self._device, non_blocking=True) for part in (loaded.images, loaded.labels))
+            if loaded.colours is not None:
+                images = self._transform.finish(images, loaded.colours)
+            yield images, labels
 
     def _note(self, faults: list[str], *, nothing_left: bool) -> None:
         if faults and (nothing_left or not self._skips):
@@ -117,15 +115,17 @@ def make_loader(
         pin_memory: for a fast copy to a GPU.
         rank, world_size: this process's share of a data-parallel run. The shares of a batch make up the batch that one
             process of world_size times the batch size would see; without drop_last the last shares may differ in size.
-        device: a GPU that changes colours and normalises in place of the workers, which then hand over 8 bits a value.
+        device: where colours are changed and images normalised, and so where batches are; by default the CPU.
+
+    The second step of a transform is done here, not by the workers: they hand over 8 bits a value in place of 32, and
+    the memory that passes between processes costs more time than that step.
     """
     length = len(dataset)  # type: ignore[arg-type]
     sampler = _EpochSampler(
         length, batch_size, seed=seed, shuffle=shuffle, drop_last=drop_last, rank=rank, world_size=world_size
     )
-    on_device = device is not None and device.type != "cpu"
     loader = DataLoader(
-        _SeededDataset(dataset, seed, finishes=not on_device),
+        _SeededDataset(dataset, seed),
         batch_sampler=sampler,
         num_workers=workers,
         persistent_workers=workers > 0,
@@ -134,7 +134,7 @@ def make_loader(
         collate_fn=_take,
         generator=torch.Generator(),  # else each pass would draw from torch's global one
     )
-    return EpochLoader(loader, sampler, dataset, device if on_device else None)
+    return EpochLoader(loader, sampler, dataset, device)
 
 
 class _EpochSampler(Sampler[list[Key]]):
@@ -168,36 +168,33 @@ class _SeededDataset(Dataset[Any]):
     A worker's exception would reach the main process with a traceback in its text.
     """
 
-    def __init__(self, dataset: Dataset[Any], seed: int, *, finishes: bool) -> None:
-        self.dataset, self.seed, self.finishes = dataset, seed, finishes
-        has_views = isinstance(dataset, PictureDataset) and isinstance(dataset.transform, Transform)
-        self._load = self._view if has_views else self._item
-        self._join = self._join_views if has_views else default_collate
+    def __init__(self, dataset: Dataset[Any], seed: int) -> None:
+        self.dataset, self.seed = dataset, seed
+        self.has_views = isinstance(dataset, PictureDataset) and isinstance(dataset.transform, Transform)
 
     def __getitems__(self, keys: Sequence[Key]) -> _Loaded:
         items, faults = [], []
+        load = self._view if self.has_views else self._item
         for epoch, index in keys:
             try:
-                items.append(self._load(index, derive_seed(self.seed, "augmentation", epoch, index)))
+                items.append(load(index, derive_seed(self.seed, "augmentation", epoch, index)))
             except UserError as error:
                 faults.append(str(error))
-        return _Loaded(self._join(items) if items else None, faults)
+        if not items:
+            return _Loaded(None, None, None, faults)
+        if not self.has_views:
+            return _Loaded(*default_collate(items), None, faults)
+        views, labels = zip(*items, strict=True)
+        pixels = torch.stack([view.pixels for view in views])
+        return _Loaded(pixels, torch.tensor(labels), [view.colours for view in views], faults)
 
-    def _view(self, index: int, seed: int) -> Any:
+    def _view(self, index: int, seed: int) -> tuple[View, int]:
         return self.dataset.view(index, Random(seed)), self.dataset.labels[index]  # type: ignore[attr-defined]
 
     def _item(self, index: int, seed: int) -> Any:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return self.dataset[index]
-
-    def _join_views(self, items: list[Any]) -> Any:
-        pixels = torch.stack([view.pixels for view, _ in items])
-        colours = [view.colours for view, _ in items]
-        labels = torch.tensor([label for _, label in items])
-        if not self.finishes:
-            return _Views(pixels, colours, labels)
-        return self.dataset.transform.finish(pixels, colours), labels  # type: ignore[attr-defined]
 
 
 def _take(loaded: _Loaded) -> _Loaded:

@@ -1,9 +1,9 @@
-"""Images packed into a few large files: Arrow's IPC files, mapped into memory.
+"""Images packed into a few large files: Arrow's IPC files.
 
-Why Arrow: its files are a kept, documented format that pandas, DuckDB, R and others open; a mapped file gives any image
-by its place, which a deterministic, resumable, sharded order needs; and pyarrow comes with MLflow. WebDataset's tars
-are read in order, so shuffling is only as wide as a buffer; Parquet is compressed by pages, so one image costs a page;
-LMDB is one more dependency and writes to a map that network file systems do not keep.
+Why Arrow: its files are a kept, documented format that pandas, DuckDB, R and others open; each image lies in one
+piece, so one read at its place gives it, which a deterministic, resumable, sharded order needs; and pyarrow comes with
+MLflow. WebDataset's tars are read in order, so shuffling is only as wide as a buffer; Parquet is compressed by pages,
+so one image costs a page; LMDB is one more dependency, and a map of memory that network file systems do not keep well.
 
 A file has the columns path, height, width and image; image is a JPEG file, or the H x W x 3 bytes of RGB pixels.
 """
@@ -11,6 +11,7 @@ A file has the columns path, height, width and image; image is a JPEG file, or t
 from __future__ import annotations
 
 import mmap
+import os
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -75,12 +76,16 @@ class PackStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._rows: dict[str, tuple[int, int, int, int, int]] = {}  # file, start, length, height, width
-        self._files: list[np.ndarray] = []
+        self._files: list[int] = []  # open; a read at a place moves nothing that processes would share
         paths = sorted(folder.glob("images-*.arrow"))
         if not paths:
             raise UserError(f"{folder}: holds no images-*.arrow; run build_subset")
         for path in paths:
             self._open(path)
+
+    def __del__(self) -> None:
+        for file in self._files:
+            os.close(file)
 
     def __reduce__(self) -> tuple[type[PackStore], tuple[Path]]:
         return PackStore, (self.folder,)
@@ -93,7 +98,9 @@ class PackStore:
         if row is None:
             raise UserError(f"{self.folder}: holds no image {path!r}; run build_subset again")
         file, start, length, height, width = row
-        data = self._files[file][start : start + length]
+        data = np.empty(length, dtype=np.uint8)  # read, not mapped: a page fault costs more than copying the page
+        if os.preadv(self._files[file], [data], start) != length:
+            raise UserError(f"{self.folder}: ends within image {path!r}; run build_subset again")
         if self._form == "raw":
             return torch.from_numpy(data.reshape(height, width, 3)).permute(2, 0, 1)
         try:
@@ -104,22 +111,21 @@ class PackStore:
             ) from None
 
     def _open(self, path: Path) -> None:
-        """Note where each image starts, so that reading one is a slice of a mapped array."""
+        """Note where each image starts, so that it takes one read."""
         import pyarrow as pa
 
-        with path.open("rb") as file:
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)  # torch wants writable arrays; nobody writes
-        pixels = np.frombuffer(mapped, dtype=np.uint8)
         try:
+            with path.open("rb") as file:
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             reader = pa.ipc.open_file(pa.py_buffer(mapped))
             form = reader.schema.metadata[_KEY].decode()
             batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
-        except (pa.ArrowException, KeyError, TypeError, OSError):
+        except (pa.ArrowException, KeyError, TypeError, ValueError, OSError):
             raise UserError(f"{path}: is damaged or no file of images; run build_subset again") from None
         if form not in FORMATS:
             raise UserError(f"{path}: format {form!r} is none of {', '.join(FORMATS)}; run build_subset again")
         self._form = form
-        base = pixels.__array_interface__["data"][0]
+        base = np.frombuffer(mapped, dtype=np.uint8).__array_interface__["data"][0]
         for batch in batches:
             _, bounds, data = batch["image"].buffers()
             starts = np.frombuffer(bounds, dtype=np.int32)[: len(batch) + 1].astype(np.int64) + (data.address - base)
@@ -128,4 +134,4 @@ class PackStore:
                 *columns, starts[:-1].tolist(), starts[1:].tolist(), strict=True
             ):
                 self._rows[name] = (len(self._files), start, end - start, height, width)
-        self._files.append(pixels)
+        self._files.append(os.open(path, os.O_RDONLY))
