@@ -39,9 +39,7 @@ def run(options: argparse.Namespace) -> None:
     text = _fill(text, options.preset, "--data-root", options.data_root)
     text = _fill(text, options.preset, "--cifar-root", options.cifar_root)
     if options.preset == OWN_IMAGES:
-        from tfnas.cli.fit_preset import fit_to_images
-
-        text = fit_to_images(text, options.data_root)
+        text = _fit(text, options.data_root)
     backup = _keep(options.out, text)
     write_text(options.out, text)
     print(f"{options.out}: written from preset {options.preset}{backup}.")
@@ -80,6 +78,17 @@ def _fill(text: str, preset: str, option: str, folder: Path | None) -> str:
         raise UserError(f"init: {option} {folder}: there is no such folder")
     quoted = "'" + str(folder.resolve()).replace("'", "''") + "'"
     return pattern.sub(lambda match: f"{match[1]}{quoted}{match[3]}", text)
+
+
+def _fit(text: str, root: Path) -> str:
+    """Numbers that follow from the images; a folder that is not ready yet leaves them, and prepare_data looks again."""
+    from tfnas.cli._fit_preset import fit_to_images
+
+    try:
+        return fit_to_images(text, root)
+    except UserError as error:
+        print(f"note: groups, batches and resolution are the preset's, not your images' ({error})")
+        return text
 
 
 def _keep(path: Path, text: str) -> str:

@@ -25,7 +25,7 @@ def fit_to_images(text: str, root: Path) -> str:
 
     records = scan_image_folder(root, val_fraction=VAL_FRACTION).records
     train = [record for record in records if record.split == "train"]
-    counts = {name: 0 for name in sorted({record.class_name for record in train})}
+    counts = dict.fromkeys(sorted({record.class_name for record in train}), 0)
     if len(counts) < 2:
         raise UserError(f"init: --data-root {root}: has {len(counts)} classes; a classifier needs 2 or more")
     for record in train:
