@@ -113,9 +113,7 @@ def _read_devkit(folder: Path) -> dict[str, str]:
     lines = (folder / GROUND_TRUTH).read_text(encoding="ascii").split()
     odd = next((line for line in lines if not line.isdigit() or int(line) not in wnids), None)
     if odd is not None:
-        raise UserError(
-            f"{folder / GROUND_TRUTH}: {odd!r} is no class of {folder / 'meta.mat'}; unpack the devkit anew"
-        )
+        raise UserError(f"{folder / GROUND_TRUTH}: {odd!r} is no class of meta.mat; unpack the devkit anew")
     return {f"ILSVRC2012_val_{number:08d}": wnids[int(line)] for number, line in enumerate(lines, start=1)}
 
 
