@@ -120,9 +120,10 @@ def _read_devkit(folder: Path) -> dict[str, str]:
 def _read_synsets(path: Path) -> dict[int, str]:
     """WordNet ids of the classes by ILSVRC2012_ID; synsets with children are no classes."""
     from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
 
     try:
         synsets = loadmat(str(path), squeeze_me=True, struct_as_record=False)["synsets"]
         return {int(row.ILSVRC2012_ID): str(row.WNID) for row in synsets if int(row.num_children) == 0}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, NotImplementedError):
+    except (MatReadError, OSError, ValueError, KeyError, TypeError, AttributeError, NotImplementedError):
         raise UserError(f"{path}: is missing or damaged; unpack the devkit anew") from None
