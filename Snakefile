@@ -14,6 +14,7 @@ rule prepare_data:
     output:
         manifest="results/prepare_data/manifest.csv",
         classes="results/prepare_data/classes.csv",
+        broken="results/prepare_data/broken.csv",
         images=directory("results/prepare_data/images"),
         transfer=directory("results/prepare_data/transfer"),
         provenance="results/prepare_data/provenance.json",
@@ -34,6 +35,7 @@ rule rank_classes:
         images="results/prepare_data/images",
     output:
         accuracy="results/rank_classes/class_accuracy.csv",
+        figure="results/rank_classes/class_accuracy.svg",
         metrics="results/rank_classes/metrics.json",
         provenance="results/rank_classes/provenance.json",
     log:
@@ -55,10 +57,12 @@ rule build_subset:
         code("build_subset", "data"),
         accuracy="results/rank_classes/class_accuracy.csv",
         manifest="results/prepare_data/manifest.csv",
+        images="results/prepare_data/images",
     output:
         train="results/build_subset/train.csv",
         val="results/build_subset/val.csv",
         classes="results/build_subset/classes.csv",
+        images=directory("results/build_subset/images"),
         provenance="results/build_subset/provenance.json",
     log:
         "logs/build_subset.log",
@@ -67,7 +71,7 @@ rule build_subset:
         values=values("build_subset"),
     shell:
         "python {SCRIPTS}/build_subset.py --params params.yaml"
-        " --class-accuracy {input.accuracy} --manifest {input.manifest}"
+        " --class-accuracy {input.accuracy} --manifest {input.manifest} --images {input.images}"
         " --out results/build_subset --log {log}"
 
 
@@ -97,7 +101,7 @@ rule warm_up:
         code("warm_up", "search", "data", "space"),
         train="results/build_subset/train.csv",
         val="results/build_subset/val.csv",
-        images="results/prepare_data/images",
+        images="results/build_subset/images",
     output:
         supernet="results/warm_up/supernet.pt",
         history="results/warm_up/history.csv",
@@ -122,7 +126,7 @@ rule search:
         code("search", "search", "data", "latency", "space"),
         train="results/build_subset/train.csv",
         val="results/build_subset/val.csv",
-        images="results/prepare_data/images",
+        images="results/build_subset/images",
         table="results/profile_latency/latency_table.json",
         warm_up="results/warm_up/supernet.pt",
     output:

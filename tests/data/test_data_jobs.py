@@ -43,7 +43,7 @@ def own_images(digits: Params, image_folder: Path) -> Params:
     """Three own classes instead of the digits, and no transfer."""
     return changed(
         digits,
-        prepare_data={"source": "imagefolder", "root": str(image_folder)},
+        prepare_data={"source": "imagefolder", "root": str(image_folder), "verify": True},
         rank_classes={"fit": {"epochs": 1, "batch_size": 4, "learning_rate": 0.001}},
         build_subset={"groups": 2},
         transfer={"datasets": []},
@@ -51,7 +51,9 @@ def own_images(digits: Params, image_folder: Path) -> Params:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Callable[..., Path]:
+def run(tmp_path: Path, monkeypatch) -> Callable[..., Path]:
+    monkeypatch.chdir(tmp_path)  # checkpoints/ are there
+
     def run(stage: Callable[..., None], params: Params, out: str, *inputs: Path) -> Path:
         """Run a job; returns its folder."""
         folder = tmp_path / out
@@ -67,7 +69,13 @@ def run(tmp_path: Path) -> Callable[..., Path]:
 def test_digits_are_made_with_the_same_bytes_each_time(digits: Params, run) -> None:
     first = run(run_prepare_data, digits, "first")
     second = run(run_prepare_data, changed(digits, seed=7), "second")
-    assert sorted(path.name for path in first.iterdir()) == ["classes.csv", "images", "manifest.csv", "transfer"]
+    assert sorted(path.name for path in first.iterdir()) == [
+        "broken.csv",
+        "classes.csv",
+        "images",
+        "manifest.csv",
+        "transfer",
+    ]
     assert digest_file(first) == digest_file(second)
     records = read_manifest(first / "manifest.csv")
     files = {path.relative_to(first / "images").as_posix() for path in first.rglob("*.png")}
@@ -79,13 +87,13 @@ def test_digits_are_made_with_the_same_bytes_each_time(digits: Params, run) -> N
 def test_from_own_images_to_the_subset(own_images: Params, image_folder: Path, run) -> None:
     before = digest_file(image_folder)
     prepared = run(run_prepare_data, own_images, "prepared")
-    for name in ("images", "transfer"):  # nothing is copied
-        assert [path.name for path in (prepared / name).iterdir()] == ["README.txt"]
+    for name, only in (("images", "source.json"), ("transfer", "README.txt")):  # nothing is copied
+        assert [path.name for path in (prepared / name).iterdir()] == [only]
     manifest = prepared / "manifest.csv"
     check_ranking(own_images, manifest)
     ranking = run(run_rank_classes, own_images, "ranked", manifest, prepared / "images")
     check_subset(own_images, ranking / "class_accuracy.csv")
-    out = run(run_build_subset, own_images, "subset", ranking / "class_accuracy.csv", manifest)
+    out = run(run_build_subset, own_images, "subset", ranking / "class_accuracy.csv", manifest, prepared / "images")
     assert digest_file(image_folder) == before
 
     ranked = read_rows(ranking / "class_accuracy.csv")
@@ -166,7 +174,8 @@ def test_rankings_that_cannot_be_made(own_images: Params, tmp_path: Path) -> Non
 
 
 def test_a_ranking_of_other_images_or_too_few_classes(own_images: Params, run, tmp_path: Path) -> None:
-    manifest = run(run_prepare_data, own_images, "prepared") / "manifest.csv"
+    prepared = run(run_prepare_data, own_images, "prepared")
+    manifest = prepared / "manifest.csv"
     ranking = tmp_path / "class_accuracy.csv"
     rows = ["class,images,correct,top1", "n01440764,4,1,25.0", "n01443537,4,2,50.0", ""]
     ranking.write_text("\n".join(rows))
@@ -175,4 +184,4 @@ def test_a_ranking_of_other_images_or_too_few_classes(own_images: Params, run, t
     with pytest.raises(
         UserError, match=r"class_accuracy\.csv: has 0 training images of class 'n01484850'.* has 4; run"
     ):
-        run(run_build_subset, own_images, "subset", ranking, manifest)
+        run(run_build_subset, own_images, "subset", ranking, manifest, prepared / "images")

@@ -15,12 +15,16 @@ ROOT = Path(__file__).parents[2]
 STAGES: dict[str, dict[str, str]] = {
     "prepare_data": {},
     "rank_classes": {"manifest": "prepare_data/manifest.csv", "images": "prepare_data/images"},
-    "build_subset": {"class-accuracy": "rank_classes/class_accuracy.csv", "manifest": "prepare_data/manifest.csv"},
+    "build_subset": {
+        "class-accuracy": "rank_classes/class_accuracy.csv",
+        "manifest": "prepare_data/manifest.csv",
+        "images": "prepare_data/images",
+    },
 }
 WRITTEN = {
-    "prepare_data": ("manifest.csv", "classes.csv", "images", "transfer"),
-    "rank_classes": ("class_accuracy.csv", "metrics.json"),
-    "build_subset": ("train.csv", "val.csv", "classes.csv"),
+    "prepare_data": ("manifest.csv", "classes.csv", "broken.csv", "images", "transfer"),
+    "rank_classes": ("class_accuracy.csv", "class_accuracy.svg", "metrics.json"),
+    "build_subset": ("train.csv", "val.csv", "classes.csv", "images"),
 }
 
 
@@ -83,9 +87,10 @@ def test_mistakes_are_one_line_and_nothing_is_written(folder: Path) -> None:
     (folder / "manifest.csv").write_text("split,class,path,bytes\ntrain,a,train/a/1.png,1\ntrain,b,train/b/1.png,1\n")
     assert_refused(folder, "rank_classes", "params.yaml: build_subset.groups: 5", "2 classes", **given)
     (folder / "class_accuracy.csv").write_text("class,images,correct,top1\na,1,1,100.0\n")
-    given = {"manifest": "manifest.csv", "class_accuracy": "class_accuracy.csv"}
+    given = {"manifest": "manifest.csv", "class_accuracy": "class_accuracy.csv", "images": "images"}
     assert_refused(folder, "build_subset", "params.yaml: build_subset.groups: 5", "1 classes", **given)
-    change(folder, "prepare_data", {"source": "imagefolder", "root": "none"})
+    change(folder, "prepare_data.source", "imagefolder")
+    change(folder, "prepare_data.root", "none")
     assert_refused(folder, "prepare_data", "none: there is no such folder", "prepare_data.root")
 
 

@@ -18,13 +18,13 @@ WNID = "n01440764"
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_the_same_images_and_labels_as_torchvisions_image_folder(image_folder: Path, split: str) -> None:
     theirs = ImageFolder(str(image_folder / split))
-    samples, classes = manifest_samples(scan_image_folder(image_folder), split)
+    samples, classes = manifest_samples(scan_image_folder(image_folder).records, split)
     assert [(str(image_folder / path), label) for path, label in samples] == theirs.samples
     assert classes == theirs.classes
 
 
 def test_records_give_size_and_place(image_folder: Path) -> None:
-    records = scan_image_folder(image_folder)
+    records = scan_image_folder(image_folder).records
     assert records == sorted(records)
     for record in records:
         path = image_folder / record.path
@@ -68,17 +68,41 @@ def test_classes_without_images(image_folder: Path) -> None:
         for split in ("train", "val"):
             (image_folder / split / name).mkdir()
     (image_folder / "val" / "text_only" / "a.txt").write_text("x")
-    refused(image_folder, r"train/empty: holds no image \(and 3 more\)")
+    refused(image_folder, r"train/empty: holds no image \(and 3 more\)", scan=True)
 
 
-def test_files_that_are_no_images_are_counted_and_the_first_is_named(image_folder: Path) -> None:
-    folder = image_folder / "train" / WNID
-    for name, content in [("a.jpg", b""), ("b.png", b"plain text"), ("c.JPEG", b"\xff\xd8")]:
-        (folder / name).write_bytes(content)
+def test_what_a_folder_tells_to_be_no_image_is_listed(image_folder: Path) -> None:
+    records, folder = scan_image_folder(image_folder).records, image_folder / "train" / WNID
+    (folder / "a.jpg").write_bytes(b"")
     (folder / "d.jpg").mkdir()
     (folder / "e.jpg").symlink_to("nowhere")
-    refused(image_folder, r"a\.jpg: is no image \(no known image format\) \(and 4 more\); replace or remove", scan=True)
-    check_image_folder(image_folder)  # which opens none
+    (folder / "whole.jpg").symlink_to(folder / f"{WNID}_0.JPEG")
+    listing = scan_image_folder(image_folder)
+    reasons = {"a.jpg": "is empty", "d.jpg": "is a folder", "e.jpg": "No such file or directory"}
+    assert {broken.path: broken.reason for broken in listing.broken} == {
+        f"train/{WNID}/{name}": reason for name, reason in reasons.items()
+    }
+    assert {record.path for record in listing.records} - {record.path for record in records} == {
+        f"train/{WNID}/whole.jpg"
+    }
+
+
+def test_a_folder_that_is_not_split_is_split_by_class(tmp_path: Path) -> None:
+    counts = {"a": 2, "b": 10, "c": 37}
+    for name, count in counts.items():
+        for number in range(count):
+            path = tmp_path / "own" / name / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"x")
+    records = scan_image_folder(tmp_path / "own", val_fraction=0.2).records
+    assert records == sorted(records)
+    assert {(tmp_path / "own" / record.path).is_file() for record in records} == {True}
+    val = [record for record in records if record.split == "val"]
+    assert [sum(record.class_name == name for record in val) for name in counts] == [1, 2, 7]
+    assert len({record.path for record in records}) == len(records) == sum(counts.values())
+    (tmp_path / "own" / "b" / "new.png").write_bytes(b"x")
+    again = scan_image_folder(tmp_path / "own", val_fraction=0.2).records
+    assert len({record for record in again if record.split == "val"} - set(val)) <= 1  # an image moves no other
 
 
 def test_names_and_folders_that_a_manifest_cannot_hold(image_folder: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tfnas.data import ImageDataset, make_loader, train_transform
+from tfnas.data import ImageDataset, image_dataset, make_loader, train_transform
 from tfnas.runtime.errors import UserError
 from tfnas.runtime.schema import AugmentationParams
 
@@ -46,20 +46,6 @@ def test_worker_processes_change_nothing(dataset: ImageDataset) -> None:
         other_images, other_labels = epoch(there, number)
         assert labels == other_labels
         torch.testing.assert_close(images, other_images, rtol=0, atol=0)
-
-
-def test_parts_together_are_the_whole(dataset: ImageDataset) -> None:
-    whole = loader(dataset, drop_last=True)
-    parts = [loader(dataset, drop_last=True, part=(number, 2)) for number in range(2)]
-    for number in (0, 3):
-        for one in (whole, *parts):
-            one.set_epoch(number)
-        batches = zip(whole, *parts, strict=True)
-        for (images, labels), *shares in batches:
-            assert [len(share[1]) for share in shares] == [2, 2]
-            assert torch.equal(labels, torch.cat([share[1] for share in shares]))
-            assert torch.equal(images, torch.cat([share[0] for share in shares]))
-    assert len(whole) == len(parts[0]) == len(parts[1])
 
 
 def test_an_epoch_does_not_depend_on_earlier_ones(dataset: ImageDataset) -> None:
@@ -125,3 +111,70 @@ def test_a_broken_image_is_one_line_out_of_a_worker_too(dataset: ImageDataset, w
     (dataset.root / "6.png").write_bytes(b"text")
     with pytest.raises(UserError, match=r"\A[^\n]*6\.png: cannot be read as an image[^\n]*\Z"):
         epoch(loader(dataset, workers=workers), 0)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("start", [1, 2, 3])
+def test_an_epoch_can_be_resumed_in_the_middle(dataset: ImageDataset, start: int, workers: int, monkeypatch) -> None:
+    whole = loader(dataset, workers=workers)
+    whole.set_epoch(4)
+    expected = list(whole)[start:]
+    resumed = loader(dataset, workers=workers)
+    read = []
+    if workers == 0:
+        picture = ImageDataset.picture
+        monkeypatch.setattr(ImageDataset, "picture", lambda self, index: read.append(index) or picture(self, index))
+    resumed.set_epoch(4, start=start)
+    batches = list(resumed)
+    assert len(batches) == len(expected) and len(resumed) == 3
+    for (images, labels), (other_images, other_labels) in zip(batches, expected, strict=True):
+        assert torch.equal(labels, other_labels) and torch.equal(images, other_images)
+    if workers == 0:
+        assert len(read) == max(0, IMAGES - 4 * start)  # nothing was decoded in vain
+    resumed.set_epoch(5)
+    assert len(list(resumed)) == 3  # a start is for one epoch
+
+
+@pytest.mark.parametrize("drop_last", [True, False])
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_shares_of_a_batch_make_up_that_of_one_process(dataset: ImageDataset, world_size: int, drop_last: bool) -> None:
+    one = loader(dataset, batch_size=2 * world_size, drop_last=drop_last)
+    ranks = [
+        loader(dataset, batch_size=2, drop_last=drop_last, rank=rank, world_size=world_size)
+        for rank in range(world_size)
+    ]
+    for batches in (one, *ranks):
+        batches.set_epoch(3, start=1)
+    shares = [list(batches) for batches in ranks]
+    assert [len(share) for share in shares] == [len(batches) - 1 for batches in ranks]
+    if drop_last:
+        assert len({len(batches) for batches in ranks}) == 1
+    for number, (images, labels) in enumerate(one):
+        parts = [share[number] for share in shares if number < len(share)]
+        assert sorted(label for _, part in parts for label in part.tolist()) == sorted(labels.tolist())
+        for part_images, part_labels in parts:
+            for image, label in zip(part_images, part_labels, strict=True):
+                assert torch.equal(image, images[labels.tolist().index(label)])
+
+
+@pytest.mark.parametrize("bytes_kept", [0, 1 << 20])
+def test_kept_pictures_change_nothing(dataset: ImageDataset, bytes_kept: int, monkeypatch) -> None:
+    expected = [epoch(loader(dataset), number)[0] for number in (0, 1)]
+    monkeypatch.setattr(image_dataset, "CACHE_BYTES", bytes_kept)
+    again = ImageDataset(dataset.root, dataset.samples, dataset.transform)
+    batches = loader(again)
+    for number in (0, 1):
+        assert torch.equal(epoch(batches, number)[0], expected[number])
+        if number == 0 and bytes_kept:
+            for path, _ in dataset.samples:
+                (dataset.root / path).unlink()  # the second epoch reads none
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_finishes_batches_as_the_cpu_does(dataset: ImageDataset) -> None:
+    device = torch.device("cuda")
+    images, labels = epoch(loader(dataset, device=device, pin_memory=True, workers=2), 1)
+    expected, expected_labels = epoch(loader(dataset), 1)
+    assert images.device.type == "cuda" and labels == expected_labels
+    torch.testing.assert_close(images.cpu(), expected, rtol=0, atol=1e-4)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfnas.data import image_root, manifest_classes, manifest_samples, read_manifest, read_samples
+from tfnas.data import manifest_classes, manifest_samples, read_manifest, read_samples
 from tfnas.data.manifest import ManifestRecord, write_classes, write_manifest, write_samples
 from tfnas.runtime.errors import UserError
 
@@ -66,8 +66,3 @@ def test_samples_and_classes(tmp_path: Path) -> None:
         read_samples(tmp_path / "train.csv")
     write_classes(["a", "b"], tmp_path / "classes.csv")
     assert (tmp_path / "classes.csv").read_text() == "label,class\n0,a\n1,b\n"
-
-
-def test_images_are_where_the_parameters_say() -> None:
-    assert image_root(None, Path("made")) == Path("made")
-    assert image_root("data/imagenet", Path("made")) == Path("data/imagenet")

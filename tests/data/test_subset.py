@@ -13,8 +13,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tfnas.data.class_accuracy import ClassAccuracy, rank
+from tfnas.data.groups import cut
 from tfnas.data.manifest import ManifestRecord
-from tfnas.data.subset import Subset, build_subset, cut, draw_classes, split_images
+from tfnas.data.subset import Subset, build_subset, choose_classes, draw_classes, read_class_list, split_images, without
 from tfnas.runtime.errors import UserError
 
 AUTHORS_CLASSES = Path(__file__).parents[3] / "shared/authors/imagenet100_classes.csv"
@@ -142,3 +143,65 @@ def test_each_class_is_split_as_the_authors() -> None:
         assert tuple(map(len, parts)) == expected, row["wnid"]
         totals = [total + len(part) for total, part in zip(totals, parts, strict=True)]
     assert totals == [102_170, 25_550]
+
+
+def chosen_by(strategy: str, groups: int = 6, *, class_list: tuple[str, ...] = (), seed: int = 0) -> list:
+    return choose_classes(accuracies(20), groups, strategy=strategy, class_list=class_list, seed=seed)
+
+
+def test_random_classes_are_any_and_follow_from_the_seed() -> None:
+    draws = [[row.class_name for row in chosen_by("random", seed=seed)] for seed in range(200)]
+    assert all(len(set(names)) == 6 and names == sorted(names) for names in draws)
+    assert draws[0] == [row.class_name for row in chosen_by("random")] != draws[1]
+    counts = [sum(row.class_name in names for names in draws) for row in accuracies(20)]
+    assert min(counts) > 30 and max(counts) < 90  # 60 each, were they many
+    groups = [{row.group for row in chosen_by("random", seed=seed)} for seed in range(50)]
+    assert any(len(group) < 6 for group in groups)  # which ranked groups never give
+    assert [row.class_name for row in chosen_by("ranked_groups")] == [
+        row.class_name for row in draw_classes(accuracies(20), 6, seed=0)
+    ]
+
+
+def test_a_fixed_list_is_taken_as_it_is() -> None:
+    rows = chosen_by("class_list", groups=999, class_list=("c007", "c001", "c013"))
+    assert [(row.label, row.class_name) for row in rows] == [(0, "c001"), (1, "c007"), (2, "c013")]
+    members = cut(rank(accuracies(20)), 3)
+    assert all(any(row.class_name == other.class_name for other in members[row.group - 1]) for row in rows)
+    with pytest.raises(UserError, match=r"class_list: class 'cats' is not in the data set \(1 of 2 are not\)"):
+        chosen_by("class_list", class_list=("c001", "cats"))
+
+
+@pytest.mark.parametrize(
+    "text", ["c1\nc2\n", "\nc1\n\nc2", "class\nc1\nc2\n", "label,wnid,x\n0,c1,5\n1,c2,6\n", "class,a\nc1,1\nc2,2\n"]
+)
+def test_lists_of_classes(tmp_path: Path, text: str) -> None:
+    (tmp_path / "list").write_text(text)
+    assert read_class_list(tmp_path / "list") == ["c1", "c2"]
+
+
+def test_lists_that_are_none(tmp_path: Path) -> None:
+    for text, words in [("", "names 0 classes"), ("class\nc1\n", "names 1 classes"), ("c1\nc1\n", "class 'c1' twice")]:
+        (tmp_path / "list").write_text(text)
+        with pytest.raises(UserError, match=rf"list: names {words.removeprefix('names ')}"):
+            read_class_list(tmp_path / "list")
+    with pytest.raises(UserError, match=r"none: cannot be read .*class_list"):
+        read_class_list(tmp_path / "none")
+
+
+def test_broken_images_leave_no_trace() -> None:
+    whole = subset()
+    gone = {whole.train[0].path, whole.val[-1].path}
+    left = without(whole, gone)
+    assert left.classes == whole.classes
+    assert {image.path for image in whole.train + whole.val} - {image.path for image in left.train + left.val} == gone
+
+
+@pytest.mark.skipif(not AUTHORS_CLASSES.exists(), reason="needs the authors' class list")
+def test_the_authors_classes_as_a_fixed_list() -> None:
+    names = read_class_list(AUTHORS_CLASSES)
+    rows = [ClassAccuracy(name, 1300, number) for number, name in enumerate([*names, "n99999999"])]
+    chosen = choose_classes(rows, 1, strategy="class_list", class_list=names, seed=0)
+    with AUTHORS_CLASSES.open(newline="") as file:
+        assert [(row.class_name, str(row.label)) for row in chosen] == [
+            (row["wnid"], row["label"]) for row in csv.DictReader(file)
+        ]

@@ -11,9 +11,9 @@ from tfnas.runtime.artifacts import digest_file, digest_params
 from tfnas.runtime.params import load_params, stage_params
 
 OUTPUTS = {
-    "prepare_data": ["manifest.csv", "classes.csv", "images/1.png", "transfer/batch"],
-    "rank_classes": ["class_accuracy.csv", "metrics.json"],
-    "build_subset": ["train.csv", "val.csv", "classes.csv"],
+    "prepare_data": ["manifest.csv", "classes.csv", "broken.csv", "images/1.png", "transfer/batch"],
+    "rank_classes": ["class_accuracy.csv", "class_accuracy.svg", "metrics.json"],
+    "build_subset": ["train.csv", "val.csv", "classes.csv", "images/images-00000.arrow"],
     "profile_latency": ["latency_table.json", "validation.csv", "metrics.json"],
     "warm_up": ["supernet.pt", "history.csv", "metrics.json"],
     "search": ["supernet.pt", "history.csv", "metrics.json"],

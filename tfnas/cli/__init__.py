@@ -1,4 +1,4 @@
-"""The command `tfnas`: each subcommand is a module here with HELP, add_arguments and run."""
+"""The command `tfnas`: each subcommand is a module here with HELP, add_arguments and run; _names are their helpers."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="tfnas", description="Find the best image classifier for a latency budget.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for info in pkgutil.iter_modules(__path__):
+        if info.name.startswith("_"):
+            continue
         module = importlib.import_module(f"{__name__}.{info.name}")
         name = getattr(module, "NAME", info.name)
         command = commands.add_parser(name, help=module.HELP, description=module.HELP)

@@ -13,12 +13,15 @@ HELP = "Write params.yaml from a preset: digits, imagefolder, imagenet-gpu, imag
 PRESETS = Path(__file__).parents[2] / "presets"  # of the checkout, which the pipeline needs anyway
 PARAMS = Path("params.yaml")
 BACKUP = "params.yaml.bak"
+OWN_IMAGES = "imagefolder"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("preset", nargs="?", help="name of the preset")
     parser.add_argument("--list", action="store_true", help="name the presets and say what they are for")
-    parser.add_argument("--data-root", type=Path, metavar="DIR", help="folder with train/<class>/* and val/<class>/*")
+    parser.add_argument(
+        "--data-root", type=Path, metavar="DIR", help="folder with train/<class>/* and val/<class>/*, or <class>/*"
+    )
     parser.add_argument(
         "--cifar-root", type=Path, metavar="DIR", help="folder with cifar-10-batches-py and cifar-100-python"
     )
@@ -35,6 +38,8 @@ def run(options: argparse.Namespace) -> None:
     text = read_preset(options.preset)
     text = _fill(text, options.preset, "--data-root", options.data_root)
     text = _fill(text, options.preset, "--cifar-root", options.cifar_root)
+    if options.preset == OWN_IMAGES:
+        text = _fit(text, options.data_root)
     backup = _keep(options.out, text)
     write_text(options.out, text)
     print(f"{options.out}: written from preset {options.preset}{backup}.")
@@ -73,6 +78,17 @@ def _fill(text: str, preset: str, option: str, folder: Path | None) -> str:
         raise UserError(f"init: {option} {folder}: there is no such folder")
     quoted = "'" + str(folder.resolve()).replace("'", "''") + "'"
     return pattern.sub(lambda match: f"{match[1]}{quoted}{match[3]}", text)
+
+
+def _fit(text: str, root: Path) -> str:
+    """Numbers that follow from the images; a folder that is not ready yet leaves them, and prepare_data looks again."""
+    from tfnas.cli._fit_preset import fit_to_images
+
+    try:
+        return fit_to_images(text, root)
+    except UserError as error:
+        print(f"note: groups, batches and resolution are the preset's, not your images' ({error})")
+        return text
 
 
 def _keep(path: Path, text: str) -> str:

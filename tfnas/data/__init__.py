@@ -5,12 +5,12 @@ from tfnas.data.image_dataset import ImageDataset
 from tfnas.data.loader import EpochLoader, make_loader
 from tfnas.data.manifest import (
     ManifestRecord,
-    image_root,
     manifest_classes,
     manifest_samples,
     read_manifest,
     read_samples,
 )
+from tfnas.data.stores import image_root
 from tfnas.data.transforms import eval_transform, train_transform
 
 __all__ = [

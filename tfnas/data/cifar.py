@@ -7,40 +7,43 @@ shapes and labels instead of MD5s, and gives the same pictures and labels (a tes
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
-from torch.utils.data import Dataset
+import torch
+from torch import Tensor
 
-from tfnas.data.cifar_format import FORMATS, SIZE
+from tfnas.data.cifar_format import FORMATS, SIZE, check_transfer_set
 from tfnas.data.cifar_pickle import read_batch, read_classes
-from tfnas.data.image_dataset import Transform
-from tfnas.runtime.errors import UserError
-
-HOME = "https://www.cs.toronto.edu/~kriz/cifar.html"
+from tfnas.data.image_dataset import PictureDataset
+from tfnas.data.transforms import Transform
 
 
-class CifarSet(Dataset[tuple[Any, int]]):
+class CifarSet(PictureDataset):
     """Items are (image, label), the image as the transform gives it; `classes` in the order of labels.
 
     Args:
         images: (N, 32, 32, 3) uint8.
     """
 
-    def __init__(self, images: np.ndarray, labels: Sequence[int], classes: list[str], transform: Transform) -> None:
+    def __init__(
+        self,
+        images: np.ndarray,
+        labels: Sequence[int],
+        classes: list[str],
+        transform: Transform | Callable[[Tensor], Any],
+    ) -> None:
         self.images, self.labels, self.classes, self.transform = images, labels, classes, transform
 
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> tuple[Any, int]:
-        return self.transform(Image.fromarray(self.images[index])), self.labels[index]
+    def picture(self, index: int) -> Tensor:
+        return torch.from_numpy(self.images[index]).permute(2, 0, 1)
 
 
-def load_transfer_set(dataset: str, root: str | Path, train: bool, transform: Transform) -> CifarSet:
+def load_transfer_set(
+    dataset: str, root: str | Path, train: bool, transform: Transform | Callable[[Tensor], Any]
+) -> CifarSet:
     """The training or the test images of `cifar10`, `cifar100` or `shifted-digits`.
 
     Args:
@@ -57,21 +60,6 @@ def load_transfer_set(dataset: str, root: str | Path, train: bool, transform: Tr
     pixels = np.concatenate([data for data, _ in batches])
     images = np.ascontiguousarray(pixels.reshape(-1, 3, SIZE, SIZE).transpose(0, 2, 3, 1))
     return CifarSet(images, [label for _, labels in batches for label in labels], classes, transform)
-
-
-def check_transfer_set(dataset: str, root: str | Path) -> None:
-    """Raise UserError, saying where to put which file, unless all files of a set are there."""
-    form = FORMATS[dataset]
-    for name in form.files:
-        path = Path(root) / form.folder / name
-        if path.is_file():
-            continue
-        if form.archive is None:
-            raise UserError(f"{path}: is missing; run prepare_data")
-        raise UserError(
-            f"{path}: is missing; unpack {form.archive} from {HOME} in the folder that transfer.root names,"
-            f" or take {dataset} out of transfer.datasets"
-        )
 
 
 def transfer_root(params_root: str | None, dataset: str, made: Path) -> Path:

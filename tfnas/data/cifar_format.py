@@ -13,6 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from tfnas.runtime.errors import UserError
+
+HOME = "https://www.cs.toronto.edu/~kriz/cifar.html"
 SIZE = 32  # height and width
 PICKLE_PROTOCOL = 4  # the first that holds bytes as they are
 
@@ -46,6 +49,21 @@ FORMATS = {
     ),
     "shifted-digits": _like_cifar10("shifted-digits-batches-py", None),
 }
+
+
+def check_transfer_set(dataset: str, root: str | Path) -> None:
+    """Raise UserError, saying where to put which file, unless all files of a set are there."""
+    form = FORMATS[dataset]
+    for name in form.files:
+        path = Path(root) / form.folder / name
+        if path.is_file():
+            continue
+        if form.archive is None:
+            raise UserError(f"{path}: is missing; run prepare_data")
+        raise UserError(
+            f"{path}: is missing; unpack {form.archive} from {HOME} in {root}, write prepare_data.download: true, or"
+            f" take {dataset} out of params.yaml"
+        )
 
 
 def write_cifar(

@@ -1,67 +1,76 @@
-"""Images on disk: opening one, and a list of them as a torch data set."""
+"""A list of images as a torch data set."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from random import Random
 from typing import Any
 
-from PIL import Image
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from tfnas.data.manifest import Sample
-from tfnas.runtime.errors import UserError
+from tfnas.data.stores import open_store
+from tfnas.data.transforms import Transform, View
 
-Transform = Callable[[Image.Image], Any]  # RGB picture to (3, H, W) float32
+CACHE_BYTES = 256 << 20  # of decoded pictures that a process keeps
 
 
-class ImageDataset(Dataset[tuple[Any, int]]):
-    """Items are (image, label), the image as the transform gives it.
+class PictureDataset(Dataset[tuple[Any, int]]):
+    """Pictures with labels; items are (image, label), the image as the transform gives it.
+
+    The loader takes views from it and finishes them in batches, where the transform is one of `tfnas.data.transforms`.
+    """
+
+    labels: Sequence[int]
+    transform: Transform | Callable[[Tensor], Any]
+    skips_broken = False  # whether an image that cannot be read is left out
+
+    def picture(self, index: int) -> Tensor:
+        """(3, H, W) uint8."""
+        raise NotImplementedError
+
+    def view(self, index: int, random: Random) -> View:
+        """The first step of the transform."""
+        assert isinstance(self.transform, Transform)
+        return self.transform.view(self.picture(index), random)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        return self.transform(self.picture(index)), self.labels[index]
+
+
+class ImageDataset(PictureDataset):
+    """Images of a folder.
+
+    A set that fits into CACHE_BYTES when decoded is decoded once a process; that changes no result.
 
     Args:
-        root: folder that the paths are relative to.
+        root: folder that the paths are relative to, or one that says where its images are (`tfnas.data.stores`).
         samples: (path, label) of each image.
 
     Raises:
         UserError: on reading an item that is missing or broken; names the file.
     """
 
-    def __init__(self, root: str | Path, samples: Sequence[Sample], transform: Transform) -> None:
+    def __init__(
+        self, root: str | Path, samples: Sequence[Sample], transform: Transform | Callable[[Tensor], Any]
+    ) -> None:
         self.root, self.samples, self.transform = Path(root), samples, transform
+        self.labels = [label for _, label in samples]
+        self._store, self.skips_broken = open_store(self.root)
+        self._kept: dict[int, Tensor] | None = {}  # None: too many to keep
 
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> tuple[Any, int]:
-        path, label = self.samples[index]
-        return self.transform(read_image(self.root / path)), label
-
-
-def read_image(path: Path) -> Image.Image:
-    """The RGB picture in a file, not turned by its EXIF tag (as ImageNet is read in the field).
-
-    Raises:
-        UserError: missing or broken.
-    """
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except Exception as error:  # Pillow's decoders raise many kinds for a broken file
-        raise UserError(f"{path}: cannot be read as an image ({_reason(error)}); replace it or remove it") from None
-
-
-def header_fault(path: Path) -> str | None:
-    """Why a file's header is not one of an image; None when it is."""
-    try:
-        with Image.open(path):
-            return None
-    except Exception as error:  # see read_image
-        return _reason(error)
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    if type(error).__name__ == "UnidentifiedImageError":
-        return "no known image format"
-    return " ".join(str(error).split()) or type(error).__name__
+    def picture(self, index: int) -> Tensor:
+        if self._kept is None:
+            return self._store.read(self.samples[index][0])
+        if index not in self._kept:
+            picture = self._store.read(self.samples[index][0])
+            if picture.numel() * len(self) > CACHE_BYTES:  # the first one stands for all, as the later ones do
+                self._kept = None
+                return picture
+            self._kept[index] = picture
+        return self._kept[index]

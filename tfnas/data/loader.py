@@ -2,17 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from random import Random
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
+from tfnas.data.colour import Colours
+from tfnas.data.image_dataset import PictureDataset
+from tfnas.data.transforms import Transform, View
 from tfnas.runtime.errors import UserError
 from tfnas.runtime.seeding import derive_seed
 
+PREFETCHED_BATCHES = 4  # of each worker process
 Key = tuple[int, int]  # epoch, index
+
+logger = logging.getLogger("tfnas.data")
+
+
+@dataclass
+class _Loaded:
+    """A batch as it comes from a worker process; without images where none could be read."""
+
+    images: Tensor | None  # views, (N, 3, R, R) uint8, or finished images
+    labels: Tensor | None  # (N,)
+    colours: list[Colours | None] | None  # of views; None: the images are finished
+    faults: list[str]
+
+    def pin_memory(self) -> _Loaded:
+        """What the data loader calls; it would otherwise look into every number of `colours`."""
+        if self.images is not None and self.labels is not None:
+            self.images, self.labels = self.images.pin_memory(), self.labels.pin_memory()
+        return self
 
 
 class EpochLoader:
@@ -21,25 +46,49 @@ class EpochLoader:
     What an epoch gives depends on the seed and the epoch only: not on the number of worker processes, not on earlier
     epochs, not on torch's global generator, which it leaves as it was. So a resumed job sees the same images.
 
+    An image that cannot be read is left out of its batch where the data set says so (`prepare_data.on_bad_image:
+    skip`), with a line in the log; `broken` holds what was said.
+
     Raises:
-        UserError: on iterating, with an image that cannot be read; also out of a worker process, as one line.
+        UserError: on iterating, with an image that cannot be read, or a whole batch of them where they are left out;
+            also out of a worker process, as one line.
     """
 
-    def __init__(self, loader: DataLoader[Any], sampler: _EpochSampler) -> None:
+    def __init__(
+        self, loader: DataLoader[Any], sampler: _EpochSampler, dataset: Dataset[Any], device: torch.device | None
+    ) -> None:
         self._loader, self._sampler = loader, sampler
+        self._device = torch.device("cpu") if device is None else device
+        self._transform = getattr(dataset, "transform", None)
+        self._skips = getattr(dataset, "skips_broken", False)
+        self.broken: set[str] = set()
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order and the augmentation of an epoch."""
-        self._sampler.epoch = epoch
+    def set_epoch(self, epoch: int, start: int = 0) -> None:
+        """Choose the order and the augmentation of an epoch, and leave out its first `start` batches, unread.
+
+        So a job that was stopped in the middle of an epoch goes on with the batch that it had not seen.
+        """
+        self._sampler.epoch, self._sampler.start = epoch, start
 
     def __len__(self) -> int:
-        return len(self._loader)
+        """Batches of a whole epoch, whatever `start` is."""
+        return len(self._sampler)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for batch in self._loader:
-            if isinstance(batch, UserError):
-                raise UserError(str(batch))  # not itself: this frame holds it, a cycle that keeps workers alive
-            yield batch[0], batch[1]
+        for loaded in self._loader:
+            self._note(loaded.faults, nothing_left=loaded.images is None)
+            images, labels = (part.to(self._device, non_blocking=True) for part in (loaded.images, loaded.labels))
+            if loaded.colours is not None:
+                images = self._transform.finish(images, loaded.colours)
+            yield images, labels
+
+    def _note(self, faults: list[str], *, nothing_left: bool) -> None:
+        if faults and (nothing_left or not self._skips):
+            raise UserError(faults[0])
+        for fault in faults:
+            if fault not in self.broken:
+                logger.warning("left out: %s", fault)
+        self.broken.update(faults)
 
 
 def make_loader(
@@ -51,93 +100,102 @@ def make_loader(
     drop_last: bool,
     workers: int = 0,
     pin_memory: bool = False,
-    part: tuple[int, int] = (0, 1),
+    rank: int = 0,
+    world_size: int = 1,
+    device: torch.device | None = None,
 ) -> EpochLoader:
     """Batches of a data set of (image, label) items.
 
     Args:
+        batch_size: of one process of `world_size`.
         shuffle: another order each epoch, else the data set's own.
-        seed: of order and augmentation.
+        seed: of order and augmentation; the same in all processes of `world_size`.
         drop_last: leave out a smaller last batch.
         workers: processes that load; 0 loads in this one. Changes no result.
         pin_memory: for a fast copy to a GPU.
-        part: (number of this process, number of processes). Each gets its slice of every batch, so that all together
-            see the images that one alone would; batch_size must be a multiple of the second, and drop_last be set.
+        rank, world_size: this process's share of a data-parallel run. The shares of a batch make up the batch that one
+            process of world_size times the batch size would see; without drop_last the last shares may differ in size.
+        device: where colours are changed and images normalised, and so where batches are; by default the CPU.
+
+    The second step of a transform is done here, not by the workers: they hand over 8 bits a value in place of 32, and
+    the memory that passes between processes costs more time than that step.
     """
-    number, parts = part
-    assert batch_size % parts == 0 and (parts == 1 or drop_last)
-    share = batch_size // parts
-    sampler = _EpochSampler(len(dataset), seed=seed, shuffle=shuffle)  # type: ignore[arg-type]
-    if parts > 1:
-        sampler = _PartSampler(len(dataset), seed=seed, shuffle=shuffle, number=number, parts=parts, share=share)  # type: ignore[arg-type]
+    length = len(dataset)  # type: ignore[arg-type]
+    sampler = _EpochSampler(
+        length, batch_size, seed=seed, shuffle=shuffle, drop_last=drop_last, rank=rank, world_size=world_size
+    )
     loader = DataLoader(
         _SeededDataset(dataset, seed),
-        share,
-        sampler=sampler,
-        drop_last=drop_last,
+        batch_sampler=sampler,
         num_workers=workers,
         persistent_workers=workers > 0,
+        prefetch_factor=PREFETCHED_BATCHES if workers else None,
         pin_memory=pin_memory,
-        collate_fn=_collate,
+        collate_fn=_take,
         generator=torch.Generator(),  # else each pass would draw from torch's global one
     )
-    return EpochLoader(loader, sampler)
+    return EpochLoader(loader, sampler, dataset, device)
 
 
-class _EpochSampler(Sampler[Key]):
-    """Gives each index together with the epoch, which so reaches workers that live on."""
+class _EpochSampler(Sampler[list[Key]]):
+    """Gives the indices of a batch together with the epoch, which so reaches workers that live on."""
 
-    def __init__(self, length: int, *, seed: int, shuffle: bool) -> None:
-        self.length, self.seed, self.shuffle, self.epoch = length, seed, shuffle, 0
+    def __init__(
+        self, length: int, batch_size: int, *, seed: int, shuffle: bool, drop_last: bool, rank: int, world_size: int
+    ) -> None:
+        assert batch_size > 0 and 0 <= rank < world_size
+        self.length, self.seed, self.shuffle = length, seed, shuffle
+        self.rank, self.world_size, self.whole = rank, world_size, batch_size * world_size
+        usable = length - length % self.whole if drop_last else length
+        self.bounds = list(range(0, max(0, usable - rank), self.whole))  # of batches in which this rank has a share
+        self.epoch = self.start = 0
 
     def __len__(self) -> int:
-        return self.length
+        return len(self.bounds)
 
-    def __iter__(self) -> Iterator[Key]:
-        epoch, indices = self.epoch, list(range(self.length))
+    def __iter__(self) -> Iterator[list[Key]]:
+        epoch, start, indices = self.epoch, self.start, list(range(self.length))
         if self.shuffle:
             generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", epoch))
             indices = torch.randperm(self.length, generator=generator).tolist()
-        return ((epoch, index) for index in indices)
-
-
-class _PartSampler(_EpochSampler):
-    """The indices of one process: its slice of every whole batch."""
-
-    def __init__(self, length: int, *, seed: int, shuffle: bool, number: int, parts: int, share: int) -> None:
-        super().__init__(length, seed=seed, shuffle=shuffle)
-        self.number, self.parts, self.share = number, parts, share
-
-    def __len__(self) -> int:
-        return self.length // (self.parts * self.share) * self.share
-
-    def __iter__(self) -> Iterator[Key]:
-        keys, batch = list(super().__iter__()), self.parts * self.share
-        begins = range(self.number * self.share, self.length // batch * batch, batch)
-        return (key for begin in begins for key in keys[begin : begin + self.share])
+        for bound in self.bounds[start:]:
+            yield [(epoch, index) for index in indices[bound + self.rank : bound + self.whole : self.world_size]]
 
 
 class _SeededDataset(Dataset[Any]):
-    """Items under a random state of their own; an image that cannot be read comes as its error.
+    """Whole batches, each image under a random state of its own; an image that cannot be read comes as its error.
 
     A worker's exception would reach the main process with a traceback in its text.
     """
 
     def __init__(self, dataset: Dataset[Any], seed: int) -> None:
         self.dataset, self.seed = dataset, seed
+        self.has_views = isinstance(dataset, PictureDataset) and isinstance(dataset.transform, Transform)
 
-    def __getitem__(self, key: Key) -> Any:
-        epoch, index = key
-        generator = torch.default_generator  # torch.manual_seed seeds it too, but formats three tracebacks each time
-        state = generator.get_state()
-        generator.manual_seed(derive_seed(self.seed, "augmentation", epoch, index))
-        try:
+    def __getitems__(self, keys: Sequence[Key]) -> _Loaded:
+        items, faults = [], []
+        load = self._view if self.has_views else self._item
+        for epoch, index in keys:
+            try:
+                items.append(load(index, derive_seed(self.seed, "augmentation", epoch, index)))
+            except UserError as error:
+                faults.append(str(error))
+        if not items:
+            return _Loaded(None, None, None, faults)
+        if not self.has_views:
+            return _Loaded(*default_collate(items), None, faults)
+        views, labels = zip(*items, strict=True)
+        pixels = torch.stack([view.pixels for view in views])
+        return _Loaded(pixels, torch.tensor(labels), [view.colours for view in views], faults)
+
+    def _view(self, index: int, seed: int) -> tuple[View, int]:
+        return self.dataset.view(index, Random(seed)), self.dataset.labels[index]  # type: ignore[attr-defined]
+
+    def _item(self, index: int, seed: int) -> Any:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
             return self.dataset[index]
-        except UserError as error:
-            return error
-        finally:
-            generator.set_state(state)
 
 
-def _collate(items: list[Any]) -> Any:
-    return next((item for item in items if isinstance(item, UserError)), None) or default_collate(items)
+def _take(loaded: _Loaded) -> _Loaded:
+    return loaded

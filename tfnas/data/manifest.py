@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from sys import intern
 from typing import NamedTuple
 
 from tfnas.data.tables import image_path, read_table, whole_number, write_table
@@ -13,6 +14,7 @@ SPLITS = ("train", "val")
 COLUMNS = ("split", "class", "path", "bytes")
 CLASS_COLUMNS = ("label", "class")
 SAMPLE_COLUMNS = ("path", "class", "label")
+BROKEN_COLUMNS = ("path", "reason")
 STAGE = "prepare_data"
 
 Sample = tuple[str, int]  # path relative to the folder of the images, label
@@ -27,6 +29,25 @@ class ManifestRecord(NamedTuple):
     bytes: int
 
 
+class BrokenImage(NamedTuple):
+    """A file that should be an image and cannot be read."""
+
+    path: str  # as in the manifest
+    reason: str
+
+
+class Listing(NamedTuple):
+    """What a look at a data set finds."""
+
+    records: list[ManifestRecord]
+    broken: list[BrokenImage]
+
+
+def write_broken(broken: Iterable[BrokenImage], path: str | Path) -> None:
+    """broken.csv: path, reason."""
+    write_table(path, BROKEN_COLUMNS, broken)
+
+
 def write_manifest(records: Iterable[ManifestRecord], path: str | Path) -> None:
     write_table(path, COLUMNS, records)
 
@@ -39,12 +60,14 @@ def read_manifest(path: str | Path) -> list[ManifestRecord]:
     """
     records = []
     for line, (split, class_name, image, size) in read_table(path, COLUMNS, stage=STAGE):
-        if split not in SPLITS:
-            raise UserError(f"{path}: line {line}: split {split!r} is neither train nor val; run {STAGE} again")
-        if not class_name:
-            raise UserError(f"{path}: line {line}: class is empty; run {STAGE} again")
         where = f"{path}: line {line}"
-        records.append(ManifestRecord(split, class_name, image_path(image, where), whole_number(size, where)))
+        if split not in SPLITS:
+            raise UserError(f"{where}: split {split!r} is neither train nor val; run {STAGE} again")
+        if not class_name:
+            raise UserError(f"{where}: class is empty; run {STAGE} again")
+        records.append(
+            ManifestRecord(intern(split), intern(class_name), image_path(image, where), whole_number(size, where))
+        )
     return records
 
 
@@ -82,8 +105,3 @@ def read_samples(path: str | Path) -> list[Sample]:
         where = f"{path}: line {line}"
         samples.append((image_path(image, where), whole_number(label, where)))
     return samples
-
-
-def image_root(params_root: str | None, images: Path) -> Path:
-    """The folder that paths of images are relative to: `prepare_data.root`, or else the images made here."""
-    return images if params_root is None else Path(params_root)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import logging
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
+from tfnas.data.accuracy_figure import draw_class_accuracy
 from tfnas.data.class_accuracy import ClassAccuracy, count_correct, rank, write_class_accuracy
+from tfnas.data.groups import check_groups
 from tfnas.data.image_dataset import ImageDataset
 from tfnas.data.loader import EpochLoader, make_loader
-from tfnas.data.manifest import image_root, manifest_samples, read_manifest
+from tfnas.data.manifest import manifest_samples, read_manifest
 from tfnas.data.ranking_fit import fit
 from tfnas.data.ranking_network import (
     FIT,
@@ -19,16 +24,21 @@ from tfnas.data.ranking_network import (
     check_ranking_weights,
     load_ranking_network,
 )
-from tfnas.data.subset import check_groups
+from tfnas.data.stores import image_root
+from tfnas.data.subset import CLASS_LIST
 from tfnas.data.transforms import eval_transform
-from tfnas.runtime.artifacts import write_json
+from tfnas.runtime.artifacts import digest_file, digest_params, write_json
+from tfnas.runtime.checkpoints import CheckpointFolder
 from tfnas.runtime.devices import open_device
 from tfnas.runtime.errors import UserError
+from tfnas.runtime.params import stage_params
 from tfnas.runtime.progress import track
 from tfnas.runtime.schema import Params
 from tfnas.runtime.seeding import derive_seed, seed_everything
 from tfnas.runtime.stage import Job
 
+CHECKPOINTS = Path("checkpoints") / "rank_classes"  # of the working directory, beside results/ and logs/
+SHARD_BATCHES = 100  # between two checkpoints
 MIN_BATCH = 2  # BatchNorm needs two images
 
 logger = logging.getLogger("tfnas.data")
@@ -47,14 +57,16 @@ def check_ranking(params: Params, manifest: Path) -> None:
     settings = params.rank_classes
     if settings.weights == FIT and settings.fit.batch_size < MIN_BATCH:
         raise UserError("params.yaml: rank_classes.fit.batch_size: 1 is too small for BatchNorm; write 2 or more")
-    check_groups(params.build_subset.groups, len(classes))  # build_subset would find it after all the ranking
+    if params.build_subset.strategy != CLASS_LIST:
+        check_groups(params.build_subset.groups, len(classes))  # build_subset would find it after all the ranking
     check_ranking_weights(settings.weights, classes)
 
 
 def run_rank_classes(job: Job, manifest: Path, images: Path) -> None:
     """Rank the classes by EfficientNet-B0's accuracy over all training images, into `job.out`.
 
-    Writes class_accuracy.csv and metrics.json.
+    Writes class_accuracy.csv, class_accuracy.svg and metrics.json. Goes on where a job of the same parameters and
+    images was stopped, with the same outcome.
     """
     params = job.params
     device = open_device(params.device.name, params.device.threads)
@@ -63,15 +75,18 @@ def run_rank_classes(job: Job, manifest: Path, images: Path) -> None:
     bicubic = params.rank_classes.weights == IMAGENET  # as torchvision's weights were validated
     transform = eval_transform(params.resolution, bicubic=bicubic)
     dataset = ImageDataset(image_root(params.prepare_data.root, images), samples, transform)
-    network = _network(params, dataset, classes, device)
-    loader = _loader(params, dataset, params.rank_classes.batch_size, shuffle=False)
-    batches = track(loader, label="rank_classes: images", total=len(loader))
-    counts = count_correct(network, batches, len(classes), device=device, precision=params.device.precision)
-    rows = rank(map(ClassAccuracy, classes, *counts))
-    metrics = ranking_metrics(rows)
-    write_class_accuracy(rows, job.out / "class_accuracy.csv")
-    write_json(job.out / "metrics.json", metrics)
-    job.run.log_metrics(metrics)
+    depends = [stage_params(params, "rank_classes"), digest_file(manifest), digest_file(images)]
+    with CheckpointFolder(CHECKPOINTS, digest=digest_params(depends)) as checkpoints:
+        state = checkpoints.load() or {}
+        network = _network(params, dataset, classes, device, checkpoints, state)
+        counts = _count(params, dataset, network, len(classes), device, checkpoints, state)
+        rows = rank(map(ClassAccuracy, classes, *counts))
+        metrics = ranking_metrics(rows)
+        write_class_accuracy(rows, job.out / "class_accuracy.csv")
+        draw_class_accuracy(rows, job.out / "class_accuracy.svg")
+        write_json(job.out / "metrics.json", metrics)
+        job.run.log_metrics(metrics)
+        checkpoints.discard()
     logger.info("top-1 over all training images: %.2f %%", metrics["top1_percent"])
 
 
@@ -87,14 +102,64 @@ def ranking_metrics(rows: list[ClassAccuracy]) -> dict[str, float]:
     }
 
 
-def _network(params: Params, dataset: ImageDataset, classes: list[str], device: torch.device) -> torch.nn.Module:
+def _network(
+    params: Params,
+    dataset: ImageDataset,
+    classes: list[str],
+    device: torch.device,
+    checkpoints: CheckpointFolder,
+    state: dict[str, Any],
+) -> nn.Module:
+    """The network that ranks, trained; it goes into `state` where it was trained here."""
     settings = params.rank_classes
     if settings.weights != FIT:
         return load_ranking_network(settings.weights, classes).to(device)
     network = build_ranking_network(len(classes)).to(device)
+    if "network" in state:
+        network.load_state_dict(state["network"])
+        return network
     loader = _loader(params, dataset, settings.fit.batch_size, shuffle=True)
-    fit(network, loader, settings.fit, device=device, precision=params.device.precision)
+    fit(
+        network,
+        loader,
+        settings.fit,
+        device=device,
+        precision=params.device.precision,
+        state=state.pop("fit", None),
+        on_epoch=lambda progress: checkpoints.save({"fit": progress}),
+    )
+    state["network"] = network.state_dict()
+    checkpoints.save(state)
     return network
+
+
+def _count(
+    params: Params,
+    dataset: ImageDataset,
+    network: nn.Module,
+    num_classes: int,
+    device: torch.device,
+    checkpoints: CheckpointFolder,
+    state: dict[str, Any],
+) -> tuple[list[int], list[int]]:
+    """Images and correct ones of each class; a checkpoint after each shard."""
+    loader = _loader(params, dataset, params.rank_classes.batch_size, shuffle=False)
+    done = state.get("batches", 0)
+    counts = state.get("counts", torch.zeros(2, num_classes, dtype=torch.int64))
+    loader.set_epoch(0, start=done)
+    batches = iter(track(loader, label="rank_classes: images", total=len(loader) - done))
+    for start in range(done, len(loader), SHARD_BATCHES):
+        shard = islice(batches, SHARD_BATCHES)
+        part = count_correct(network, shard, num_classes, device=device, precision=params.device.precision)
+        counts = counts + torch.tensor(part)
+        state |= {"batches": min(start + SHARD_BATCHES, len(loader)), "counts": counts}
+        checkpoints.save(state)
+    for broken in sorted(loader.broken):
+        logger.warning("not ranked: %s", broken)
+    images, correct = counts.tolist()
+    if 0 in images:
+        raise UserError(f"prepare_data: class number {images.index(0)} has no image that can be read; run it again")
+    return images, correct
 
 
 def _loader(params: Params, dataset: ImageDataset, batch_size: int, *, shuffle: bool) -> EpochLoader:
@@ -106,4 +171,5 @@ def _loader(params: Params, dataset: ImageDataset, batch_size: int, *, shuffle: 
         drop_last=shuffle,  # whole batches to train on, every image to count
         workers=params.device.workers,
         pin_memory=params.device.name != "cpu",
+        device=torch.device(params.device.name),
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,10 +17,23 @@ from tfnas.runtime.progress import track
 from tfnas.runtime.schema import FitParams
 
 
-def fit(network: nn.Module, loader: EpochLoader, params: FitParams, *, device: torch.device, precision: str) -> None:
+def fit(
+    network: nn.Module,
+    loader: EpochLoader,
+    params: FitParams,
+    *,
+    device: torch.device,
+    precision: str,
+    state: dict[str, Any] | None = None,
+    on_epoch: Callable[[dict[str, Any]], None] = lambda _: None,
+) -> None:
     """Train with Adam, its rate falling by a cosine to 0, then take BatchNorm's statistics anew.
 
     Ours: the paper's ranking network comes trained on ImageNet. Brief, so that classes still differ in accuracy.
+
+    Args:
+        state: what `on_epoch` was given after an epoch; go on from there.
+        on_epoch: called after each epoch with all that the next one depends on.
 
     Raises:
         UserError: no whole batch, or a loss that is not finite.
@@ -30,9 +45,13 @@ def fit(network: nn.Module, loader: EpochLoader, params: FitParams, *, device: t
     optimizer = torch.optim.Adam(network.parameters(), lr=params.learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "float16")
-    ticks = track(range(steps), label="rank_classes: fit", total=steps)
+    parts = {"network": network, "optimizer": optimizer, "schedule": schedule, "scaler": scaler}
+    for name, part in parts.items() if state is not None else ():
+        part.load_state_dict(state[name])
+    done = 0 if state is None else state["epochs"]
+    ticks = track(range(done * len(loader), steps), label="rank_classes: fit", total=steps - done * len(loader))
     loss = torch.zeros(())
-    for epoch in range(params.epochs):
+    for epoch in range(done, params.epochs):
         loader.set_epoch(epoch)
         for (images, labels), _ in zip(loader, ticks, strict=False):
             with autocast(device, precision):
@@ -43,6 +62,7 @@ def fit(network: nn.Module, loader: EpochLoader, params: FitParams, *, device: t
             scaler.step(optimizer)
             scaler.update()
             schedule.step()
+        on_epoch({"epochs": epoch + 1} | {name: part.state_dict() for name, part in parts.items()})
     if not math.isfinite(loss.item()):
         raise UserError("params.yaml: rank_classes.fit: the loss is not finite; lower fit.learning_rate")
     estimate_statistics(network, loader, device=device, precision=precision)

@@ -7,17 +7,20 @@ no other one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import csv
+from collections.abc import Collection, Iterable, Sequence
 from fractions import Fraction
-from itertools import pairwise
-from typing import NamedTuple, TypeVar
+from pathlib import Path
+from typing import NamedTuple
 
 from tfnas.data.class_accuracy import ClassAccuracy, rank
+from tfnas.data.groups import check_groups, cut
 from tfnas.data.manifest import ManifestRecord
 from tfnas.runtime.errors import UserError
 from tfnas.runtime.seeding import derive_seed
 
-Item = TypeVar("Item")
+RANKED_GROUPS, RANDOM, CLASS_LIST = "ranked_groups", "random", "class_list"
+CLASS_COLUMN_NAMES = ("class", "wnid")
 MIN_IMAGES = 2  # of a drawn class: one for each part
 
 
@@ -53,13 +56,20 @@ def build_subset(
     groups: int,
     train_fraction: float,
     seed: int,
+    strategy: str = RANKED_GROUPS,
+    class_list: Sequence[str] = (),
 ) -> Subset:
-    """Draw one class per group and split its training images.
+    """Choose classes and split the training images of each.
+
+    Args:
+        strategy: ranked_groups: one class of each accuracy group; random: as many of all classes, which the paper
+            compares it with; class_list: those of a list.
 
     Raises:
-        UserError: more groups than classes, or a drawn class with a single image.
+        UserError: more groups than classes, a class of the list that is not there, or a chosen class with a single
+            image.
     """
-    classes = draw_classes(accuracies, groups, seed=seed)
+    classes = choose_classes(accuracies, groups, strategy=strategy, class_list=class_list, seed=seed)
     labels = {chosen.class_name: chosen.label for chosen in classes}
     paths: dict[str, list[str]] = {name: [] for name in labels}
     for record in records:
@@ -78,6 +88,64 @@ def build_subset(
     return Subset(classes, train, val)
 
 
+def without(subset: Subset, broken: Collection[str]) -> Subset:
+    """The subset without some images."""
+    train, val = ([image for image in part if image.path not in broken] for part in (subset.train, subset.val))
+    return subset._replace(train=train, val=val)
+
+
+def choose_classes(
+    accuracies: Iterable[ClassAccuracy], groups: int, *, strategy: str, class_list: Sequence[str], seed: int
+) -> list[ChosenClass]:
+    """The classes of a strategy, in the order of names, which gives the labels.
+
+    With class_list and random, `group` is the accuracy group among as many groups as there are chosen classes, so that
+    it shows how evenly they lie.
+
+    Raises:
+        UserError: as `build_subset`.
+    """
+    ranked = rank(accuracies)
+    if strategy == RANKED_GROUPS:
+        return draw_classes(ranked, groups, seed=seed)
+    if strategy == RANDOM:
+        check_groups(groups, len(ranked))
+        shuffled = sorted(ranked, key=lambda row: (derive_seed(seed, "draw", row.class_name), row.class_name))
+        chosen = {row.class_name for row in shuffled[:groups]}
+    else:
+        chosen = set(class_list)
+        missing = sorted(chosen - {row.class_name for row in ranked})
+        if missing:
+            raise UserError(
+                f"params.yaml: build_subset.class_list: class {missing[0]!r} is not in the data set"
+                f" ({len(missing)} of {len(chosen)} are not)"
+            )
+    parts = enumerate(cut(ranked, len(chosen)), start=1)
+    rows = [(row.class_name, group, row.top1) for group, part in parts for row in part if row.class_name in chosen]
+    return [ChosenClass(label, *row) for label, row in enumerate(sorted(rows))]
+
+
+def read_class_list(path: str | Path) -> list[str]:
+    """The classes that a file names: one a line, or the column `class` or `wnid` of a CSV file with a header.
+
+    Raises:
+        UserError: missing, no text, fewer than two classes, or one twice.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); set build_subset.class_list to a list of classes") from None
+    rows = [[cell.strip() for cell in cells] for cells in csv.reader(lines) if any(cells)]
+    column = next((rows[0].index(name) for name in CLASS_COLUMN_NAMES if rows and name in rows[0]), None)
+    names = [row[0] for row in rows] if column is None else [row[column] for row in rows[1:] if len(row) > column]
+    if len(names) < 2:
+        raise UserError(f"{path}: names {len(names)} classes (build_subset.class_list); a search needs 2 or more")
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"{path}: names class {twice!r} twice (build_subset.class_list)")
+    return names
+
+
 def draw_classes(accuracies: Iterable[ClassAccuracy], groups: int, *, seed: int) -> list[ChosenClass]:
     """One class of each accuracy group, in the order of names, which gives the labels.
 
@@ -91,21 +159,6 @@ def draw_classes(accuracies: Iterable[ClassAccuracy], groups: int, *, seed: int)
         winner = min(members, key=lambda row: (derive_seed(seed, "draw", row.class_name), row.class_name))
         drawn.append((winner.class_name, group, winner.top1))
     return [ChosenClass(label, *row) for label, row in enumerate(sorted(drawn))]
-
-
-def check_groups(groups: int, num_classes: int) -> None:
-    """Raise UserError when there are more groups than classes."""
-    if groups > num_classes:
-        raise UserError(
-            f"params.yaml: build_subset.groups: {groups} groups, but there are {num_classes} classes to draw from;"
-            f" write {num_classes} or fewer"
-        )
-
-
-def cut(ranked: Sequence[Item], groups: int) -> list[Sequence[Item]]:
-    """Consecutive groups whose sizes differ by one at most."""
-    bounds = [len(ranked) * group // groups for group in range(groups + 1)]
-    return [ranked[start:end] for start, end in pairwise(bounds)]
 
 
 def split_images(paths: Iterable[str], train_fraction: float, *, seed: int) -> tuple[list[str], list[str]]:

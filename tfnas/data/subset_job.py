@@ -7,10 +7,12 @@ from pathlib import Path
 
 from tfnas.data.class_accuracy import ClassAccuracy, read_class_accuracy
 from tfnas.data.manifest import ManifestRecord, read_manifest, write_samples
-from tfnas.data.subset import build_subset, check_groups
+from tfnas.data.materialize import materialize
+from tfnas.data.stores import SKIP
+from tfnas.data.subset import build_subset, choose_classes, read_class_list, without
 from tfnas.data.tables import write_table
 from tfnas.runtime.errors import UserError
-from tfnas.runtime.schema import Params
+from tfnas.runtime.schema import BuildSubsetParams, Params
 from tfnas.runtime.stage import Job
 
 CLASS_COLUMNS = ("label", "class", "group", "top1")  # top1 in percent
@@ -19,41 +21,73 @@ logger = logging.getLogger("tfnas.data")
 
 
 def check_subset(params: Params, class_accuracy: Path) -> None:
-    """Raise UserError for a ranking that cannot be read or has fewer classes than groups."""
-    check_groups(params.build_subset.groups, len(read_class_accuracy(class_accuracy)))
+    """Raise UserError for a ranking that cannot be read, or classes that cannot be chosen from it."""
+    settings = params.build_subset
+    rows = read_class_accuracy(class_accuracy)
+    choose_classes(rows, settings.groups, strategy=settings.strategy, class_list=listed(settings), seed=params.seed)
 
 
-def run_build_subset(job: Job, class_accuracy: Path, manifest: Path) -> None:
-    """Write train.csv, val.csv and classes.csv into `job.out`.
+def listed(params: BuildSubsetParams) -> list[str]:
+    """The classes of `class_list`; none where there is no list."""
+    return [] if params.class_list is None else read_class_list(params.class_list)
+
+
+def run_build_subset(job: Job, class_accuracy: Path, manifest: Path, images: Path) -> None:
+    """Write train.csv, val.csv, classes.csv and images/ into `job.out`.
 
     Raises:
-        UserError: the ranking is not of the manifest's images; or what `build_subset` raises.
+        UserError: the ranking is not of the manifest's images; or what `build_subset` and `materialize` raise.
     """
     params = job.params.build_subset
     accuracies, records = read_class_accuracy(class_accuracy), read_manifest(manifest)
-    _check_same_images(accuracies, records, class_accuracy, manifest)
+    skips = job.params.prepare_data.on_bad_image == SKIP
+    _check_same_images(accuracies, records, class_accuracy, manifest, skips=skips)
     subset = build_subset(
-        accuracies, records, groups=params.groups, train_fraction=params.train_fraction, seed=job.params.seed
+        accuracies,
+        records,
+        groups=params.groups,
+        train_fraction=params.train_fraction,
+        seed=job.params.seed,
+        strategy=params.strategy,
+        class_list=listed(params),
     )
+    packed, broken = materialize(
+        images,
+        [image.path for image in subset.train + subset.val],
+        params.materialize,
+        job.out / "images",
+        threads=max(1, job.params.device.workers),
+    )
+    subset = without(subset, broken)
     write_samples(subset.train, job.out / "train.csv")
     write_samples(subset.val, job.out / "val.csv")
     write_table(job.out / "classes.csv", CLASS_COLUMNS, subset.classes)
     counts = {"num_classes": len(subset.classes), "train_images": len(subset.train), "val_images": len(subset.val)}
-    job.run.log_metrics(counts)
+    job.run.log_metrics(counts | packed)
     logger.info("%(num_classes)d classes, %(train_images)d + %(val_images)d images", counts)
 
 
 def _check_same_images(
-    accuracies: list[ClassAccuracy], records: list[ManifestRecord], class_accuracy: Path, manifest: Path
+    accuracies: list[ClassAccuracy],
+    records: list[ManifestRecord],
+    class_accuracy: Path,
+    manifest: Path,
+    *,
+    skips: bool,
 ) -> None:
+    """Where broken images are left out, the ranking may have met one and so counted fewer."""
     counts: dict[str, int] = {}
     for record in records:
         if record.split == "train":
             counts[record.class_name] = counts.get(record.class_name, 0) + 1
     ranked = {row.class_name: row.images for row in accuracies}
-    odd = sorted(set(counts.items()) ^ set(ranked.items()))
+    odd = [
+        name
+        for name in sorted({*counts, *ranked})
+        if counts.get(name) != ranked.get(name) and not (skips and 0 < ranked.get(name, 0) < counts.get(name, 0))
+    ]
     if odd:
-        name = odd[0][0]
+        name = odd[0]
         raise UserError(
             f"{class_accuracy}: has {ranked.get(name, 0)} training images of class {name!r}, {manifest} has"
             f" {counts.get(name, 0)}; run rank_classes again"

@@ -1,45 +1,95 @@
-"""From a picture to what a network sees: (3, H, W) float32, normalised by ImageNet's mean and deviation."""
+"""From a picture to what a network sees: (3, H, W) float32, normalised by ImageNet's mean and deviation.
+
+In two steps: the view, cut out of one picture and scaled, in 8 bits; and the finish, colours and normalisation, on
+whole batches, in a loading process or on the device.
+"""
 
 from __future__ import annotations
 
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from random import Random
+from typing import NamedTuple
+
 import torch
-from torch import Tensor, nn
-from torchvision.transforms import InterpolationMode, v2
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import interpolate
+from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
-from tfnas.data.image_dataset import Transform
+from tfnas.data.colour import Colours, change_colours, draw_colours
+from tfnas.data.decoding import to_tensor
 from tfnas.runtime.schema import AugmentationParams
 
 MEAN = (0.485, 0.456, 0.406)  # of ImageNet's red, green and blue
 STD = (0.229, 0.224, 0.225)
 CROP_FRACTION = 224 / 256  # of the shorter side, as the field validates on ImageNet
 THUMBNAIL = 64  # pixels
+CROP_RATIO = (3 / 4, 4 / 3)  # width to height
+CROP_TRIES = 10
+CHUNK_PIXELS = 1 << 16  # so many, as floats, stay in a core's cache
 
 
-def train_transform(resolution: int, augmentation: AugmentationParams) -> Transform:
+class View(NamedTuple):
+    """A picture's part in the network's size."""
+
+    pixels: Tensor  # (3, R, R) uint8
+    colours: Colours | None
+
+
+class Transform(ABC):
+    """What an image goes through; called on one picture, it does both steps."""
+
+    @abstractmethod
+    def view(self, picture: Tensor, random: Random) -> View:
+        """The first step, of a (3, H, W) uint8 picture."""
+
+    def finish(self, pixels: Tensor, colours: Sequence[Colours | None]) -> Tensor:
+        """The second step: (N, 3, R, R) uint8 to float32; no image's result depends on the others."""
+        done = torch.empty_like(pixels, dtype=torch.float32, memory_format=torch.contiguous_format)
+        size = max(1, CHUNK_PIXELS // (pixels.shape[2] * pixels.shape[3])) if pixels.device.type == "cpu" else 1 << 20
+        mean, std = (torch.tensor(row, device=pixels.device)[:, None, None] for row in (MEAN, STD))
+        for start in range(0, len(pixels), size):
+            images = done[start : start + size]
+            torch.div(pixels[start : start + size], 255.0, out=images)
+            chosen = [row for row in colours[start : start + size] if row is not None]
+            if chosen:
+                change_colours(images, chosen)
+            images.sub_(mean).div_(std)
+        return done
+
+    def __call__(self, picture: Image.Image | Tensor) -> Tensor:
+        """(3, R, R) float32; randomness comes from torch's global generator."""
+        tensor = picture if isinstance(picture, Tensor) else to_tensor(picture)
+        view = self.view(tensor, Random(int(torch.randint(1 << 62, ()))))
+        return self.finish(view.pixels[None], [view.colours])[0]
+
+
+class TrainTransform(Transform):
     """A random crop to (resolution, resolution), perhaps a flip, perhaps a change of colours.
 
-    Randomness comes from torch's global generator, which the loader sets for each image.
+    The distributions are those of torchvision's RandomResizedCrop, RandomHorizontalFlip and ColorJitter.
     """
-    steps: list[nn.Module] = [
-        v2.PILToTensor(),
-        v2.RandomResizedCrop(resolution, scale=augmentation.crop_scale, antialias=True),
-    ]
-    if augmentation.flip:
-        steps.append(v2.RandomHorizontalFlip())
-    if any(augmentation.color_jitter):
-        steps.append(v2.ColorJitter(*augmentation.color_jitter))
-    return v2.Compose([*steps, *_normalise()])
+
+    def __init__(self, resolution: int, augmentation: AugmentationParams) -> None:
+        self.resolution, self.augmentation = resolution, augmentation
+
+    def view(self, picture: Tensor, random: Random) -> View:
+        top, left, height, width = draw_crop(*picture.shape[1:], self.augmentation.crop_scale, random)
+        pixels = picture[:, top : top + height, left : left + width]
+        if (height, width) != (self.resolution, self.resolution):
+            size = (self.resolution, self.resolution)
+            pixels = interpolate(pixels[None], size, mode="bilinear", antialias=True, align_corners=False)[0]
+        if self.augmentation.flip and random.random() < 0.5:
+            pixels = pixels.flip(2)
+        strengths = self.augmentation.color_jitter
+        return View(pixels, draw_colours(strengths, random) if any(strengths) else None)
 
 
-def eval_transform(resolution: int, *, bicubic: bool = False) -> Transform:
-    """`ResizeAndCrop`, without randomness; `bicubic` as torchvision's EfficientNet-B0 was validated."""
-    interpolation = InterpolationMode.BICUBIC if bicubic else InterpolationMode.BILINEAR
-    return v2.Compose([v2.PILToTensor(), ResizeAndCrop(resolution, interpolation), *_normalise()])
-
-
-class ResizeAndCrop(nn.Module):
-    """An image to (resolution, resolution).
+class EvalTransform(Transform):
+    """An image to (resolution, resolution), without randomness.
 
     As the field does: the shorter side to 256/224 of the resolution, then the centre. But a thumbnail (shorter side
     at most 64 pixels, as CIFAR's, which the paper resizes from 32 x 32 to 224 x 224) or an image that has the very
@@ -47,19 +97,41 @@ class ResizeAndCrop(nn.Module):
     """
 
     def __init__(self, resolution: int, interpolation: InterpolationMode) -> None:
-        super().__init__()
         self.resolution, self.interpolation = resolution, interpolation
 
-    def forward(self, image: Tensor) -> Tensor:
-        """(3, H, W) to (3, resolution, resolution)."""
-        height, width = image.shape[-2:]
+    def view(self, picture: Tensor, random: Random) -> View:
+        height, width = picture.shape[1:]
         if height == width == self.resolution:
-            return image
+            return View(picture, None)
         whole = min(height, width) <= THUMBNAIL
         shorter = self.resolution if whole else round(self.resolution / CROP_FRACTION)
-        resized = functional.resize(image, [shorter], interpolation=self.interpolation, antialias=True)
-        return functional.center_crop(resized, [self.resolution, self.resolution])
+        resized = functional.resize(picture, [shorter], interpolation=self.interpolation, antialias=True)
+        return View(functional.center_crop(resized, [self.resolution, self.resolution]), None)
 
 
-def _normalise() -> list[nn.Module]:
-    return [v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
+def train_transform(resolution: int, augmentation: AugmentationParams) -> TrainTransform:
+    return TrainTransform(resolution, augmentation)
+
+
+def eval_transform(resolution: int, *, bicubic: bool = False) -> EvalTransform:
+    """Without randomness; `bicubic` as torchvision's EfficientNet-B0 was validated."""
+    return EvalTransform(resolution, InterpolationMode.BICUBIC if bicubic else InterpolationMode.BILINEAR)
+
+
+def draw_crop(height: int, width: int, scale: tuple[float, float], random: Random) -> tuple[int, int, int, int]:
+    """Top, left, height and width of a crop of `scale` of the area and of a ratio of sides from 3/4 to 4/3.
+
+    As torchvision's RandomResizedCrop: the ratio's logarithm is uniform, and a crop that does not fit is drawn again,
+    at last the largest one in the middle of an admitted ratio.
+    """
+    for _ in range(CROP_TRIES):
+        area = height * width * random.uniform(*scale)
+        ratio = math.exp(random.uniform(*map(math.log, CROP_RATIO)))
+        cut_width, cut_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < cut_width <= width and 0 < cut_height <= height:
+            top, left = random.randint(0, height - cut_height), random.randint(0, width - cut_width)
+            return top, left, cut_height, cut_width
+    low, high = CROP_RATIO
+    ratio = min(max(width / height, low), high)
+    cut_height, cut_width = min(height, round(width / ratio)), min(width, round(height * ratio))
+    return (height - cut_height) // 2, (width - cut_width) // 2, cut_height, cut_width

@@ -71,13 +71,17 @@ class AugmentationParams(Section):
 
 
 class PrepareDataParams(Section):
-    source: Literal["digits", "imagefolder"]
+    source: Literal["digits", "imagefolder", "imagenet", "cifar10", "cifar100"]
     root: str | None
+    val_fraction: Rate  # of each class of an image folder without train/ and val/
+    verify: bool  # decode every image
+    on_bad_image: Literal["error", "skip"]
+    download: bool  # CIFAR, also for transfer
 
     @model_validator(mode="after")
     def _root_given(self) -> PrepareDataParams:
-        if self.source == "imagefolder" and not self.root:
-            raise ValueError("root is missing: write the folder that holds train/ and val/")
+        if self.source != "digits" and not self.root:
+            raise ValueError(f"root is missing: write the folder that holds {self.source}")
         if self.source == "digits" and self.root is not None:
             raise ValueError("digits are made here and have no root: write root: null, or source: imagefolder")
         return self
@@ -95,9 +99,26 @@ class RankClassesParams(Section):
     fit: FitParams
 
 
+class MaterializeParams(Section):
+    """A copy of the subset's images in a few large files, smaller where they are larger."""
+
+    format: Literal["none", "jpeg", "raw"]  # raw: RGB bytes, nothing to decode
+    shorter_side: Annotated[int, Field(ge=8)]  # pixels, at most
+    quality: Annotated[int, Field(ge=1, le=100)]  # of jpeg
+
+
 class BuildSubsetParams(Section):
-    groups: Count
+    strategy: Literal["ranked_groups", "random", "class_list"]
+    groups: Count  # classes of ranked_groups and random
+    class_list: str | None  # a file that names the classes
     train_fraction: Annotated[float, Field(gt=0, lt=1)]
+    materialize: MaterializeParams
+
+    @model_validator(mode="after")
+    def _list_given(self) -> BuildSubsetParams:
+        if (self.strategy == "class_list") != (self.class_list is not None):
+            raise ValueError("write a file as class_list with strategy: class_list, and class_list: null without")
+        return self
 
 
 class ProfileLatencyParams(Section):

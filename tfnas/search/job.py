@@ -234,10 +234,12 @@ def _loaders(params: Params, train: Samples, val: Samples, root: Path) -> tuple[
         "workers": params.device.workers,
         "drop_last": True,
         "pin_memory": params.device.name != "cpu",
-        "part": (distributed.rank(), processes),
+        "rank": distributed.rank(),
+        "world_size": processes,
     }
+    share = batch_size // processes
     augmented = train_transform(params.resolution, params.search.augmentation)
     return (
-        make_loader(ImageDataset(root, train, augmented), batch_size, **options),
-        make_loader(ImageDataset(root, val, eval_transform(params.resolution)), batch_size, **options),
+        make_loader(ImageDataset(root, train, augmented), share, **options),
+        make_loader(ImageDataset(root, val, eval_transform(params.resolution)), share, **options),
     )

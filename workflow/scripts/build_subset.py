@@ -8,13 +8,14 @@ from tfnas.runtime.schema import Params
 from tfnas.runtime.stage import open_job, run_script, stage_parser
 
 STAGE = "build_subset"
-OUTPUTS = ("train.csv", "val.csv", "classes.csv")
+OUTPUTS = ("train.csv", "val.csv", "classes.csv", "images")
 
 
 def main() -> None:
     parser = stage_parser(STAGE, __doc__)
     parser.add_argument("--class-accuracy", type=Path, required=True, help="class_accuracy.csv that rank_classes wrote")
     parser.add_argument("--manifest", type=Path, required=True, help="manifest.csv that prepare_data wrote")
+    parser.add_argument("--images", type=Path, required=True, help="images/ that prepare_data wrote")
     options = parser.parse_args()
 
     def check(params: Params) -> None:
@@ -22,11 +23,11 @@ def main() -> None:
 
         check_subset(params, options.class_accuracy)
 
-    inputs = [options.class_accuracy, options.manifest]
+    inputs = [options.class_accuracy, options.manifest, options.images]
     with open_job(STAGE, options, inputs=inputs, outputs=OUTPUTS, check=check) as job:
         from tfnas.data.subset_job import run_build_subset
 
-        run_build_subset(job, options.class_accuracy, options.manifest)
+        run_build_subset(job, options.class_accuracy, options.manifest, options.images)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from tfnas.runtime.schema import Params
 from tfnas.runtime.stage import open_job, run_script, stage_parser
 
 STAGE = "rank_classes"
-OUTPUTS = ("class_accuracy.csv", "metrics.json")
+OUTPUTS = ("class_accuracy.csv", "class_accuracy.svg", "metrics.json")
 
 
 def main() -> None:

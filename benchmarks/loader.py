@@ -1,0 +1,154 @@
+"""Images per second of our loader, against torchvision's ImageFolder with Pillow and the classic transforms.
+
+python benchmarks/imagenet_folder.py /tmp/imagenet
+python benchmarks/loader.py --root /tmp/imagenet --pack /tmp/pack
+
+The same augmentation (random crop to 224, flip, colour jitter 0.4, 0.4, 0.4, 0.2), batches of 32, two worker processes
+for everyone. Each round gives every variant in turn so many batches, so that a busy machine slows all of them; the
+median of the rounds counts. First it says how far the validation images of both are apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+from torchvision import transforms as classic
+from torchvision.datasets import ImageFolder
+from torchvision.datasets.folder import default_loader
+
+from tfnas.data import ImageDataset, eval_transform, make_loader, train_transform
+from tfnas.data.image_folder import scan_image_folder
+from tfnas.data.manifest import manifest_samples
+from tfnas.data.materialize import materialize
+from tfnas.data.stores import describe, write_source
+from tfnas.data.transforms import MEAN, STD
+from tfnas.runtime.schema import AugmentationParams, MaterializeParams
+
+SIZE, BATCH, WORKERS = 224, 32, 2
+JITTER = (0.4, 0.4, 0.4, 0.2)
+AUGMENTATION = AugmentationParams.model_validate({"crop_scale": [0.08, 1.0], "flip": True, "color_jitter": JITTER})
+PACKS = {"raw pack, 256": ("raw", 256), "jpeg pack, 256": ("jpeg", 256), "jpeg pack, 320": ("jpeg", 320)}
+
+
+def classic_loader(root: Path) -> DataLoader[Any]:
+    """What most training scripts have."""
+    transform = classic.Compose(
+        [
+            classic.RandomResizedCrop(SIZE),
+            classic.RandomHorizontalFlip(),
+            classic.ColorJitter(*JITTER),
+            classic.ToTensor(),
+            classic.Normalize(MEAN, STD),
+        ]
+    )
+    dataset = ImageFolder(str(root / "train"), transform)
+    return DataLoader(
+        dataset, BATCH, shuffle=True, num_workers=WORKERS, persistent_workers=True, prefetch_factor=4, drop_last=True
+    )
+
+
+def our_loader(root: Path, samples: list[tuple[str, int]]) -> Any:
+    dataset = ImageDataset(root, samples, train_transform(SIZE, AUGMENTATION))
+    return make_loader(dataset, BATCH, shuffle=True, seed=0, drop_last=True, workers=WORKERS)
+
+
+def endless(loader: Any) -> Iterator[Any]:
+    epoch = 0
+    while True:
+        if hasattr(loader, "set_epoch"):
+            loader.set_epoch(epoch)
+        yield from loader
+        epoch += 1
+
+
+def time_variants(loaders: dict[str, Any], *, rounds: int, batches: int) -> None:
+    """Batches that were prefetched while others had their turn are taken first and not counted."""
+    rates: dict[str, list[float]] = {name: [] for name in loaders}
+    for _ in range(rounds):
+        for name, loader in loaders.items():
+            iterator = iter(loader)
+            for _ in range(2 * WORKERS * 2 + 2):
+                next(iterator)
+            begin = time.perf_counter()
+            for _ in range(batches):
+                next(iterator)
+            rates[name].append(batches * BATCH / (time.perf_counter() - begin))
+            del iterator
+            stop_workers(loader)
+    base = statistics.median(next(iter(rates.values())))
+    for name, values in rates.items():
+        ratios = [value / other for value, other in zip(values, next(iter(rates.values())), strict=True)]
+        print(
+            f"{name:22} {statistics.median(values):7.0f} images/s  {statistics.median(values) / base:5.2f} x"
+            f"  (rounds {min(ratios):.2f} to {max(ratios):.2f})"
+        )
+
+
+def stop_workers(loader: Any) -> None:
+    """Let nobody work ahead while the next one is timed."""
+    inner = getattr(loader, "_loader", loader)
+    inner._iterator = None
+
+
+def compare_validation(root: Path, samples: list[tuple[str, int]], images: int = 100) -> None:
+    theirs = classic.Compose([classic.Resize(256), classic.CenterCrop(SIZE), classic.ToTensor()])
+    plain = ImageDataset(root, samples, eval_transform(SIZE))
+    std, mean = (torch.tensor(row)[:, None, None] for row in (STD, MEAN))
+    steps: list[torch.Tensor] = []
+    for index in range(0, len(samples), max(1, len(samples) // images)):
+        mine = plain[index][0] * std + mean
+        steps.append(((mine - theirs(default_loader(str(root / samples[index][0])))) * 255).abs().round().flatten())
+    off = torch.cat(steps)
+    print(
+        f"validation: {(off == 0).float().mean():.2%} of the values are equal, {(off == 1).float().mean():.2%}"
+        f" differ by one step of 8 bits, {(off > 1).float().mean():.2%} by more (largest {int(off.max())})"
+    )
+
+
+def pack_all(root: Path, names: list[str], folder: Path) -> dict[str, Path]:
+    """The packs, written where they are not yet."""
+    source = folder / "source"
+    write_source(source, describe("folder", str(root), "error"))
+    packs = {}
+    for title, (form, side) in PACKS.items():
+        packs[title] = folder / f"{form}-{side}"
+        if not packs[title].is_dir():
+            params = MaterializeParams(format=form, shorter_side=side, quality=95)  # type: ignore[arg-type]
+            begin = time.perf_counter()
+            counts, _ = materialize(source, names, params, packs[title], threads=WORKERS)
+            seconds = time.perf_counter() - begin
+            each = counts["packed_bytes"] / len(names)
+            print(f"{title}: {len(names)} images in {seconds:.0f} s, {each / 1e3:.0f} kB each")
+    return packs
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, required=True, help="a folder in ImageNet's layout")
+    parser.add_argument("--pack", type=Path, required=True, help="folder to pack the images in, once")
+    parser.add_argument("--images", type=int, default=4000, metavar="N", help="of the folder that are packed")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--batches", type=int, default=30, help="of a variant in a round")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    samples, _ = manifest_samples(scan_image_folder(options.root).records, "train")
+    some = samples[: options.images]
+    packs = pack_all(options.root, [path for path, _ in some], options.pack)
+    compare_validation(options.root, samples)
+    loaders = {
+        "ImageFolder, Pillow": classic_loader(options.root),
+        "ours, JPEG files": our_loader(options.root, samples),
+    }
+    loaders |= {f"ours, {title}": our_loader(folder, some) for title, folder in packs.items()}
+    time_variants(loaders, rounds=options.rounds, batches=options.batches)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""`tfnas init imagefolder` looks at the images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tfnas.cli import main
+from tfnas.cli._fit_preset import replace_value, value_of
+from tfnas.cli.init import read_preset
+from tfnas.runtime.params import load_params
+
+
+def write_images(root: Path, counts: dict[str, int], size: tuple[int, int]) -> None:
+    for split in ("train", "val"):
+        for name, count in counts.items():
+            for number in range(count if split == "train" else 1):
+                path = root / split / name / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", size, (number, 0, 0)).save(path)
+
+
+def test_seven_classes_of_unequal_size(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    counts = dict(zip("abcdefg", (40, 20, 10, 9, 5, 3, 2), strict=True))
+    write_images(tmp_path / "own", counts, (50, 70))
+    assert main(["init", "imagefolder", "--data-root", "own"]) == 0
+    params = load_params("params.yaml")
+    assert (params.build_subset.groups, params.profile_latency.num_classes, params.resolution) == (7, 7, 64)
+    assert params.search.batch_size == 16 and params.retrain.batch_size == 64 == params.rank_classes.fit.batch_size
+    assert params.search.batch_size <= 0.2 * sum(counts.values()) and params.retrain.batch_size <= sum(counts.values())
+
+
+def test_many_large_images_leave_the_preset(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    write_images(tmp_path / "own", {f"c{number:02d}": 30 for number in range(12)}, (300, 240))
+    assert main(["init", "imagefolder", "--data-root", "own"]) == 0
+    changes = ("prepare_data", "profile_latency")
+    written, preset = load_params("params.yaml"), load_params(Path(__file__).parents[2] / "presets/imagefolder.yaml")
+    assert written.model_copy(update={name: getattr(preset, name) for name in changes}) == preset
+    assert written.profile_latency.num_classes == 12
+
+
+def test_a_folder_that_is_not_ready_leaves_the_preset(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    assert main(["init", "imagefolder", "--data-root", "empty"]) == 0
+    assert "holds no class" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("section", ["search", "retrain", "transfer"])
+def test_one_line_changes(section: str) -> None:
+    text = read_preset("imagefolder")
+    changed = replace_value(text, section, "batch_size", "7")
+    assert value_of(changed, section, "batch_size") == "7"
+    pairs = [pair for pair in zip(text.splitlines(), changed.splitlines(), strict=True) if pair[0] != pair[1]]
+    assert len(pairs) == 1 and pairs[0][0].partition("#")[2] == pairs[0][1].partition("#")[2]

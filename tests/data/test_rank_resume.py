@@ -1,0 +1,56 @@
+"""A ranking that is killed and started again gives what an undisturbed one gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from test_data_jobs import changed, digits, own_images, run  # noqa: F401
+
+from tfnas.data import rank_job
+from tfnas.data.class_accuracy import count_correct
+from tfnas.data.prepare import run_prepare_data
+from tfnas.data.rank_job import run_rank_classes
+from tfnas.runtime.artifacts import digest_file
+from tfnas.runtime.checkpoints import CheckpointFolder
+from tfnas.runtime.schema import Params
+
+
+class Killed(BaseException):
+    """As a signal would come."""
+
+
+@pytest.fixture
+def slow(own_images: Params, monkeypatch) -> Params:  # noqa: F811
+    """Three epochs of fitting and six shards of one batch."""
+    monkeypatch.setattr(rank_job, "SHARD_BATCHES", 1)
+    return changed(
+        own_images, rank_classes={"batch_size": 2, "fit": {"epochs": 3, "batch_size": 4, "learning_rate": 0.01}}
+    )
+
+
+@pytest.mark.parametrize("saved", [1, 4, 6])
+def test_a_killed_ranking_goes_on_with_the_same_outcome(slow: Params, run, monkeypatch, saved: int) -> None:  # noqa: F811
+    prepared = run(run_prepare_data, slow, "prepared")
+    inputs = prepared / "manifest.csv", prepared / "images"
+    expected = digest_file(run(run_rank_classes, slow, "undisturbed", *inputs))
+    original, saves = CheckpointFolder.save, []
+
+    def save(self: CheckpointFolder, state: dict) -> None:
+        original(self, state)
+        saves.append(state)
+        if len(saves) == saved:
+            raise Killed
+
+    monkeypatch.setattr(CheckpointFolder, "save", save)
+    with pytest.raises(Killed):
+        run(run_rank_classes, slow, "killed", *inputs)
+    before, shards = len(saves), []
+    monkeypatch.setattr(
+        rank_job, "count_correct", lambda *args, **options: shards.append(1) or count_correct(*args, **options)
+    )
+    again = run(run_rank_classes, slow, "again", *inputs)
+    assert digest_file(again) == expected
+    assert len(saves) == 3 + 1 + 6 and before == saved  # nothing was done twice
+    assert len(shards) == min(6, 10 - saved)
+    assert not list(Path("checkpoints").rglob("*.pt"))
