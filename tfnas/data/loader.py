@@ -25,12 +25,12 @@ class EpochLoader:
         UserError: on iterating, with an image that cannot be read; also out of a worker process, as one line.
     """
 
-    def __init__(self, loader: DataLoader[Any], sampler: _EpochSampler) -> None:
+    def __init__(self, loader: DataLoader[Any], sampler: _EpochBatches) -> None:
         self._loader, self._sampler = loader, sampler
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order and the augmentation of an epoch."""
-        self._sampler.epoch = epoch
+    def set_epoch(self, epoch: int, start: int = 0) -> None:
+        """Choose the order and the augmentation of an epoch, and the batch to start with; none before it is read."""
+        self._sampler.epoch, self._sampler.start = epoch, start
 
     def __len__(self) -> int:
         return len(self._loader)
@@ -51,22 +51,33 @@ def make_loader(
     drop_last: bool,
     workers: int = 0,
     pin_memory: bool = False,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> EpochLoader:
     """Batches of a data set of (image, label) items.
 
     Args:
+        batch_size: of this process's batches.
         shuffle: another order each epoch, else the data set's own.
         seed: of order and augmentation.
         drop_last: leave out a smaller last batch.
         workers: processes that load; 0 loads in this one. Changes no result.
         pin_memory: for a fast copy to a GPU.
+        rank, world_size: which of how many processes this is; their batches together are those of one process with
+            `world_size` times the batch size, each of which they share out in their order.
     """
-    sampler = _EpochSampler(len(dataset), seed=seed, shuffle=shuffle)  # type: ignore[arg-type]
+    sampler = _EpochBatches(
+        len(dataset),  # type: ignore[arg-type]
+        batch_size,
+        seed=seed,
+        shuffle=shuffle,
+        drop_last=drop_last,
+        rank=rank,
+        world_size=world_size,
+    )
     loader = DataLoader(
         _SeededDataset(dataset, seed),
-        batch_size,
-        sampler=sampler,
-        drop_last=drop_last,
+        batch_sampler=sampler,
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=pin_memory,
@@ -76,21 +87,32 @@ def make_loader(
     return EpochLoader(loader, sampler)
 
 
-class _EpochSampler(Sampler[Key]):
+class _EpochBatches(Sampler[list[Key]]):
     """Gives each index together with the epoch, which so reaches workers that live on."""
 
-    def __init__(self, length: int, *, seed: int, shuffle: bool) -> None:
-        self.length, self.seed, self.shuffle, self.epoch = length, seed, shuffle, 0
+    def __init__(
+        self, length: int, batch_size: int, *, seed: int, shuffle: bool, drop_last: bool, rank: int, world_size: int
+    ) -> None:
+        self.length, self.batch_size, self.seed, self.shuffle = length, batch_size, seed, shuffle
+        self.drop_last, self.rank, self.world_size = drop_last, rank, world_size
+        self.epoch = self.start = 0
 
     def __len__(self) -> int:
-        return self.length
+        """Batches of an epoch, wherever it starts."""
+        whole, rest = divmod(self.length, self.batch_size * self.world_size)
+        return whole + int(not self.drop_last and rest > self.rank * self.batch_size)
 
-    def __iter__(self) -> Iterator[Key]:
-        epoch, indices = self.epoch, list(range(self.length))
-        if self.shuffle:
-            generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", epoch))
-            indices = torch.randperm(self.length, generator=generator).tolist()
-        return ((epoch, index) for index in indices)
+    def __iter__(self) -> Iterator[list[Key]]:
+        epoch, order = self.epoch, self._order()
+        for batch in range(self.start, len(self)):
+            first = (batch * self.world_size + self.rank) * self.batch_size
+            yield [(epoch, index) for index in order[first : first + self.batch_size]]
+
+    def _order(self) -> list[int]:
+        if not self.shuffle:
+            return list(range(self.length))
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", self.epoch))
+        return torch.randperm(self.length, generator=generator).tolist()
 
 
 class _SeededDataset(Dataset[Any]):

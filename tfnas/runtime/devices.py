@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tfnas.runtime import distributed
 from tfnas.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,12 +20,16 @@ if TYPE_CHECKING:
 def open_device(name: str, threads: int) -> torch.device:
     """The torch device of that name; sets the number of CPU threads.
 
+    Where torchrun has started several processes, `cuda` is each one's own GPU.
+
     Raises:
         UserError: CUDA is asked for and absent.
     """
     import torch
 
     torch.set_num_threads(threads)
+    if name == "cuda" and distributed.world_size() > 1:
+        name = f"cuda:{distributed.local_rank()}"
     return find_device(name, source="params.yaml: device")
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tfnas.runtime import distributed
 from tfnas.runtime.artifacts import write_provenance
 from tfnas.runtime.errors import UserError
 from tfnas.runtime.params import load_params, stage_params
@@ -55,6 +56,8 @@ def open_job(
 ) -> Iterator[Job]:
     """Open a stage's job: check before work, log, track, and write provenance when it ends well.
 
+    Of several processes that torchrun has started on one job, the first alone does so.
+
     Args:
         inputs: files and folders that must exist; their digests go into `provenance.json`.
         outputs: names below `--out` that the job writes.
@@ -68,6 +71,9 @@ def open_job(
             raise UserError(f"{path}: is missing; run the stage that writes it")
     if check is not None:
         check(params)
+    if distributed.rank() > 0:
+        yield Job(params, _no_run(), options.out)
+        return
     _log_to(options.log)
     options.out.mkdir(parents=True, exist_ok=True)
     from tfnas.runtime.devices import device_name
@@ -90,6 +96,12 @@ def open_job(
         for name in (*outputs, "provenance.json"):
             _log_small_file(run, options.out / name)
         logger.info("%s done", stage)
+
+
+def _no_run() -> Run:
+    from tfnas.runtime.tracking import NoRun
+
+    return NoRun()
 
 
 def _log_small_file(run: Run, path: Path) -> None:
