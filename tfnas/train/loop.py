@@ -17,27 +17,26 @@ from tfnas.train.stepper import Batch, to_device
 CHECK_LOSS_EVERY = 20  # steps; looking at a loss makes a GPU wait
 
 
-@torch.no_grad()
 def evaluate(network: nn.Module, batches: Iterable[Batch], *, device: torch.device, precision: str) -> Metrics:
     """Mean cross-entropy (without label smoothing), top-1 and top-5 over all images, a smaller last batch included.
 
     Of several processes, each evaluates its own batches and all get the numbers of all images.
     """
-    return evaluate_sums(network, batches, device=device, precision=precision).over_processes().result()
+    sums = MetricSums(device)
+    evaluate_sums(network, batches, sums, precision=precision)
+    return sums.over_processes().result()
 
 
 @torch.no_grad()
-def evaluate_sums(network: nn.Module, batches: Iterable[Batch], *, device: torch.device, precision: str) -> MetricSums:
-    """As `evaluate`, as the sums that the numbers come from, of this process alone."""
+def evaluate_sums(network: nn.Module, batches: Iterable[Batch], sums: MetricSums, *, precision: str) -> None:
+    """Add this process's batches to the sums, on their device, where the network must be."""
     network.eval()
-    sums = MetricSums(device)
     for batch in batches:
-        images, labels = to_device(*batch, device)
-        with autocast(device, precision):
+        images, labels = to_device(*batch, sums.device)
+        with autocast(sums.device, precision):
             logits = network(images)
             loss = functional.cross_entropy(logits, labels)
         sums.add(logits, labels, loss)
-    return sums
 
 
 class NonFiniteLossError(UserError):

@@ -26,6 +26,7 @@ class MetricSums:
     """Sums over batches, kept on the device so that no step waits for it."""
 
     def __init__(self, device: torch.device) -> None:
+        self.device = device
         self.images = 0
         self.num_classes = 0
         self._loss = torch.zeros((), dtype=torch.float64, device=device)
