@@ -39,7 +39,9 @@ def read_image_set(folder: Path, resolution: int, *, images: Path | None = None)
         return found, found.classes
     root = folder / "val" if (folder / "val").is_dir() else folder
     classes = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    samples = [(str(path.relative_to(root)), label) for label, name in enumerate(classes) for path in _files(root / name)]
+    samples = [
+        (str(path.relative_to(root)), label) for label, name in enumerate(classes) for path in _files(root / name)
+    ]
     if not samples:
         raise UserError(f"{folder}: has no images; name a folder with {LAYOUTS}")
     return ImageDataset(root, samples, transform), classes

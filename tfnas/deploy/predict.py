@@ -14,7 +14,12 @@ from tfnas.data.image_dataset import read_image
 
 
 def classify(
-    network: nn.Module, picture: Image.Image | str | Path, classes: Sequence[str], *, resolution: int = 224, best: int = 5
+    network: nn.Module,
+    picture: Image.Image | str | Path,
+    classes: Sequence[str],
+    *,
+    resolution: int = 224,
+    best: int = 5,
 ) -> list[tuple[str, float]]:
     """The most probable classes of a picture and their probabilities, best first.
 
