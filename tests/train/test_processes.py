@@ -43,7 +43,7 @@ def read(folder: Path) -> tuple[list[float], list[dict[str, float]], dict[str, t
 
 @pytest.mark.slow
 def test_two_processes_equal_one_with_the_same_whole_batch(start, tmp_path) -> None:
-    """With BatchNorm synchronised; each batch in two parts, which have a BatchNorm of their own with one process, too."""
+    """With BatchNorm synchronised; each batch in two parts with a BatchNorm of their own, as in one."""
     for name, processes in (("one", 1), ("two", 2)):
         done = start(name, processes, sync_batchnorm=True, accumulate=2)
         assert done.returncode == 0, done.stderr
