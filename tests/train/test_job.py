@@ -154,6 +154,21 @@ def test_sets_follow_the_manifest(params, pictures) -> None:
     assert image.shape == (3, 16, 16) and label == CLASSES.index("white")
 
 
+def test_rand_augment_changes_training_images_only(params, pictures) -> None:
+    extras = params.retrain.extras.model_copy(update={"rand_augment": 15})
+    changed = params.model_copy(update={"retrain": params.retrain.model_copy(update={"extras": extras})})
+    plain, other = (retrain_sets(some, *pictures) for some in (params, changed))
+
+    def images(dataset, seed: int) -> torch.Tensor:
+        torch.manual_seed(seed)
+        return torch.stack([dataset[index][0] for index in range(8)])
+
+    assert torch.equal(images(plain.val, 0), images(other.val, 0))
+    assert not torch.equal(images(plain.train, 0), images(other.train, 0))
+    assert torch.equal(images(other.train, 1), images(other.train, 1))
+    assert images(other.train, 1).shape == images(plain.train, 1).shape
+
+
 def test_classes_must_agree() -> None:
     check_classes(["a", "b"], ["a", "b"], source="m.csv")
     for train, val, words in [

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import nn
 
 from tfnas.data import eval_transform
-from tfnas.data.image_dataset import read_image
+from tfnas.runtime.errors import UserError
 
 
 def classify(
@@ -31,9 +31,17 @@ def classify(
     Raises:
         UserError: the file is missing or broken.
     """
-    image = picture if isinstance(picture, Image.Image) else read_image(Path(picture))
+    image = picture if isinstance(picture, Image.Image) else _open(Path(picture))
     with torch.inference_mode():
         logits = network.eval()(eval_transform(resolution)(image.convert("RGB"))[None])  # (1, K)
     assert logits.shape[1] == len(classes), f"{logits.shape[1]} outputs, {len(classes)} names"
     probabilities, indices = logits[0].softmax(0).topk(min(best, len(classes)))
     return [(classes[i], p) for i, p in zip(indices.tolist(), probabilities.tolist(), strict=True)]
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except Exception as error:  # Pillow's decoders raise many kinds for a broken file
+        raise UserError(f"{path}: cannot be read as an image ({' '.join(str(error).split())}); pass another") from None
