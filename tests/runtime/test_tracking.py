@@ -12,7 +12,7 @@ import torch
 
 from tfnas.runtime.errors import UserError
 from tfnas.runtime.schema import TrackingParams
-from tfnas.runtime.tracking import flatten, tracked_run
+from tfnas.runtime.tracking import flatten, model_alias, tracked_run
 
 TRACKING = TrackingParams(experiment="test", timeout_seconds=1, max_retries=0)
 JOB = """
@@ -112,6 +112,28 @@ def test_logged_model_takes_any_batch_and_gives_the_networks_logits(folder) -> N
         with torch.inference_mode():
             expected = network(torch.from_numpy(images)).numpy()
         np.testing.assert_allclose(loaded.predict(images), expected, atol=1e-6)
+
+
+def test_a_targets_newest_model_has_its_alias(folder) -> None:
+    import mlflow
+
+    networks = {}
+    for target in ("A", "B", "A", "v1", "latest"):
+        network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3)).eval()
+        with tracked_run("retrain", {}, TRACKING, Path("params.yaml"), target=target) as run:
+            run.log_model(network, np.zeros((1, 3, 2, 2), dtype=np.float32), alias=target)
+        networks[model_alias(target)] = network
+    images = np.ones((2, 3, 2, 2), dtype=np.float32)
+    for alias, network in networks.items():
+        loaded = mlflow.pyfunc.load_model(f"models:/test@{alias}")
+        expected = network(torch.from_numpy(images)).detach().numpy()
+        np.testing.assert_allclose(loaded.predict(images), expected, atol=1e-6)
+    assert mlflow.MlflowClient().get_registered_model("test").aliases == {
+        "A": 3,
+        "B": 2,
+        "target-v1": 4,
+        "target-latest": 5,
+    }
 
 
 def test_a_server_that_is_not_there_is_one_line(folder, monkeypatch) -> None:

@@ -13,6 +13,8 @@ from torch import Tensor
 from tfnas.runtime.schema import RecipeParams
 from tfnas.space import Architecture, Block, Head, Stem
 
+OFF = {"ema_decay": 0, "mixup": 0, "cutmix": 0, "rand_augment": 0, "decay_norm_and_bias": True}
+
 
 class RandomLoader:
     """Batches of fixed random images; shuffled and disturbed by the epoch as augmentation would."""
@@ -21,10 +23,10 @@ class RandomLoader:
         generator = torch.Generator().manual_seed(seed)
         self.images = torch.randn(images, 3, 16, 16, generator=generator)
         self.labels = torch.randint(num_classes, (images,), generator=generator)
-        self.batch_size, self.shuffle, self.epoch = batch_size, shuffle, 0
+        self.batch_size, self.shuffle, self.epoch, self.start = batch_size, shuffle, 0, 0
 
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
+    def set_epoch(self, epoch: int, start: int = 0) -> None:
+        self.epoch, self.start = epoch, start
 
     def __len__(self) -> int:
         return -(-len(self.images) // self.batch_size)
@@ -36,7 +38,7 @@ class RandomLoader:
             generator = torch.Generator().manual_seed(self.epoch)
             order = torch.randperm(len(self.images), generator=generator)
             noise = torch.randn(3, 16, 16, generator=generator)
-        for chosen in order.split(self.batch_size):
+        for chosen in order.split(self.batch_size)[self.start :]:
             yield self.images[chosen] + noise, self.labels[chosen]
 
 
@@ -64,10 +66,17 @@ def make_recipe() -> Callable[..., RecipeParams]:
             "learning_rate": 0.05,
             "warmup_epochs": 1,
             "momentum": 0.9,
+            "nesterov": False,
             "weight_decay": 1e-3,
             "label_smoothing": 0.1,
             "drop_connect": 0.2,
             "augmentation": {"crop_scale": [0.7, 1.0], "flip": False, "color_jitter": [0, 0, 0, 0]},
+            "extras": {**OFF, **changes.pop("extras", {})},
+            "accumulate": 1,
+            "channels_last": True,
+            "compile": False,
+            "sync_batchnorm": False,
+            "checkpoint_every_steps": 0,
         }
         return RecipeParams.model_validate({**values, **changes})
 

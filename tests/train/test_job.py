@@ -17,7 +17,7 @@ from tfnas.runtime.errors import UserError
 from tfnas.runtime.params import load_params
 from tfnas.runtime.stage import Job
 from tfnas.space import build_network, count_macs, count_params
-from tfnas.train.job import run_training
+from tfnas.train.job import Training, run_training
 from tfnas.train.sets import check_architecture, check_classes, retrain_sets
 from tfnas.train.trainer import EpochRecord
 from tfnas.train.weights import load_weights
@@ -41,10 +41,11 @@ class FakeRun:
             raise ConnectionError
         self.metrics.append((dict(metrics), step))
 
-    def log_model(self, network: torch.nn.Module, example: np.ndarray) -> None:
+    def log_model(self, network: torch.nn.Module, example: np.ndarray, *, alias: str) -> None:
         if self.fails_at == "model":
             raise ConnectionError
         network(torch.from_numpy(example))
+        assert alias == "A"
         self.examples.append(example)
 
 
@@ -81,8 +82,7 @@ def run_job(architecture, pictures, params, tmp_path, monkeypatch):
     def run(out: str, tracking: FakeRun) -> Path:
         (tmp_path / out).mkdir()
         sets = retrain_sets(params, *pictures)
-        run_training(
-            Job(params, tracking, tmp_path / out),
+        training = Training(
             lambda: build_network(architecture, sets.num_classes, 0.1, 0.1),
             sets,
             params.retrain,
@@ -91,6 +91,7 @@ def run_job(architecture, pictures, params, tmp_path, monkeypatch):
             inputs=[Path("architecture.json"), *pictures],
             log_model=True,
         )
+        run_training(Job(params, tracking, tmp_path / out), training)
         return tmp_path / out
 
     return run
@@ -128,7 +129,7 @@ def test_a_job_that_fails_after_training_does_not_train_again(run_job, monkeypat
         run_job("first", FakeRun(fails_at="model"))
     import tfnas.train.trainer as trainer
 
-    monkeypatch.setattr(trainer, "train_epoch", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(trainer._Training, "_train_epoch", lambda *_: pytest.fail("trained again"))
     again = FakeRun()
     out = run_job("second", again)
     assert digest_file(out / "weights.pt") == digest_file(out.parent / "first" / "weights.pt")
@@ -151,6 +152,21 @@ def test_sets_follow_the_manifest(params, pictures) -> None:
     assert (len(sets.train), len(sets.val), sets.num_classes) == (24, 9, 3)
     image, label = sets.val[len(sets.val) - 1]
     assert image.shape == (3, 16, 16) and label == CLASSES.index("white")
+
+
+def test_rand_augment_changes_training_images_only(params, pictures) -> None:
+    extras = params.retrain.extras.model_copy(update={"rand_augment": 15})
+    changed = params.model_copy(update={"retrain": params.retrain.model_copy(update={"extras": extras})})
+    plain, other = (retrain_sets(some, *pictures) for some in (params, changed))
+
+    def images(dataset, seed: int) -> torch.Tensor:
+        torch.manual_seed(seed)
+        return torch.stack([dataset[index][0] for index in range(8)])
+
+    assert torch.equal(images(plain.val, 0), images(other.val, 0))
+    assert not torch.equal(images(plain.train, 0), images(other.train, 0))
+    assert torch.equal(images(other.train, 1), images(other.train, 1))
+    assert images(other.train, 1).shape == images(plain.train, 1).shape
 
 
 def test_classes_must_agree() -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tfnas.runtime.schema import RecipeParams
 from tfnas.train.recipe import learning_rate, make_optimizer, training_loss
 
+OFF = {"ema_decay": 0, "mixup": 0, "cutmix": 0, "rand_augment": 0, "decay_norm_and_bias": True}
 AUGMENTATION = {"crop_scale": (0.7, 1.0), "flip": False, "color_jitter": (0, 0, 0, 0)}
 
 
@@ -27,6 +28,13 @@ def recipe(epochs: int, warmup_epochs: int, peak: float = 0.2) -> RecipeParams:
         label_smoothing=0.1,
         drop_connect=0.0,
         augmentation=AUGMENTATION,
+        nesterov=False,
+        extras=OFF,
+        accumulate=1,
+        channels_last=True,
+        compile=False,
+        sync_batchnorm=False,
+        checkpoint_every_steps=0,
     )
 
 

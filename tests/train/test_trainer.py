@@ -80,6 +80,62 @@ def test_resumed_after_any_epoch_equals_undisturbed(architecture, loaders, make_
     assert [record.epoch for record in seen] == [1, 2, 3, 4]
 
 
+def kill_at(checkpoints: Memory, count: int) -> Memory:
+    """Checkpoints that kill the job at the end of its so many-th save."""
+    save, saved = checkpoints.save, []
+
+    def save_or_die(state: dict[str, Any]) -> None:
+        save(state)
+        saved.append(state)
+        if len(saved) == count:
+            raise Stop
+
+    checkpoints.save = save_or_die  # type: ignore[method-assign]
+    return checkpoints
+
+
+EXTRAS = {"ema_decay": 0.5, "mixup": 0.3, "cutmix": 0.3}
+
+
+@pytest.mark.parametrize(
+    ("options", "killed_at"),
+    [({}, 1), ({}, 2), ({}, 5), ({"accumulate": 2}, 4), ({"extras": EXTRAS}, 5), ({"nesterov": True}, 7)],
+)
+def test_killed_in_the_middle_of_an_epoch_equals_undisturbed(
+    architecture, loaders, make_recipe, options, killed_at
+) -> None:
+    """Three steps an epoch, a checkpoint after each; undisturbed means without any."""
+    loaders[0].batch_size //= options.get("accumulate", 1)
+    recipe = make_recipe(epochs=3, checkpoint_every_steps=1, **options)
+    memory = Memory()
+    with pytest.raises(Stop):
+        run(architecture, loaders, recipe, checkpoints=kill_at(memory, killed_at))
+    del memory.save  # type: ignore[method-assign]
+    resumed = run(architecture, loaders, recipe, checkpoints=memory, network_seed=9)
+    assert_same(resumed, run(architecture, loaders, recipe.model_copy(update={"checkpoint_every_steps": 0})))
+
+
+def test_killed_twice_in_one_epoch_reads_no_image_again(architecture, loaders, make_recipe) -> None:
+    recipe, memory, starts = make_recipe(epochs=1, warmup_epochs=0, checkpoint_every_steps=1), Memory(), []
+    set_epoch = loaders[0].set_epoch
+    loaders[0].set_epoch = lambda epoch, start=0: (starts.append((epoch, start)), set_epoch(epoch, start))
+    for _ in range(2):
+        with pytest.raises(Stop):
+            run(architecture, loaders, recipe, checkpoints=kill_at(memory, 1))
+        del memory.save  # type: ignore[method-assign]
+    run(architecture, loaders, recipe, checkpoints=memory)
+    assert starts == [(0, 0), (0, 1), (0, 2)]
+
+
+def test_the_moving_average_is_validated_and_left_in_the_network(architecture, loaders, make_recipe) -> None:
+    plain, averaged = (
+        run(architecture, loaders, make_recipe(epochs=2, extras={"ema_decay": decay})) for decay in (0.0, 0.9)
+    )
+    assert timeless(plain[1].history)[0].train_loss == timeless(averaged[1].history)[0].train_loss
+    assert plain[1].final != averaged[1].final
+    assert not torch.equal(plain[0]["head.conv.weight"], averaged[0]["head.conv.weight"])
+
+
 def test_the_seed_decides(architecture, loaders, make_recipe) -> None:
     recipe = make_recipe(epochs=2)
     once = run(architecture, loaders, recipe, seed=5)

@@ -56,6 +56,15 @@ def test_every_layer_is_trained(architecture, weights, make_recipe, loaders) -> 
     assert [key for key, value in network.named_parameters() if torch.equal(value, before[key])] == []
 
 
+def test_the_head_alone_is_trained_on_features_that_stay(architecture, weights, make_recipe, loaders) -> None:
+    network = transfer_network(architecture, weights, 6, dropout=0.1, drop_connect=0.5, layers="head")
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    recipe = make_recipe(epochs=1, warmup_epochs=0)
+    train(network, *loaders, recipe, name="t", device=torch.device("cpu"), precision="float32", seed=0)
+    after = network.state_dict()
+    assert {key for key in before if not torch.equal(before[key], after[key])} == CLASSIFIER
+
+
 def test_weights_of_another_architecture_are_one_line(architecture, weights) -> None:
     wider = dataclasses.replace(architecture, head=dataclasses.replace(architecture.head, out_channels=17))
     with pytest.raises(UserError, match=r"head.conv.weight has shape") as caught:

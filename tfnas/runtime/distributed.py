@@ -73,6 +73,25 @@ def mean(values: Tensor) -> Tensor:
     return total(values) / world_size() if is_active() else values
 
 
+def copy_first(values: Tensor) -> None:
+    """Overwrite `values` in every process with the first one's."""
+    if is_active():
+        import torch.distributed as dist
+
+        dist.broadcast(values, src=0)
+
+
+def gather(value: Any) -> list[Any]:
+    """Every process's value, in their order, in each of them."""
+    if not is_active():
+        return [value]
+    import torch.distributed as dist
+
+    found: list[Any] = [None] * world_size()
+    dist.all_gather_object(found, value)
+    return found
+
+
 def average_gradients(parameters: Sequence[Tensor]) -> None:
     """Replace the gradients by their means over all processes, which must have gradients of the same parameters."""
     if not is_active():
@@ -81,7 +100,7 @@ def average_gradients(parameters: Sequence[Tensor]) -> None:
 
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     flat = mean(torch.cat([gradient.flatten() for gradient in gradients]))
-    for gradient, part in zip(gradients, torch.split(flat, [gradient.numel() for gradient in gradients]), strict=True):
+    for gradient, part in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
         gradient.copy_(part.view_as(gradient))
 
 

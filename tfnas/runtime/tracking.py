@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,12 +50,32 @@ class Run:
 
         _unless_it_fails(str(path), lambda: mlflow.log_artifact(str(path)))
 
-    def log_model(self, network: nn.Module, example: np.ndarray) -> None:
+    def log_model(self, network: nn.Module, example: np.ndarray, *, alias: str | None = None) -> None:
         """A trained network in evaluation mode, on the CPU, with its signature: (N, 3, H, W) float32 to logits.
 
         It is stored as an exported program (pt2), which runs no code of the file's when it is loaded.
+
+        Args:
+            alias: also make it the newest version of the registered model that is named as the experiment, and move
+                this alias to it: `models:/tfnas-digits@A` is the target A's network.
         """
-        _unless_it_fails("the model", lambda: _log_model(network, example))
+        _unless_it_fails("the model", lambda: _log_model(network, example, alias))
+
+
+class NoRun(Run):
+    """Tracks nothing: of the processes of a job all but the first."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        pass
+
+    def log_artifact(self, path: Path) -> None:
+        pass
+
+    def log_model(self, network: nn.Module, example: np.ndarray, *, alias: str | None = None) -> None:
+        pass
 
 
 class NoRun(Run):
@@ -181,7 +202,7 @@ def _unless_it_fails(what: str, log: Callable[[], object]) -> None:
         logger.warning("MLflow did not take %s (%s); the job goes on", what, " ".join(str(error).split())[:200])
 
 
-def _log_model(network: nn.Module, example: np.ndarray) -> None:
+def _log_model(network: nn.Module, example: np.ndarray, alias: str | None) -> None:
     import mlflow.pytorch
     import numpy as np
     import torch
@@ -195,10 +216,22 @@ def _log_model(network: nn.Module, example: np.ndarray) -> None:
         inputs=Schema([TensorSpec(batch.dtype, (-1, *batch.shape[1:]))]),
         outputs=Schema([TensorSpec(logits.dtype, (-1, *logits.shape[1:]))]),
     )
-    mlflow.pytorch.log_model(
+    logged = mlflow.pytorch.log_model(
         network,
         name="model",
         signature=signature,
         input_example=batch,
         pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}"],
     )
+    if alias is not None:
+        client = mlflow.MlflowClient()
+        run = mlflow.active_run()
+        assert run is not None
+        name = client.get_experiment(run.info.experiment_id).name
+        version = mlflow.register_model(logged.model_uri, name)
+        client.set_registered_model_alias(name, model_alias(alias), version.version)
+
+
+def model_alias(target: str) -> str:
+    """The alias of a target's registered model: its name, with `target-` before one that MLflow keeps for itself."""
+    return f"target-{target}" if re.fullmatch(r"latest|v\d+", target, re.IGNORECASE) else target

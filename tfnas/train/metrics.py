@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from tfnas.runtime import distributed
 
 MIN_CLASSES_FOR_TOP5 = 5
 
@@ -23,6 +26,7 @@ class MetricSums:
     """Sums over batches, kept on the device so that no step waits for it."""
 
     def __init__(self, device: torch.device) -> None:
+        self.device = device
         self.images = 0
         self.num_classes = 0
         self._loss = torch.zeros((), dtype=torch.float64, device=device)
@@ -37,8 +41,33 @@ class MetricSums:
         hits = ranked == labels[:, None]
         self._correct += torch.stack((hits[:, 0].sum(), hits.sum()))
 
+    def over_processes(self) -> MetricSums:
+        """The sums over all processes, in each of them; these here where there is one."""
+        if not distributed.is_active():
+            return self
+        whole = MetricSums(self._loss.device)
+        counts = torch.tensor([self.images, self.num_classes, self.num_classes > 0], device=self._loss.device)
+        whole.images, classes, filled = distributed.total(counts).tolist()
+        whole.num_classes = classes // max(filled, 1)  # a process may have had no batch
+        whole._loss, whole._correct = distributed.total(self._loss), distributed.total(self._correct)
+        return whole
+
     def result(self) -> Metrics:
         assert self.images > 0, "no batch was added"
         top1, top5 = (100.0 * correct / self.images for correct in self._correct.tolist())
         has_top5 = self.num_classes >= MIN_CLASSES_FOR_TOP5
         return Metrics(self._loss.item() / self.images, top1, top5 if has_top5 else None)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values: doubles and integers, which keep every bit."""
+        return {
+            "images": self.images,
+            "num_classes": self.num_classes,
+            "loss": self._loss.item(),
+            "correct": self._correct.tolist(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.images, self.num_classes = state["images"], state["num_classes"]
+        self._loss.fill_(state["loss"])
+        self._correct.copy_(torch.tensor(state["correct"]))

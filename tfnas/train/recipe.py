@@ -28,17 +28,25 @@ def learning_rate(step: int, steps_per_epoch: int, recipe: RecipeParams) -> floa
 
 
 def make_optimizer(network: nn.Module, recipe: RecipeParams) -> torch.optim.SGD:
-    """SGD with momentum and weight decay on every parameter; its rate is set before each step."""
+    """SGD with momentum on every parameter that is trained; its rate is set before each step.
+
+    Weight decay is on all of them (Appendix B; the authors' code as well), or only on the kernels of convolutions
+    and the classifier's matrix where `extras.decay_norm_and_bias` is false.
+    """
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    decayed = [p for p in trained if recipe.extras.decay_norm_and_bias or p.ndim > 1]
+    others = [p for p in trained if not recipe.extras.decay_norm_and_bias and p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
     return torch.optim.SGD(
-        network.parameters(),
+        [group for group in groups if group["params"]],
         lr=recipe.learning_rate,
         momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
+        nesterov=recipe.nesterov,
     )
 
 
 def training_loss(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
-    """Mean cross-entropy of (N, K) logits against (N,) labels that are smoothed to
+    """Mean cross-entropy of (N, K) logits against (N,) labels, or (N, K) mixed ones, that are smoothed to
     `(1 - label_smoothing) * onehot + label_smoothing / K`.
     """
     return functional.cross_entropy(logits, labels, label_smoothing=label_smoothing)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch.utils.data import Dataset
+from torchvision.transforms import v2
 
 from tfnas.data import (
     ImageDataset,
@@ -19,7 +21,7 @@ from tfnas.data import (
     transfer_root,
 )
 from tfnas.runtime.errors import UserError
-from tfnas.runtime.schema import Params
+from tfnas.runtime.schema import Params, RecipeParams
 from tfnas.space import Architecture
 
 
@@ -45,7 +47,7 @@ def retrain_sets(params: Params, manifest: Path, images: Path) -> ImageSets:
     check_classes(classes, val_classes, source=str(manifest))
     root = image_root(params.prepare_data.root, images)
     return ImageSets(
-        ImageDataset(root, samples, train_transform(params.resolution, params.retrain.augmentation)),
+        ImageDataset(root, samples, augmented(params.resolution, params.retrain)),
         ImageDataset(root, val_samples, eval_transform(params.resolution)),
         len(classes),
         params.resolution,
@@ -56,10 +58,21 @@ def transfer_sets(params: Params, dataset: str, data: Path) -> ImageSets:
     """The two halves of a CIFAR-format set: CIFAR's from `transfer.root`, one made by prepare_data from `data`."""
     recipe = params.transfer
     root = transfer_root(recipe.root, dataset, data)
-    train = load_transfer_set(dataset, root, True, train_transform(recipe.resolution, recipe.augmentation))
+    train = load_transfer_set(dataset, root, True, augmented(recipe.resolution, recipe))
     val = load_transfer_set(dataset, root, False, eval_transform(recipe.resolution))
     check_classes(train.classes, val.classes, source=f"{root}: {dataset}")
     return ImageSets(train, val, len(train.classes), recipe.resolution)
+
+
+def augmented(resolution: int, recipe: RecipeParams) -> Callable[[Any], Any]:
+    """The recipe's augmentation, and before it, on the whole picture, two changes of RandAugment where asked for.
+
+    Randomness comes from torch's global generator, which the loader sets for each image.
+    """
+    transform = train_transform(resolution, recipe.augmentation)
+    if recipe.extras.rand_augment == 0:
+        return transform
+    return v2.Compose([v2.RandAugment(num_ops=2, magnitude=recipe.extras.rand_augment), transform])
 
 
 def check_classes(train: list[str], val: list[str], *, source: str) -> None:

@@ -1,38 +1,42 @@
-"""Training from the first epoch, or from the last checkpoint, to the end of the recipe."""
+"""Training from the first step, or from the last checkpoint, to the end of the recipe."""
 
 from __future__ import annotations
 
-import csv
+import itertools
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
-from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from tfnas.runtime.artifacts import atomic_path
+from tfnas.runtime import distributed
 from tfnas.runtime.errors import UserError
 from tfnas.runtime.progress import track
 from tfnas.runtime.schema import RecipeParams
 from tfnas.runtime.seeding import derive_seed
-from tfnas.train.loop import NonFiniteLossError, Stepper, evaluate, train_epoch
-from tfnas.train.metrics import Metrics
+from tfnas.train.history import EpochRecord, write_history
+from tfnas.train.loop import LossWatch, NonFiniteLossError, evaluate
+from tfnas.train.metrics import Metrics, MetricSums
+from tfnas.train.progress import Progress
 from tfnas.train.recipe import learning_rate
+from tfnas.train.stepper import Batch, Stepper
 
-Batch = TypeVar("Batch")
+__all__ = ["Checkpoints", "EpochRecord", "Loader", "TrainResult", "train", "write_history"]
+
+Item = TypeVar("Item")
 logger = logging.getLogger("tfnas.train")
 
 
 class Loader(Sized, Protocol):
     """What `tfnas.data.make_loader` gives."""
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]: ...
+    def __iter__(self) -> Iterator[Batch]: ...
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order and the augmentation of an epoch."""
+    def set_epoch(self, epoch: int, start: int = 0) -> None:
+        """Choose the order and the augmentation of an epoch, and the batch to start with."""
 
 
 class Checkpoints(Protocol):
@@ -44,28 +48,11 @@ class Checkpoints(Protocol):
 
 
 @dataclass(frozen=True)
-class EpochRecord:
-    """One row of `history.csv`; accuracies in percent."""
-
-    epoch: int  # counted from 1
-    seconds: float
-    learning_rate: float  # of the epoch's last step
-    train_loss: float  # with label smoothing
-    train_top1: float
-    val_loss: float
-    val_top1: float
-
-    def metrics(self) -> dict[str, float]:
-        """The numbers without the epoch they belong to."""
-        return {name: value for name, value in asdict(self).items() if name != "epoch"}
-
-
-@dataclass
 class TrainResult:
     """What a training gave: one record an epoch, and the last epoch's validation."""
 
-    history: list[EpochRecord] = field(default_factory=list)
-    final: Metrics | None = None
+    history: list[EpochRecord]
+    final: Metrics | None
 
 
 def train(
@@ -83,102 +70,153 @@ def train(
 ) -> TrainResult:
     """Train `network` in place by the recipe (Appendix B).
 
-    Each epoch is a function of the state before it and of its number alone, since it starts by seeding torch
-    from (seed, name, epoch). So a training that goes on from a checkpoint ends, on a CPU, with the same bits.
+    Each step is a function of the state before it and of its number alone, since it starts by seeding torch
+    from (seed, name, epoch, step, process). So a training that goes on from a checkpoint, also in the middle of an
+    epoch, ends on a CPU with the same bits.
 
     Args:
+        train_loader: batches of `batch_size / accumulate` images, over all processes; a remainder that makes no
+            whole batch is left out.
         name: of the job, e.g. `retrain/A`: in its random stream, on its progress bar and in errors.
-        checkpoints: where to go on from and to save to after every epoch.
+        checkpoints: where to go on from and to save to, after every epoch and every `checkpoint_every_steps`; the
+            same in all processes, of which the first alone saves.
         on_epoch: called with every epoch's record, those of a checkpoint first.
 
     Raises:
         UserError: no whole training batch, or a loss that is not finite (names epoch and step).
     """
-    if len(train_loader) == 0:
+    if len(train_loader) < recipe.accumulate:
         raise UserError(f"{name}: batch_size {recipe.batch_size} is larger than the training set; lower it")
     stepper = Stepper(network, recipe, device=device, precision=precision)
-    result = _resume(stepper, checkpoints, name)
-    on_epoch = on_epoch or _ignore
-    for record in result.history:
-        on_epoch(record)
-    first = len(result.history)
-    batches = (recipe.epochs - first) * (len(train_loader) + len(val_loader))
-    ticks = track(range(batches), label=name, total=batches)
-    for epoch in range(first, recipe.epochs):
-        torch.manual_seed(derive_seed(seed, name, epoch))
-        train_loader.set_epoch(epoch)
-        try:
-            record, result.final = _run_epoch(stepper, train_loader, val_loader, epoch, ticks)
-        except NonFiniteLossError as error:
-            raise _diverged(error, name, epoch, recipe) from None
-        result.history.append(record)
-        if checkpoints is not None:
-            checkpoints.save(_state(stepper, result))
-        on_epoch(record)
-        logger.info("%s: epoch %d of %d: top-1 %.2f %%", name, record.epoch, recipe.epochs, record.val_top1)
-    next(ticks, None)  # the last log line
-    return result
+    training = _Training(stepper, train_loader, val_loader, name=name, seed=seed, checkpoints=checkpoints)
+    progress = training.run(on_epoch or _ignore)
+    if stepper.evaluated is not network:
+        network.load_state_dict(stepper.evaluated.state_dict())
+    return TrainResult(progress.history, progress.final)
 
 
-def _run_epoch(
-    stepper: Stepper, train_loader: Loader, val_loader: Loader, epoch: int, ticks: Iterator[int]
-) -> tuple[EpochRecord, Metrics]:
-    """Train and validate once; the epoch's record and its validation."""
-    start, steps = time.monotonic(), len(train_loader)
-    rates = [learning_rate(epoch * steps + step, steps, stepper.recipe) for step in range(steps)]
-    trained = train_epoch(stepper, _ticking(train_loader, ticks), rates)
-    validated = evaluate(
-        stepper.network, _ticking(val_loader, ticks), device=stepper.device, precision=stepper.precision
-    )
-    record = EpochRecord(
-        epoch=epoch + 1,
-        seconds=time.monotonic() - start,
-        learning_rate=rates[-1],
-        train_loss=trained.loss,
-        train_top1=trained.top1_percent,
-        val_loss=validated.loss,
-        val_top1=validated.top1_percent,
-    )
-    return record, validated
+class _Training:
+    """One training under way."""
 
+    def __init__(
+        self,
+        stepper: Stepper,
+        train_loader: Loader,
+        val_loader: Loader,
+        *,
+        name: str,
+        seed: int,
+        checkpoints: Checkpoints | None,
+    ) -> None:
+        self.stepper, self.recipe = stepper, stepper.recipe
+        self.train_loader, self.val_loader = train_loader, val_loader
+        self.name, self.seed, self.checkpoints = name, seed, checkpoints
+        self.steps = len(train_loader) // self.recipe.accumulate  # of an epoch
+        self.progress = Progress(MetricSums(stepper.device))
 
-def write_history(history: Iterable[EpochRecord], path: str | Path) -> None:
-    """One row an epoch, as CSV."""
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [column.name for column in fields(EpochRecord)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(record) for record in history)
+    def run(self, on_epoch: Callable[[EpochRecord], None]) -> Progress:
+        """To the end of the recipe."""
+        progress = self.progress
+        self._resume()
+        for record in progress.history:
+            on_epoch(record)
+        ticks = self._ticks()
+        while progress.epoch < self.recipe.epochs:
+            try:
+                self._train_epoch(ticks)
+            except NonFiniteLossError as error:
+                raise self._diverged(error) from None
+            record = self._finish_epoch(ticks)
+            self._save()
+            on_epoch(record)
+            logger.info(
+                "%s: epoch %d of %d: top-1 %.2f %%", self.name, record.epoch, self.recipe.epochs, record.val_top1
+            )
+        next(ticks, None)  # the last log line
+        return progress
+
+    def _train_epoch(self, ticks: Iterator[int]) -> None:
+        """The steps of the epoch under way that are not done yet."""
+        progress, accumulate = self.progress, self.recipe.accumulate
+        watch, start = LossWatch(progress.step), time.monotonic() - progress.seconds
+        self.stepper.train_mode()
+        self.train_loader.set_epoch(progress.epoch, start=progress.step * accumulate)
+        parts = _ticking(self.train_loader, ticks)
+        for step in range(progress.step, self.steps):
+            batch = list(itertools.islice(parts, accumulate))
+            torch.manual_seed(derive_seed(self.seed, self.name, progress.epoch, step, distributed.rank()))
+            computed = self.stepper.step(batch, self._rate(step))
+            for part in computed:
+                progress.sums.add(*part)
+            watch.add(torch.stack([part.loss for part in computed]).mean())
+            progress.step, progress.seconds = step + 1, time.monotonic() - start
+            if self._is_checkpoint(progress.step):
+                watch.check()
+                self._save()
+        watch.check()
+
+    def _finish_epoch(self, ticks: Iterator[int]) -> EpochRecord:
+        """Validate, and note the epoch."""
+        progress, stepper, start = self.progress, self.stepper, time.monotonic()
+        stepper.share_buffers()
+        val_batches = _ticking(self.val_loader, ticks)
+        validated = evaluate(stepper.evaluated, val_batches, device=stepper.device, precision=stepper.precision)
+        trained = progress.sums.over_processes().result()
+        record = EpochRecord(
+            epoch=progress.epoch + 1,
+            seconds=progress.seconds + time.monotonic() - start,
+            learning_rate=self._rate(self.steps - 1),
+            train_loss=trained.loss,
+            train_top1=trained.top1_percent,
+            val_loss=validated.loss,
+            val_top1=validated.top1_percent,
+        )
+        progress.finish_epoch(record, validated, MetricSums(stepper.device))
+        return record
+
+    def _rate(self, step: int) -> float:
+        return learning_rate(self.progress.epoch * self.steps + step, self.steps, self.recipe)
+
+    def _ticks(self) -> Iterator[int]:
+        """The job's one progress bar: a tick a batch that is still to come."""
+        epochs = self.recipe.epochs - self.progress.epoch
+        done = self.progress.step * self.recipe.accumulate
+        batches = epochs * (self.steps * self.recipe.accumulate + len(self.val_loader)) - done
+        return track(range(batches), label=self.name, total=batches)
+
+    def _is_checkpoint(self, step: int) -> bool:
+        every = self.recipe.checkpoint_every_steps
+        return every > 0 and step % every == 0 and step < self.steps
+
+    def _save(self) -> None:
+        if self.checkpoints is None:
+            return
+        progress = self.progress.state_dict()
+        if distributed.rank() == 0:
+            self.checkpoints.save({"stepper": self.stepper.state_dict(), "progress": progress})
+
+    def _resume(self) -> None:
+        state = self.checkpoints.load() if self.checkpoints is not None else None
+        if state is None:
+            return
+        self.stepper.load_state_dict(state["stepper"])
+        self.progress.load_state_dict(state["progress"])
+        logger.info("%s: goes on after epoch %d, step %d", self.name, self.progress.epoch, self.progress.step)
+
+    def _diverged(self, error: NonFiniteLossError) -> UserError:
+        recipe = self.recipe
+        return UserError(
+            f"{self.name}: the loss is {error.value} at epoch {self.progress.epoch + 1}, step {error.step};"
+            f" lower learning_rate ({recipe.learning_rate}) or lengthen warmup_epochs ({recipe.warmup_epochs})"
+        )
 
 
 def _ignore(record: EpochRecord) -> None:
     pass
 
 
-def _ticking(batches: Iterable[Batch], ticks: Iterator[int]) -> Iterator[Batch]:
+def _ticking(batches: Iterable[Item], ticks: Iterator[int]) -> Iterator[Item]:
     """The batches, each moving the job's one progress bar on."""
     for batch in batches:
         next(ticks, None)
         yield batch
-
-
-def _state(stepper: Stepper, result: TrainResult) -> dict[str, Any]:
-    assert result.final is not None
-    history = [asdict(record) for record in result.history]
-    return {"stepper": stepper.state_dict(), "history": history, "final": asdict(result.final)}
-
-
-def _resume(stepper: Stepper, checkpoints: Checkpoints | None, name: str) -> TrainResult:
-    state = checkpoints.load() if checkpoints is not None else None
-    if state is None:
-        return TrainResult()
-    stepper.load_state_dict(state["stepper"])
-    history = [EpochRecord(**record) for record in state["history"]]
-    logger.info("%s: goes on after epoch %d", name, len(history))
-    return TrainResult(history, Metrics(**state["final"]))
-
-
-def _diverged(error: NonFiniteLossError, name: str, epoch: int, recipe: RecipeParams) -> UserError:
-    return UserError(
-        f"{name}: the loss is {error.value} at epoch {epoch + 1}, step {error.step};"
-        f" lower learning_rate ({recipe.learning_rate}) or lengthen warmup_epochs ({recipe.warmup_epochs})"
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from torch import nn
 
@@ -14,11 +15,19 @@ CLASSIFIER = "classifier.linear.weight"  # (classes, features)
 
 
 def transfer_network(
-    architecture: Architecture, weights: str | Path, num_classes: int, *, dropout: float, drop_connect: float
+    architecture: Architecture,
+    weights: str | Path,
+    num_classes: int,
+    *,
+    dropout: float,
+    drop_connect: float,
+    layers: Literal["all", "head"] = "all",
 ) -> nn.Module:
     """The retrained network with a fresh classifier for `num_classes`; all other weights as in the file.
 
-    Every layer is trained afterwards.
+    Args:
+        layers: that are trained afterwards: all, as the paper fine-tunes, or `head`, the classifier alone, on features
+            that stay as they are.
 
     Raises:
         UserError: the file cannot be read or belongs to another architecture.
@@ -29,6 +38,9 @@ def transfer_network(
     network = build_network(architecture, len(state[CLASSIFIER]), dropout, drop_connect)
     load_weights(network, weights)
     replace_classifier(network, num_classes)
+    if layers == "head":
+        network.requires_grad_(False)
+        network.get_submodule("classifier").requires_grad_(True)
     return network
 
 

@@ -27,14 +27,13 @@ def main() -> None:
     inputs = [options.architecture, options.manifest, options.images]
     with open_job(STAGE, options, inputs=inputs, outputs=OUTPUTS, target=options.target, check=check) as job:
         from tfnas.space import Architecture, build_network
-        from tfnas.train.job import run_training
+        from tfnas.train.job import Training, run_training
         from tfnas.train.sets import retrain_sets
 
         architecture = Architecture.load(options.architecture)
         sets = retrain_sets(job.params, options.manifest, options.images)
         recipe, dropout = job.params.retrain, job.params.targets[options.target].dropout
-        run_training(
-            job,
+        training = Training(
             lambda: build_network(architecture, sets.num_classes, dropout, recipe.drop_connect),
             sets,
             recipe,
@@ -43,6 +42,7 @@ def main() -> None:
             inputs=inputs,
             log_model=True,
         )
+        run_training(job, training)
 
 
 if __name__ == "__main__":

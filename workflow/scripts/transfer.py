@@ -35,17 +35,21 @@ def main() -> None:
         STAGE, options, inputs=inputs, outputs=OUTPUTS, target=options.target, dataset=options.dataset, check=check
     ) as job:
         from tfnas.space import Architecture
-        from tfnas.train.job import run_training
+        from tfnas.train.job import Training, run_training
         from tfnas.train.sets import transfer_sets
         from tfnas.train.transfer import transfer_network
 
         architecture = Architecture.load(options.architecture)
         sets = transfer_sets(job.params, options.dataset, options.data)
         recipe, dropout = job.params.transfer, job.params.targets[options.target].dropout
-        run_training(
-            job,
+        training = Training(
             lambda: transfer_network(
-                architecture, options.weights, sets.num_classes, dropout=dropout, drop_connect=recipe.drop_connect
+                architecture,
+                options.weights,
+                sets.num_classes,
+                dropout=dropout,
+                drop_connect=recipe.drop_connect,
+                layers=recipe.layers,
             ),
             sets,
             recipe,
@@ -53,6 +57,7 @@ def main() -> None:
             architecture=architecture,
             inputs=inputs,
         )
+        run_training(job, training)
 
 
 if __name__ == "__main__":

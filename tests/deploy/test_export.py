@@ -1,0 +1,115 @@
+"""Exports run with any batch, give eager's logits, and are refused when they do not."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from tfnas.cli import main
+from tfnas.deploy.export import EXPORTS, export_checked, max_difference
+from tfnas.runtime.errors import UserError
+
+
+@pytest.mark.parametrize("suffix", list(EXPORTS))
+def test_any_batch_and_eagers_logits(network, tmp_path, suffix) -> None:
+    runner = export_checked(network, 16, tmp_path / f"network.{suffix}", threads=1, tolerance=1e-4)
+    for size in (1, 2, 7, 33):
+        images = torch.randn(size, 3, 16, 16)
+        np.testing.assert_allclose(runner(images).detach(), network(images).detach(), atol=1e-5)
+    assert 0 <= runner.difference < 1e-5
+    assert [path.name for path in tmp_path.iterdir()] == [f"network.{suffix}"]
+
+
+def test_the_onnx_file_is_whole_and_valid(network, tmp_path) -> None:
+    export_checked(network, 16, tmp_path / "network.onnx", threads=1, tolerance=1e-4)
+    model = onnx.load(tmp_path / "network.onnx")
+    onnx.checker.check_model(model, full_check=True)
+    (images,), (logits,) = model.graph.input, model.graph.output
+    assert (images.name, logits.name) == ("images", "logits")
+    shape = images.type.tensor_type.shape.dim
+    assert shape[0].dim_param == "batch" and [dim.dim_value for dim in shape[1:]] == [3, 16, 16]
+
+
+def test_the_difference_is_the_largest_of_all_logits(network) -> None:
+    assert max_difference(network, network, 16) == 0
+    assert max_difference(network, lambda x: network(x) + torch.eye(x.shape[0], 3) / 4, 16) == pytest.approx(0.25)
+
+
+def test_an_export_that_is_not_the_network_is_refused_and_removed(network, tmp_path, monkeypatch) -> None:
+    write, _ = EXPORTS["pt2"]
+    monkeypatch.setitem(EXPORTS, "pt2", (write, lambda path, threads: lambda x: network(x) * 1.5))
+    with pytest.raises(UserError, match=r"network.pt2: logits differ from eager's by"):
+        export_checked(network, 16, tmp_path / "network.pt2", threads=1, tolerance=1e-4)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def retrained(files, tmp_path) -> Path:
+    """The weights as retrain leaves them: with provenance and metrics."""
+    folder = tmp_path / "retrain"
+    folder.mkdir()
+    files[1].rename(folder / "weights.pt")
+    recipe = {"batch_size": 8, "accumulate": 2, "learning_rate": 0.123}
+    params = {"resolution": 16, "device.threads": 1, "prepare_data": {"source": "digits"}, "retrain": recipe}
+    origin = {
+        "kind": "provenance",
+        "format_version": 1,
+        "stage": "retrain",
+        "git_commit": "abc",
+        "params": params | {"targets.A.dropout": 0.3},
+        "inputs": {str(files[0]): "0" * 64},
+        "packages": {"torch": "2"},
+    }
+    (folder / "provenance.json").write_text(json.dumps(origin))
+    (folder / "metrics.json").write_text(json.dumps({"top1_percent": 87.5, "loss": 0.5}))
+    return folder / "weights.pt"
+
+
+def test_the_command_writes_files_and_a_card(retrained, tmp_path, capsys) -> None:
+    out = tmp_path / "out"
+    assert main(["export", str(retrained), "--out", str(out), "--repeats", "2"]) == 0
+    assert sorted(path.name for path in out.iterdir()) == [
+        "MODEL_CARD.md",
+        "architecture.svg",
+        "small.onnx",
+        "small.pt2",
+    ]
+    printed, card = capsys.readouterr().out, (out / "MODEL_CARD.md").read_text()
+    for runtime in ("torch eager", "ONNX Runtime", "torch.export"):
+        (shown,) = re.findall(rf"{runtime} (\d+\.\d+) ms", printed)
+        assert re.search(rf"^\| {runtime} \|.* {shown} \|$", card, re.MULTILINE)
+    for fact in (
+        "scikit-learn's digits",
+        "top-1 %: 87.5",
+        "| learning_rate | 0.123 |",
+        "| dropout | 0.3 |",
+        "commit: abc",
+    ):
+        assert fact in card, fact
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--formats", "onnx,tflite"], "--formats 'tflite': unknown format; known: onnx, pt2"),
+        (["--repeats", "0"], "--repeats 0: must be 1 or more"),
+        (["--architecture", "TF-NAS-Z"], "unknown network 'TF-NAS-Z'"),
+        (["--table", "none.json"], "none.json: cannot be read"),
+    ],
+)
+def test_mistakes_are_one_line_before_any_work(retrained, tmp_path, capsys, options, words) -> None:
+    assert main(["export", str(retrained), "--out", str(tmp_path / "out"), *options]) == 2
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_of_unknown_origin_need_an_architecture(files, tmp_path, capsys) -> None:
+    assert main(["export", str(files[1]), "--out", str(tmp_path / "out")]) == 2
+    assert "pass --architecture NETWORK" in capsys.readouterr().err

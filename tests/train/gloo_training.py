@@ -1,0 +1,100 @@
+"""A short training as torchrun starts it; prints nothing, writes each step's loss and the final weights.
+
+torchrun --nproc-per-node 2 gloo_training.py OUT OPTIONS...
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from torch.utils.data import TensorDataset
+
+from tfnas.data import make_loader
+from tfnas.runtime import distributed
+from tfnas.runtime.artifacts import write_json
+from tfnas.runtime.checkpoints import CheckpointFolder
+from tfnas.runtime.schema import RecipeParams
+from tfnas.space import Architecture, build_network
+from tfnas.train.shared_checkpoints import SharedCheckpoints
+from tfnas.train.stepper import Stepper
+from tfnas.train.trainer import train
+from tfnas.train.weights import save_weights
+
+CPU = torch.device("cpu")
+
+
+def main() -> None:
+    out, options = Path(sys.argv[1]), json.loads(sys.argv[2])
+    torch.set_num_threads(1)
+    recipe = RecipeParams.model_validate(options["recipe"])
+    losses: list[float] = []
+    _note_losses(losses)
+    with (
+        distributed.process_group(CPU),
+        SharedCheckpoints(lambda: CheckpointFolder(out / "checkpoints", digest="0" * 64)) as checkpoints,
+    ):
+        _die_at_save(checkpoints, options.get("dies_at_save", 0))
+        torch.manual_seed(distributed.rank())  # the first process's weights must reach the others
+        network = build_network(Architecture.load(options["architecture"]), 6)
+        result = train(
+            network,
+            *_loaders(recipe),
+            recipe,
+            name="t",
+            device=CPU,
+            precision="float32",
+            seed=0,
+            checkpoints=checkpoints,
+        )
+        if distributed.rank() == 0:
+            save_weights(network, out / "weights.pt")
+            records = [record.metrics() | {"seconds": 0} for record in result.history]
+            write_json(out / "result.json", {"losses": losses, "history": records})
+
+
+def _loaders(recipe: RecipeParams):
+    generator = torch.Generator().manual_seed(0)
+    world_size = distributed.world_size()
+    for images, training in ((264, True), (37, False)):
+        labels = torch.randint(6, (images,), generator=generator)
+        pictures = torch.randn(images, 3, 16, 16, generator=generator) + labels[:, None, None, None] / 6
+        yield make_loader(
+            TensorDataset(pictures, labels),
+            recipe.batch_size // (world_size * recipe.accumulate),
+            shuffle=training,
+            seed=0,
+            drop_last=training,
+            rank=distributed.rank(),
+            world_size=world_size,
+        )
+
+
+def _note_losses(losses: list[float]) -> None:
+    """Of the whole batch: the mean over parts and processes."""
+    step = Stepper.step
+
+    def noting(self, parts, rate):
+        computed = step(self, parts, rate)
+        losses.append(distributed.mean(torch.stack([part.loss for part in computed]).mean()).item())
+        return computed
+
+    Stepper.step = noting  # type: ignore[method-assign]
+
+
+def _die_at_save(checkpoints: SharedCheckpoints, count: int) -> None:
+    save, saved = checkpoints.save, []
+
+    def save_or_die(state) -> None:
+        save(state)
+        saved.append(None)
+        if len(saved) == count:
+            raise SystemExit(1)
+
+    checkpoints.save = save_or_die  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""`tfnas export`: a trained network for use elsewhere, checked, timed, and described."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tfnas.cli.evaluate import add_network_arguments, check_counts, choose_architecture
+from tfnas.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from tfnas.deploy.model_card import Card
+
+HELP = (
+    "Write a trained network as ONNX and as a torch.export program, run both beside eager, time them, and write a"
+    " model card."
+)
+FORMATS = ("onnx", "pt2")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("weights", type=Path, metavar="WEIGHTS", help="a weights.pt, or a .pth.tar of the authors")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write into")
+    add_network_arguments(parser)
+    parser.add_argument(
+        "--formats", default=",".join(FORMATS), metavar="LIST", help="of onnx and pt2 (default: both, onnx,pt2)"
+    )
+    parser.add_argument(
+        "--tolerance", type=float, default=1e-4, metavar="X", help="largest difference of a logit (default: 1e-4)"
+    )
+    parser.add_argument(
+        "--table", type=Path, metavar="FILE", help="latency table (default: the one that the architecture came from)"
+    )
+    parser.add_argument("--batch-size", type=int, metavar="B", help="to time (default: the table's; else 1)")
+    parser.add_argument(
+        "--repeats", type=int, default=20, metavar="R", help="timed runs in each of 5 rounds (default: 20)"
+    )
+
+
+def run(options: argparse.Namespace) -> None:
+    check_counts(options, "export", ("resolution", "threads", "batch_size", "repeats"))
+    formats = list(dict.fromkeys(options.formats.split(",")))
+    unknown = next((name for name in formats if name not in FORMATS), None)
+    if unknown is not None:
+        raise UserError(f"export: --formats {unknown!r}: unknown format; known: {', '.join(FORMATS)}")
+    if options.out.exists() and not options.out.is_dir():
+        raise UserError(f"export: --out {options.out}: is a file; name a folder")
+    from tfnas.deploy.model_card import write_card
+
+    card = export(options, formats)
+    write_card(card, options.out)
+    print(summary(card, options.out))
+
+
+def export(options: argparse.Namespace, formats: list[str]) -> Card:
+    """Write and check the files, time them, and gather what the card says.
+
+    Raises:
+        UserError: a file cannot be read, or an export is not the network.
+    """
+    from tfnas.cli.zoo import read_network
+    from tfnas.deploy.export import export_checked
+    from tfnas.deploy.latencies import measure_ms, read_promised
+    from tfnas.deploy.load import load_network
+    from tfnas.deploy.model_card import Card
+    from tfnas.deploy.origin import read_origin
+    from tfnas.runtime.artifacts import digest_file, read_json
+    from tfnas.runtime.devices import device_name
+
+    origin = read_origin(options.weights)
+    name = choose_architecture(options, origin)
+    architecture, file = read_network(name), Path(name) if Path(name).is_file() else None
+    network = load_network(architecture, options.weights)
+    promised = read_promised(architecture, file, options.table)
+    resolution = options.resolution or origin.resolution or 224
+    threads = options.threads or origin.value("device.threads", 1)
+    batch_size = options.batch_size or (promised.batch_size if promised else 1)
+    paths = [options.out / f"{architecture.name}.{suffix}" for suffix in formats]
+    checked = {
+        path.name: export_checked(network, resolution, path, threads=threads, tolerance=options.tolerance)
+        for path in paths
+    }
+    runners = {"torch eager": network, **{RUNTIMES[Path(name).suffix]: runner for name, runner in checked.items()}}
+    metrics = options.weights.with_name("metrics.json")
+    return Card(
+        architecture=architecture,
+        resolution=resolution,
+        num_classes=network.get_submodule("classifier.linear").out_features,
+        metrics=read_json(metrics) if origin.fields and metrics.is_file() else {},
+        origin=origin,
+        promised=promised,
+        device=device_name("cpu"),
+        batch_size=batch_size,
+        threads=threads,
+        measured=measure_ms(runners, resolution, batch_size=batch_size, threads=threads, repeats=options.repeats),
+        differences={name: runner.difference for name, runner in checked.items()},
+        digests={path.name: digest_file(path) for path in paths},
+    )
+
+
+RUNTIMES = {".onnx": "ONNX Runtime", ".pt2": "torch.export"}
+
+
+def summary(card: Card, folder: Path) -> str:
+    """What was written, how close it is, and how fast."""
+    lines = [
+        f"{folder / name}: largest difference to eager {difference:.2g}, batches 1 and 7"
+        for name, difference in card.differences.items()
+    ]
+    promised = card.promised
+    if promised is not None:
+        target = "" if promised.target_ms is None else f"target {promised.target_ms:.3f} ms, "
+        lines.append(f"{target}table {promised.table_ms:.3f} ms ({promised.device}, batch {promised.batch_size})")
+    times = ", ".join(f"{name} {timing.median_ms:.3f} ms" for name, timing in card.measured.items())
+    lines.append(f"{times} ({card.device}, batch {card.batch_size}, threads {card.threads})")
+    lines.append(f"{folder / 'MODEL_CARD.md'}: says the same, and where the network comes from")
+    return "\n".join(lines)

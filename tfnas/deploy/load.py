@@ -1,0 +1,61 @@
+"""A trained network out of its two files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from tfnas.runtime.errors import UserError
+from tfnas.space import Architecture, build_network, zoo
+from tfnas.train.weights import find_mismatch
+
+CLASSIFIER = "classifier.linear.weight"  # (classes, features)
+
+
+def load_network(architecture: Architecture | str | Path, weights: str | Path) -> nn.Module:
+    """The network in evaluation mode, on the CPU, with as many classes as its weights have.
+
+    Args:
+        architecture: an architecture.json, or the name of a published network (`TF-NAS-A`).
+        weights: a weights.pt of ours, or a .pth.tar of the authors.
+
+    Raises:
+        UserError: a file cannot be read, or the two do not belong together.
+    """
+    if not isinstance(architecture, Architecture):
+        known = str(architecture) in zoo.names()
+        architecture = zoo.load(str(architecture)) if known else Architecture.load(architecture)
+    state = read_state(weights)
+    if CLASSIFIER not in state:
+        raise UserError(f"{weights}: has no {CLASSIFIER}; pass the weights of a trained network")
+    network = build_network(architecture, len(state[CLASSIFIER]))
+    fill(network, state, source=str(weights))
+    return network.eval()
+
+
+def fill(network: nn.Module, state: dict[str, Tensor], *, source: str) -> None:
+    """Put weights into a network.
+
+    Raises:
+        UserError: they belong to another network; names the first difference.
+    """
+    fault = find_mismatch(network, state)
+    if fault is not None:
+        raise UserError(f"{source}: {fault}; pass the weights and the architecture of one training")
+    network.load_state_dict(state)
+
+
+def read_state(path: str | Path) -> dict[str, Tensor]:
+    """The weights in a file of ours or (.tar) of the authors, under our names.
+
+    Raises:
+        UserError: missing or damaged.
+    """
+    if str(path).endswith(".tar"):
+        from tfnas.authors import read_weights as read_authors_weights
+
+        return read_authors_weights(path)
+    from tfnas.train.weights import read_weights
+
+    return read_weights(path)

@@ -1,0 +1,61 @@
+"""Where weights come from: what `provenance.json` beside them says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tfnas.runtime.artifacts import read_json
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A provenance file; empty where there is none."""
+
+    fields: dict[str, Any]
+
+    def value(self, key: str, default: Any = None) -> Any:
+        """A parameter of the job by its dotted name, as `retrain.batch_size`."""
+        found: Any = self.fields.get("params", {})
+        if key in found:
+            return found[key]
+        for part in key.split("."):
+            if not isinstance(found, dict) or part not in found:
+                return default
+            found = found[part]
+        return found
+
+    def input_named(self, name: str) -> Path | None:
+        """The input file of the job with this name, where it still is."""
+        return next((Path(p) for p in self.fields.get("inputs", {}) if Path(p).name == name and Path(p).exists()), None)
+
+    @property
+    def stage(self) -> str | None:
+        return self.fields.get("stage")
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """The recipe the weights were trained by; empty where nothing is known."""
+        return self.value(self.stage, {}) if self.stage in ("retrain", "transfer") else {}
+
+    @property
+    def resolution(self) -> int | None:
+        """Of the images that the network was trained on."""
+        return self.recipe.get("resolution", self.value("resolution"))
+
+    @property
+    def eval_batch_size(self) -> int | None:
+        """Of the training's own validation, by one process."""
+        recipe = self.recipe
+        return recipe["batch_size"] // recipe.get("accumulate", 1) if recipe else None
+
+
+def read_origin(file: str | Path) -> Origin:
+    """The provenance of a file that a stage wrote; an empty one where there is none.
+
+    Raises:
+        UserError: there is one, and it cannot be read.
+    """
+    path = Path(file).with_name("provenance.json")
+    return Origin(read_json(path, kind="provenance", version=1) if path.is_file() else {})
