@@ -78,22 +78,6 @@ class NoRun(Run):
         pass
 
 
-class NoRun(Run):
-    """Tracks nothing: of the processes of a job all but the first."""
-
-    def __init__(self) -> None:
-        super().__init__(None)
-
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        pass
-
-    def log_artifact(self, path: Path) -> None:
-        pass
-
-    def log_model(self, network: nn.Module, example: np.ndarray) -> None:
-        pass
-
-
 @contextmanager
 def tracked_run(
     stage: str,
