@@ -183,6 +183,7 @@ def make_params() -> Callable[..., SearchParams]:
             "elasticity_scaling": True,
             "gradient_clip": 5.0,
             "reset_optimizers": False,
+            "recompute": False,
             "augmentation": {"crop_scale": [0.7, 1.0], "flip": False, "color_jitter": [0, 0, 0, 0]},
         }
         return SearchParams.model_validate({**values, **changes})

@@ -147,6 +147,7 @@ class SearchParams(Section):
     elasticity_scaling: bool | Literal["integer_ratio"]  # true: exact; integer_ratio: the authors' steps
     gradient_clip: NonNegative
     reset_optimizers: bool
+    recompute: bool  # in architecture steps: less memory, more time
     augmentation: AugmentationParams
 
     @model_validator(mode="after")

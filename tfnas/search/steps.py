@@ -57,7 +57,7 @@ class Stepper:
         images, labels = self._to_device(batch)
         self._train(weights=True)
         with autocast(self._device, self._precision):
-            logits = [self.supernet.forward_path(images, path) for path in paths]
+            logits = self.supernet.forward_paths(images, paths)
             losses = torch.stack([functional.cross_entropy(scores, labels) for scores in logits])
         loss = losses.sum()
         first = _finite(losses.detach(), "weight")[0]
@@ -74,7 +74,8 @@ class Stepper:
         self._train(weights=False)
         operation_weights = gumbel_softmax(self.supernet.alphas, temperature, noise)
         with autocast(self._device, self._precision):
-            cross_entropy = functional.cross_entropy(self.supernet.forward_mixed(images, operation_weights), labels)
+            logits = self.supernet.forward_mixed(images, operation_weights, recompute=self._params.recompute)
+            cross_entropy = functional.cross_entropy(logits, labels)
         latency = latency_loss(self._latency_ms(operation_weights), self._target_ms, self._params.latency_loss)
         loss = cross_entropy + self._params.lambda_ * latency
         found = _finite(torch.stack([cross_entropy.detach(), latency.detach()]), "architecture")
