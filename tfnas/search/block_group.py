@@ -115,7 +115,9 @@ class Group:
         gradients: Gradients = [{} for _ in self.operations]
         expanded, depthwised = kept.expanded, kept.depthwised
         if expanded is None or depthwised is None:
-            expanded = functional.conv2d(x, self._scaled(self._expand, kept.expand_scale), self._cast(kept.expand_shift))
+            expanded = functional.conv2d(
+                x, self._scaled(self._expand, kept.expand_scale), self._cast(kept.expand_shift)
+            )
             kernel = self._scaled(self._depthwise, kept.depthwise_scale)
             depthwised = depthwise(self._act.forward(expanded), kernel, self._stride, self._cast(kept.depthwise_shift))
         mask = [True, scale is not None, False]
@@ -133,7 +135,11 @@ class Group:
         kernel = self._scaled(self._depthwise, kept.depthwise_scale)
         grad = depthwise_backward_input(grad, expanded, kernel, self._stride)
         grad = self._act.backward_inplace(grad, expanded)
-        return self._expansion_backward(grad, x, expanded, kept, statistics, gradients, needs_weights), scale_grad, gradients
+        return (
+            self._expansion_backward(grad, x, expanded, kept, statistics, gradients, needs_weights),
+            scale_grad,
+            gradients,
+        )
 
     def _expansion(self, x: Tensor, statistics: InputStatistics | None) -> tuple[Tensor, Tensor, Tensor]:
         """Normalised expansion, shift and scale."""

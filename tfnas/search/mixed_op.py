@@ -30,7 +30,7 @@ CHANNEL_AXIS: dict[str, int | None] = {
 }
 
 # Operations of one kernel size are computed together ("fused") where all candidates have at most so many expanded
-# values: beyond, one after the other stays in the cache. A GPU is bound by the number of operations instead. (Measured.)
+# values: beyond, one after the other stays in the cache. A GPU is bound by the number of operations instead.
 FUSED_VALUES = 1_000_000
 
 
@@ -108,8 +108,8 @@ class MixedOp(nn.Module):
         self.layer = layer
         self.operations = nn.ModuleList(CandidateOperation(layer, candidate) for candidate in candidates)
         kernels = dict.fromkeys(candidate.kernel for candidate in candidates)
-        self._single = tuple((i,) for i in range(len(candidates)))
-        self._fused = tuple(tuple(i for i, c in enumerate(candidates) if c.kernel == kernel) for kernel in kernels)
+        self.single = tuple((i,) for i in range(len(candidates)))
+        self.fused = tuple(tuple(i for i, c in enumerate(candidates) if c.kernel == kernel) for kernel in kernels)
 
     def operation(self, index: int) -> CandidateOperation:
         operation = self.operations[index]
@@ -128,7 +128,7 @@ class MixedOp(nn.Module):
         """
         operations = [self.operation(i) for i in range(len(self.operations))]
         values = x.numel() // x.shape[1] * sum(operation.width for operation in operations)
-        groups = self._fused if x.is_cuda or values <= FUSED_VALUES else self._single
+        groups = self.fused if x.is_cuda or values <= FUSED_VALUES else self.single
         active = [operation.weights for operation in operations]
         return blocks(x, active, weights, groups=groups, recompute=recompute, **_shape(self.layer))
 
