@@ -4,9 +4,9 @@ python benchmarks/search_step.py --authors FOLDER                        # a che
 python benchmarks/search_step.py --batch 32 --precision bfloat16         # without it: a plain form of the same cost
 python benchmarks/search_step.py --only counts
 
-Each form lives in a process of its own, ours with the allocator settings of a search job, and only one works at a time: a
-round is one weight step (bi-sampling) and one architecture step of every form in turn. Medians over the rounds. Memory is
-the peak of a fresh process that takes two architecture steps.
+Each form lives in a process of its own, ours with the allocator settings of a search job, and only one works at a time:
+a round is one weight step (bi-sampling) and one architecture step of every form in turn. Medians over the rounds.
+Memory is the peak of a fresh process that takes two architecture steps.
 """
 
 from __future__ import annotations
@@ -23,9 +23,8 @@ from typing import Any
 
 FORMS = ("theirs", "ours", "recompute")
 STEPS = ("weight_step", "architecture_step")
-VIEWS = (
-    ["alias", "as_strided", "detach", "expand", "narrow", "permute", "select", "slice", "split", "squeeze", "t", "transpose", "unbind", "unsqueeze", "view"]
-)
+VIEWS = {"alias", "as_strided", "detach", "expand", "narrow", "permute", "select", "slice", "split"}
+VIEWS |= {"squeeze", "t", "transpose", "unbind", "unsqueeze", "view"}
 
 
 class Form:

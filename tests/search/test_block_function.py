@@ -155,10 +155,12 @@ def test_keeps_less_for_the_backward_pass_than_the_plain_form_and_least_with_rec
     )
 
     def kept_bytes(run) -> int:
+        known = {tensor.untyped_storage().data_ptr() for own in weights for tensor in own.values()}
         storages: dict[int, int] = {}
 
         def pack(tensor: Tensor) -> Tensor:
-            storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            if tensor.untyped_storage().data_ptr() not in known:
+                storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
@@ -168,8 +170,8 @@ def test_keeps_less_for_the_backward_pass_than_the_plain_form_and_least_with_rec
 
     plain = kept_bytes(lambda: plain_mixed(x, weights, u.double(), **shape_of(op)))
     kept, least = (kept_bytes(lambda r=r: op.forward_mixed(x, u.double(), recompute=r)) for r in (False, True))
-    assert kept < 0.6 * plain
-    assert least < 0.35 * kept
+    assert kept < 0.4 * plain
+    assert least < 0.2 * kept
 
 
 @pytest.mark.parametrize("precision", [torch.bfloat16])

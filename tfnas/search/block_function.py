@@ -16,6 +16,7 @@ N batch, C channels, H W size, P = N H W, K operations, M expansion channels of 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -24,7 +25,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from tfnas.search.block_group import Group, Kept
+from tfnas.search.block_excitation import Excited
+from tfnas.search.block_group import Group, InputGradient, Kept
 from tfnas.search.block_kernels import InputStatistics, input_statistics, maps, rows
 
 # Covariances pay when C^2 is at most so many P: below, normalising the expansion by itself costs less (measured).
@@ -69,27 +71,31 @@ class _Blocks(torch.autograd.Function):
     def forward(ctx: Any, layout: Layout, x: Tensor, weights: Tensor | None, *tensors: Tensor) -> Tensor:
         x = x.to(layout.dtype).contiguous(memory_format=torch.channels_last)
         statistics = input_statistics(x) if x.shape[1] ** 2 <= PIXELS_PER_COVARIANCE * len(rows(x)) else None
-        out, kept = None, []
         channels = tensors[layout.names[0].index("project")].shape[0]
-        for group, scale, members in _groups(layout, weights, tensors, channels):
-            part, own = group.forward(x, statistics, scale, recompute=layout.recompute)
+        u = None if weights is None else weights.unbind()
+        out, kept = None, list[Tensor | None]()
+        ctx.excited = []
+        for members, group in zip(layout.groups, _groups(layout, tensors), strict=True):
+            scale = None if u is None else torch.stack([u[i] for i in members]).repeat_interleave(channels)
+            part, own, excited = group.forward(x, statistics, scale, recompute=layout.recompute)
             if len(members) > 1:
                 part = maps(rows(part).view(-1, len(members), channels).sum(1), like=part)
             out = part if out is None else out.add_(part)
-            kept.append(own)
+            kept += own
+            ctx.excited.append([one is not None for one in excited])
+            kept += (tensor for one in excited if one is not None for tensor in one)
         assert out is not None
         if layout.residual:
             out = out.add_(x) if weights is None else out.addcmul_(x, weights.sum().to(x.dtype))
-        ctx.layout, ctx.shapes = layout, [len(own.excitation) for own in kept]
-        flat = [tensor for own in kept for tensor in (*own[:-1], *own.excitation)]
-        ctx.save_for_backward(x, weights, *(statistics or (None, None)), *tensors, *flat)
+        ctx.layout = layout
+        ctx.save_for_backward(x, weights, *(statistics or (None, None)), *tensors, *kept)
         return out
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         with torch.autocast(grad.device.type, enabled=False):
-            return _backward(ctx, grad)
+            return _backward(ctx, grad.contiguous(memory_format=torch.channels_last))
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -97,46 +103,39 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     x, weights, mean, covariance = (next(saved) for _ in range(4))
     statistics = None if mean is None else InputStatistics(mean, covariance)
     tensors = [next(saved) for names in layout.names for _ in names]
-    needs_weights = any(ctx.needs_input_grad[3:])
-    grad = grad.contiguous(memory_format=torch.channels_last)
-    direct, matrix, constant = None, None, None
-    weights_grad = None if weights is None else torch.zeros_like(weights)
-    found: dict[int, dict[str, Tensor]] = {}
-    channels = grad.shape[1]
-    for (group, scale, members), size in zip(_groups(layout, weights, tensors, channels), ctx.shapes, strict=True):
-        kept = Kept(*(next(saved) for _ in range(len(Kept._fields) - 1)), [next(saved) for _ in range(size)])
+    needs_weights, u_grad, found = any(ctx.needs_input_grad[3:]), dict[int, Tensor](), dict[int, dict[str, Tensor]]()
+    total = None
+    for members, group, has in zip(layout.groups, _groups(layout, tensors), ctx.excited, strict=True):
+        kept = Kept(*itertools.islice(saved, len(Kept._fields)))
+        excited = [Excited(*itertools.islice(saved, len(Excited._fields))) if one else None for one in has]
         own = grad if len(members) == 1 else maps(rows(grad).repeat(1, len(members)), like=grad)
-        inner, scale_grad, gradients = group.backward(own, x, kept, statistics, scale, needs_weights=needs_weights)
-        direct = inner.direct if direct is None else direct.add_(inner.direct)
-        if inner.matrix is not None and inner.constant is not None:
-            matrix = inner.matrix if matrix is None else matrix.add_(inner.matrix)
-            constant = inner.constant if constant is None else constant.add_(inner.constant)
-        if scale_grad is not None and weights_grad is not None:
-            for i, value in zip(members, scale_grad.view(len(members), channels).sum(1).unbind(), strict=True):
-                weights_grad[i] = value
+        inner, scale_grad, gradients = group.backward(own, x, kept, excited, statistics, needs_weights=needs_weights)
+        total = inner if total is None else _added(total, inner)
         found |= dict(zip(members, gradients, strict=True))
-    if matrix is not None:
-        bias = matrix @ mean - constant
-        direct.add_(functional.conv2d(x, -matrix.to(x.dtype)[:, :, None, None], bias.to(x.dtype)))
-    if layout.residual:
-        if weights is None:
-            direct.add_(grad)
-        else:
-            direct.addcmul_(grad, weights.sum().to(grad.dtype))
-            weights_grad += (grad * x).sum(dtype=weights.dtype)
+        if weights is not None:
+            u_grad |= dict(zip(members, scale_grad.view(len(members), -1).sum(1).unbind(), strict=True))
+    assert total is not None
+    x_grad, matrix, constant = total
+    if matrix is not None and constant is not None:
+        matrix, constant = matrix.div_(-len(rows(x))), constant.div_(-len(rows(x)))
+        bias = constant.addmv_(matrix, mean, alpha=-1).to(x.dtype)
+        x_grad.add_(functional.conv2d(x, matrix.to(x.dtype).view(*matrix.shape, 1, 1), bias))
+    weights_grad = torch.stack([u_grad[i] for i in range(len(u_grad))]) if u_grad else None
+    if layout.residual and weights is None:
+        x_grad.add_(grad)
+    elif layout.residual:
+        x_grad.addcmul_(grad, weights.sum().to(grad.dtype))
+        weights_grad += (grad * x).sum(dtype=weights.dtype)
     flat = [found[i].get(name) for i, names in enumerate(layout.names) for name in names]
-    return None, direct, weights_grad, *flat
+    return None, x_grad, weights_grad, *flat
 
 
-def _groups(
-    layout: Layout, weights: Tensor | None, tensors: Sequence[Tensor], channels: int
-) -> Iterator[tuple[Group, Tensor | None, tuple[int, ...]]]:
-    """Each group, the scale of its last BatchNorm (K C_out,), and the operations in it."""
+def _added(total: InputGradient, inner: InputGradient) -> InputGradient:
+    return InputGradient(*(None if a is None else a.add_(b) for a, b in zip(total, inner, strict=True)))  # type: ignore[arg-type]
+
+
+def _groups(layout: Layout, tensors: Sequence[Tensor]) -> Iterator[Group]:
     left = iter(tensors)
     operations = [{name: next(left) for name in names} for names in layout.names]
-    single = None if weights is None else weights.unbind()
     for members in layout.groups:
-        scale = None
-        if single is not None:
-            scale = torch.stack([single[i] for i in members]).repeat_interleave(channels)
-        yield Group([operations[i] for i in members], layout.stride, layout.act, layout.dtype), scale, members
+        yield Group([operations[i] for i in members], layout.stride, layout.act, layout.dtype)

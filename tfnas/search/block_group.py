@@ -1,59 +1,62 @@
 """Operations of one layer and one kernel size, computed together, forward and backward.
 
 K operations of the group, M their expansion channels together, one operation's after the other's; N batch, C channels,
-H W size, P = N H W. Formulas: `block_function`.
+H W size, P = N H W. The formulas stand in `block_function`.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tfnas.search.block_excitation import Excited, Weights, excite_backward_inplace, excite_inplace
 from tfnas.search.block_kernels import (
     ACTIVATIONS,
     EPS,
     InputStatistics,
     batch_norm,
     batch_norm_backward,
+    channel_sums,
     depthwise,
     depthwise_backward_input,
     depthwise_backward_weight,
     maps,
+    normalised_backward,
     pointwise_backward,
     rows,
-    statistics_dtype,
 )
 
 
 class Kept(NamedTuple):
-    """What a group's backward pass needs beside the layer's input and the weights."""
+    """What a group's backward pass needs beside the layer's input; scales are 1 / standard deviation."""
 
+    expand: Tensor  # (M, C), the weights of all operations
     expanded: Tensor | None  # (N, M, H, W) normalised; None: recomputed
-    expand_shift: Tensor  # (M,) minus mean, divided by the standard deviation
-    expand_scale: Tensor  # (M,) 1 / standard deviation
+    expand_mean: Tensor  # (M,)
+    expand_scale: Tensor
+    depthwise: Tensor  # (M, 1, k, k)
     depthwised: Tensor | None  # (N, M, H', W') normalised; None: recomputed
-    depthwise_shift: Tensor
+    depthwise_mean: Tensor
     depthwise_scale: Tensor
     projected: Tensor  # (N, K C_out, H', W')
-    project_mean: Tensor
+    project_mean: Tensor  # (K C_out,)
     project_scale: Tensor
-    excitation: list[Tensor]  # of each operation with squeeze-and-excitation: pooled, reduced, factors; (N, channels)
+    output_scale: Tensor | None  # (K C_out,) of the last BatchNorm
 
 
 class InputGradient(NamedTuple):
-    """Gradient of the layer's input x, which is `direct` - `matrix` (x - mean of x) - `constant`."""
+    """Gradient of the layer's input x, which is `direct` - (`matrix` (x - mean of x) + `constant`) / P."""
 
     direct: Tensor  # (N, C, H, W)
     matrix: Tensor | None  # (C, C); None: nothing more than `direct`
     constant: Tensor | None  # (C,)
 
 
-Weights = Mapping[str, Tensor]
 Gradients = list[dict[str, Tensor]]  # of each operation's weights
 
 
@@ -63,94 +66,85 @@ class Group:
     def __init__(self, operations: Sequence[Weights], stride: int, act: str, dtype: torch.dtype) -> None:
         self.operations, self._stride, self._act, self._dtype = operations, stride, ACTIVATIONS[act], dtype
         widths = [len(weights["expand"]) for weights in operations]
-        self._expand, self._depthwise = self._joined("expand"), self._joined("depthwise")  # (M, C, 1, 1), (M, 1, k, k)
-        ends = itertools.accumulate(widths)
-        self._parts = [slice(end - width, end) for end, width in zip(ends, widths, strict=True)]
+        self._parts = [slice(end - width, end) for end, width in zip(itertools.accumulate(widths), widths, strict=True)]
 
     def forward(
-        self, x: Tensor, statistics: InputStatistics | None, scale: Tensor | None, *, recompute: bool
-    ) -> tuple[Tensor, Kept]:
+        self, x: Tensor, statistics: InputStatistics | None, output_scale: Tensor | None, *, recompute: bool
+    ) -> tuple[Tensor, Kept, list[Excited | None]]:
         """(N, K C_out, H', W') and what to keep; without statistics of x, the expansion is normalised by itself.
 
         Args:
-            scale: (K C_out,) of the last BatchNorm.
+            output_scale: (K C_out,) of the last BatchNorm.
             recompute: keep less.
         """
         act = self._act.inplace if recompute else self._act.forward
-        expanded, expand_shift, expand_scale = self._expansion(x, statistics)
-        raw = depthwise(act(expanded), self._depthwise.to(self._dtype), self._stride)
-        if recompute:
-            del expanded
-        depthwised, mean, depthwise_scale = batch_norm(raw)
+        expand, kernel = self._joined("expand").flatten(1), self._joined("depthwise")
+        expanded, expand_mean, expand_scale = self._expansion(x, expand, statistics)
+        raw = depthwise(act(expanded), kernel.to(self._dtype), self._stride)
+        kept_expanded = None if recompute else expanded
+        del expanded
+        depthwised, mean, scale = batch_norm(raw)
         del raw
         out = act(depthwised)
-        excitation = self._excite(out)
+        kept_depthwised = None if recompute else depthwised
+        del depthwised
+        excited = excite_inplace(out, self.operations, self._parts, self._act)
         projected = self._project(out)
-        output, project_mean, project_scale = batch_norm(projected, scale)
-        kept = Kept(
-            None if recompute else expanded,
-            expand_shift,
-            expand_scale,
-            None if recompute else depthwised,
-            -mean * depthwise_scale,
-            depthwise_scale,
-            projected,
-            project_mean,
-            project_scale,
-            excitation,
-        )
-        return output, kept
+        output, *last = batch_norm(projected, output_scale)
+        first = expand, kept_expanded, expand_mean, expand_scale
+        return output, Kept(*first, kernel, kept_depthwised, mean, scale, projected, *last, output_scale), excited
 
     def backward(
         self,
         grad: Tensor,
         x: Tensor,
         kept: Kept,
+        excited: Sequence[Excited | None],
         statistics: InputStatistics | None,
-        scale: Tensor | None,
         *,
         needs_weights: bool,
-    ) -> tuple[InputGradient, Tensor | None, Gradients]:
-        """Gradients of input, scale (K C_out,) and weights (empty unless needed); `grad` is (N, K C_out, H', W')."""
+    ) -> tuple[InputGradient, Tensor, Gradients]:
+        """Gradients of input, output scale (K C_out,) and weights (empty unless needed); `grad` is as the output."""
         gradients: Gradients = [{} for _ in self.operations]
-        expanded, depthwised = kept.expanded, kept.depthwised
-        if expanded is None or depthwised is None:
-            expanded = functional.conv2d(
-                x, self._scaled(self._expand, kept.expand_scale), self._cast(kept.expand_shift)
-            )
-            kernel = self._scaled(self._depthwise, kept.depthwise_scale)
-            depthwised = depthwise(self._act.forward(expanded), kernel, self._stride, self._cast(kept.depthwise_shift))
-        mask = [True, scale is not None, False]
-        grad, scale_grad, _ = batch_norm_backward(
-            grad, kept.projected, kept.project_mean, kept.project_scale, mask, scale
+        kernel = self._scaled(kept.depthwise, kept.depthwise_scale)
+        expanded, depthwised = self._activations(x, kept, kernel)
+        grad, scale_grad = batch_norm_backward(
+            grad, kept.projected, kept.project_mean, kept.project_scale, kept.output_scale
         )
-        grad = self._project_backward(grad, depthwised, kept, gradients, needs_weights=needs_weights)
-        grad = _normalised_backward(self._act.backward_inplace(grad, depthwised), depthwised)
+        grad = self._project_backward(grad, depthwised, excited, gradients, needs_weights=needs_weights)
+        grad = normalised_backward(self._act.backward_inplace(grad, depthwised), depthwised)
         del depthwised
         if needs_weights:
-            raw = depthwise_backward_weight(
-                grad, self._act.forward(expanded), self._depthwise.to(self._dtype), self._stride
-            )
-            self._share(gradients, "depthwise", kept.depthwise_scale[:, None, None, None] * raw)
-        kernel = self._scaled(self._depthwise, kept.depthwise_scale)
+            before = self._act.forward(expanded)
+            weight_grad = depthwise_backward_weight(grad, before, kept.depthwise.to(self._dtype), self._stride)
+            del before
+            self._share(gradients, "depthwise", weight_grad * kept.depthwise_scale.view(-1, 1, 1, 1))
         grad = depthwise_backward_input(grad, expanded, kernel, self._stride)
         grad = self._act.backward_inplace(grad, expanded)
-        return (
-            self._expansion_backward(grad, x, expanded, kept, statistics, gradients, needs_weights),
-            scale_grad,
-            gradients,
-        )
+        inner = self._expansion_backward(grad, x, expanded, kept, statistics, gradients, needs_weights=needs_weights)
+        return inner, scale_grad, gradients
 
-    def _expansion(self, x: Tensor, statistics: InputStatistics | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Normalised expansion, shift and scale."""
+    def _expansion(
+        self, x: Tensor, weight: Tensor, statistics: InputStatistics | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Normalised expansion, mean and scale."""
         if statistics is None:
-            out, mean, scale = batch_norm(functional.conv2d(x, self._cast(self._expand)))
-            return out, -mean * scale, scale
-        weight = self._expand.flatten(1)
+            return batch_norm(functional.conv2d(x, self._pointwise(weight)))
         variance = ((weight @ statistics.covariance) * weight).sum(1)
-        scale = (variance.clamp_min_(0.0) + EPS).rsqrt_()
-        shift = -(weight @ statistics.mean) * scale
-        return functional.conv2d(x, self._scaled(self._expand, scale), self._cast(shift)), shift, scale
+        mean, scale = weight @ statistics.mean, variance.clamp_min_(0.0).add_(EPS).rsqrt_()
+        return self._normalised_expansion(x, weight, mean, scale), mean, scale
+
+    def _normalised_expansion(self, x: Tensor, weight: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+        kernel = self._pointwise(weight * scale.view(-1, 1))
+        return functional.conv2d(x, kernel, (mean * scale).neg_().to(self._dtype))
+
+    def _activations(self, x: Tensor, kept: Kept, kernel: Tensor) -> tuple[Tensor, Tensor]:
+        """The normalised expansion and depthwise output, as kept or from their kept statistics."""
+        if kept.expanded is not None and kept.depthwised is not None:
+            return kept.expanded, kept.depthwised
+        expanded = self._normalised_expansion(x, kept.expand, kept.expand_mean, kept.expand_scale)
+        shift = (kept.depthwise_mean * kept.depthwise_scale).neg_().to(self._dtype)
+        return expanded, depthwise(self._act.forward(expanded), kernel, self._stride, shift)
 
     def _expansion_backward(
         self,
@@ -160,127 +154,81 @@ class Group:
         kept: Kept,
         statistics: InputStatistics | None,
         gradients: Gradients,
+        *,
         needs_weights: bool,
     ) -> InputGradient:
-        weight, count = self._scaled(self._expand, kept.expand_scale), len(rows(x))
+        scale = kept.expand_scale.view(-1, 1)
+        weight = kept.expand * scale
         if statistics is None:
-            grad = _normalised_backward(grad, expanded)
-            direct, weight_grad, _ = pointwise_backward(grad, x, weight, needs_weight=needs_weights)
-            if weight_grad is not None:
-                self._share(gradients, "expand", kept.expand_scale[:, None, None, None] * weight_grad)
-            return InputGradient(direct, None, None)
-        flat = self._expand.flatten(1) * kept.expand_scale[:, None]
-        direct, raw, total = pointwise_backward(grad, x, weight, needs_weight=needs_weights)
-        if raw is None or total is None:
-            dot, total = _sums(grad, expanded)
-        else:
-            total = total.to(flat.dtype)
-            centred = raw.flatten(1).to(flat.dtype).addr_(total, statistics.mean, alpha=-1)
-            dot = (centred * flat).sum(1)
-            centred -= dot[:, None] * (flat @ statistics.covariance)
-            self._share(gradients, "expand", (kept.expand_scale[:, None] * centred)[:, :, None, None])
-        return InputGradient(direct, flat.t() @ (flat * (dot / count)[:, None]), (total / count) @ flat)
-
-    def _excite(self, x: Tensor) -> list[Tensor]:
-        """Multiply by the factors of squeeze-and-excitation, in place; returns what its backward needs."""
-        kept: list[Tensor] = []
-        members = [i for i, weights in enumerate(self.operations) if "se_reduce" in weights]
-        if not members:
-            return kept
-        pooled_all = x.mean((2, 3))
-        for i in members:
-            weights, part = self.operations[i], self._parts[i]
-            pooled = pooled_all[:, part]
-            reduced = functional.linear(
-                pooled, self._cast(weights["se_reduce"].flatten(1)), self._cast(weights["se_reduce_bias"])
-            )
-            factors = functional.linear(
-                self._act.forward(reduced),
-                self._cast(weights["se_expand"].flatten(1)),
-                self._cast(weights["se_expand_bias"]),
-            ).sigmoid_()
-            x[:, part] *= factors[:, :, None, None]
-            kept += [pooled, reduced, factors]
-        return kept
-
-    def _excite_backward(
-        self, grad: Tensor, x: Tensor, weights: Weights, kept: Sequence[Tensor], gradient: dict[str, Tensor] | None
-    ) -> None:
-        """Of one operation: turn the gradient (N, m, H, W) of the multiplied x into that of x, in place."""
-        pooled, reduced, factors = kept
-        inner = torch.ops.aten.sigmoid_backward((grad * x).sum((2, 3)), factors)
-        outer = self._act.backward_inplace(inner @ self._cast(weights["se_expand"].flatten(1)), reduced)
-        if gradient is not None:
-            gradient["se_expand"] = (inner.t() @ self._act.forward(reduced))[:, :, None, None]
-            gradient["se_expand_bias"] = inner.sum(0)
-            gradient["se_reduce"] = (outer.t() @ pooled)[:, :, None, None]
-            gradient["se_reduce_bias"] = outer.sum(0)
-        mean = outer @ self._cast(weights["se_reduce"].flatten(1)) / (x.shape[2] * x.shape[3])
-        torch.addcmul(mean[:, :, None, None].expand_as(grad), grad, factors[:, :, None, None], out=grad)
+            grad = normalised_backward(grad, expanded)
+        direct, raw, total = pointwise_backward(grad, x, self._pointwise(weight), needs_weight=needs_weights)
+        weight_grad = None if raw is None else raw.flatten(1).to(weight.dtype)
+        matrix = constant = None
+        if statistics is not None:
+            if weight_grad is None or total is None:
+                dot, total = channel_sums(grad, expanded)
+            else:
+                total = total.to(weight.dtype)
+                weight_grad = weight_grad.addr_(total, statistics.mean, alpha=-1)
+                dot = (weight_grad * weight).sum(1)
+                weight_grad -= (weight @ statistics.covariance).mul_(dot.view(-1, 1))
+            matrix, constant = weight.t() @ (weight * dot.view(-1, 1)), total @ weight
+        if weight_grad is not None:
+            self._share(gradients, "expand", weight_grad.mul_(scale))
+        return InputGradient(direct, matrix, constant)
 
     def _project(self, x: Tensor) -> Tensor:
         if len(self.operations) == 1:
-            return functional.conv2d(x, self._cast(self.operations[0]["project"]))
-        kernels = [self._cast(weights["project"].flatten(1)) for weights in self.operations]  # (C_out, m) each
+            return functional.conv2d(x, self.operations[0]["project"].to(self._dtype))
+        kernels = [weights["project"].flatten(1).to(self._dtype) for weights in self.operations]  # (C_out, m) each
         values, channels = rows(x), len(kernels[0])
         out = values.new_empty(len(values), len(kernels) * channels)
-        for i, (kernel, part) in enumerate(zip(kernels, self._parts, strict=True)):
-            torch.mm(values[:, part], kernel.t(), out=out[:, i * channels : (i + 1) * channels])
+        for part, own, kernel in zip(self._parts, out.split(channels, 1), kernels, strict=True):
+            torch.mm(values[:, part], kernel.t(), out=own)
         return maps(out, like=x)
 
     def _project_backward(
-        self, grad: Tensor, depthwised: Tensor, kept: Kept, gradients: Gradients, *, needs_weights: bool
+        self,
+        grad: Tensor,
+        depthwised: Tensor,
+        excited: Sequence[Excited | None],
+        gradients: Gradients,
+        *,
+        needs_weights: bool,
     ) -> Tensor:
         """Gradient before the projection and before squeeze-and-excitation, (N, M, H', W')."""
-        x = self._act.forward(depthwised) if needs_weights or kept.excitation else depthwised
-        out = torch.empty_like(x) if len(self.operations) > 1 else None
-        excitation = iter(kept.excitation)
-        grads = grad.chunk(len(self.operations), 1)
-        for weights, part, own, gradient in zip(self.operations, self._parts, grads, gradients, strict=True):
-            tensors = [next(excitation) for _ in range(3)] if "se_reduce" in weights else []
-            before = x[:, part]
-            after = before * tensors[2][:, :, None, None] if tensors and needs_weights else before
-            kernel = self._cast(weights["project"])
-            if out is None:
-                inner, raw, _ = pointwise_backward(own, after, kernel, needs_weight=needs_weights)
+        x = self._act.forward(depthwised) if needs_weights or any(excited) else depthwised
+        alone = len(self.operations) == 1
+        out = grad if alone else torch.empty_like(x)
+        grads, inner_rows = rows(grad).chunk(len(self.operations), 1), None if alone else rows(out)
+        for i, (weights, part) in enumerate(zip(self.operations, self._parts, strict=True)):
+            own, kernel, before = excited[i], weights["project"].to(self._dtype), x if alone else x[:, part]
+            after = before
+            if own is not None and needs_weights:
+                after = before * own.factors.view(*own.factors.shape, 1, 1)
+            if inner_rows is None:
+                out, raw, _ = pointwise_backward(grad, after, kernel, needs_weight=needs_weights)
             else:
-                inner = out[:, part]
-                torch.mm(rows(own), kernel.flatten(1), out=rows(out)[:, part])
-                raw = (rows(own).t() @ rows(after))[:, :, None, None] if needs_weights else None
+                torch.mm(grads[i], kernel.flatten(1), out=inner_rows[:, part])
+                raw = (grads[i].t() @ rows(after)).view_as(kernel) if needs_weights else None
             if raw is not None:
-                gradient["project"] = raw
-            if tensors:
-                self._excite_backward(inner, before, weights, tensors, gradient if needs_weights else None)
-        return inner if out is None else out
+                gradients[i]["project"] = raw
+            if own is not None:
+                inner = out if alone else out[:, part]
+                gradients[i] |= excite_backward_inplace(inner, before, weights, own, self._act)
+        return out
 
     def _joined(self, name: str) -> Tensor:
         tensors = [weights[name] for weights in self.operations]
         return tensors[0] if len(tensors) == 1 else torch.cat(tensors)
 
     def _share(self, gradients: Gradients, name: str, joined: Tensor) -> None:
-        for gradient, part in zip(gradients, self._parts, strict=True):
-            gradient[name] = joined[part]
+        parts = [joined] if len(gradients) == 1 else [joined[part] for part in self._parts]
+        for gradient, weights, part in zip(gradients, self.operations, parts, strict=True):
+            gradient[name] = part.view(weights[name].shape)
 
     def _scaled(self, weight: Tensor, scale: Tensor) -> Tensor:
-        return (weight * scale[:, None, None, None]).to(self._dtype)
+        return (weight * scale.view(-1, 1, 1, 1)).to(self._dtype)
 
-    def _cast(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self._dtype)
-
-
-def _normalised_backward(grad: Tensor, x: Tensor) -> Tensor:
-    """Gradient of BatchNorm's input times its standard deviation, from its output x."""
-    mean, scale = _standard(x)
-    return batch_norm_backward(grad, x, mean, scale, [True, False, False])[0]
-
-
-def _sums(grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Sums of grad x and of grad over all but the channels, (M,) each."""
-    mean, scale = _standard(x)
-    _, dot, total = batch_norm_backward(grad, x, mean, scale, [False, True, True])
-    return dot, total
-
-
-def _standard(x: Tensor) -> tuple[Tensor, Tensor]:
-    mean = torch.zeros(x.shape[1], dtype=statistics_dtype(x.dtype), device=x.device)
-    return mean, torch.ones_like(mean)
+    def _pointwise(self, weight: Tensor) -> Tensor:
+        return weight.view(*weight.shape, 1, 1).to(self._dtype)

@@ -5,6 +5,7 @@ N batch, C channels, H W size, P = N H W, M expansion channels. Tensors of four 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -75,25 +76,53 @@ def input_statistics(x: Tensor) -> InputStatistics:
     return InputStatistics(mean, centred.t() @ centred / len(values))
 
 
+@functools.lru_cache(maxsize=64)
+def _filled(value: float, size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.full((size,), value, dtype=dtype, device=device)
+
+
+def constant(value: float, like: Tensor) -> Tensor:
+    """(C,) of one value for the channels of x, in the precision of statistics; it is shared, never write to it."""
+    channels = like.shape[1]
+    size = 1 << (channels - 1).bit_length()
+    return _filled(value, size, statistics_dtype(like.dtype), like.device)[:channels]
+
+
 def batch_norm(x: Tensor, scale: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """BatchNorm with batch statistics; the output, the means (C,) and 1 / standard deviation (C,)."""
     if scale is None and x.dtype != statistics_dtype(x.dtype):
-        scale = x.new_ones(x.shape[1], dtype=statistics_dtype(x.dtype))
-    shift = None if scale is None else torch.zeros_like(scale)
+        scale = constant(1.0, x)
+    shift = None if scale is None else constant(0.0, x)
     out: tuple[Tensor, Tensor, Tensor] = torch.native_batch_norm(x, scale, shift, None, None, True, 0.0, EPS)
     return out
 
 
 def batch_norm_backward(
-    grad: Tensor, x: Tensor, mean: Tensor, inverse_std: Tensor, mask: list[bool], scale: Tensor | None = None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of input, scale and shift, those of the mask only; x is what went into `batch_norm`."""
+    grad: Tensor, x: Tensor, mean: Tensor, inverse_std: Tensor, scale: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Gradients of input and scale (if there is one); x is what went into `batch_norm`."""
+    mask = [True, scale is not None, False]
     if scale is None and x.dtype != mean.dtype:
-        scale = torch.ones_like(mean)
+        scale = constant(1.0, x)
     out: tuple[Tensor, Tensor, Tensor] = _aten.native_batch_norm_backward(
         grad, x, scale, None, None, mean, inverse_std, True, EPS, mask
     )
-    return out
+    return out[0], out[1]
+
+
+def normalised_backward(grad: Tensor, x: Tensor) -> Tensor:
+    """Gradient of BatchNorm's input, times its standard deviation, from its output x."""
+    return batch_norm_backward(grad, x, constant(0.0, x), constant(1.0, x), None)[0]
+
+
+def channel_sums(grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums of grad x and of grad over all but the channels, (C,) each, in one pass: a part of BatchNorm's backward."""
+    zero, one = constant(0.0, x), constant(1.0, x)
+    scale = one if x.dtype != one.dtype else None
+    _, dot, total = _aten.native_batch_norm_backward(
+        grad, x, scale, None, None, zero, one, True, EPS, [False, True, True]
+    )
+    return dot, total
 
 
 def pointwise_backward(
