@@ -4,9 +4,9 @@ python benchmarks/search_step.py --authors FOLDER                        # a che
 python benchmarks/search_step.py --batch 32 --precision bfloat16         # without it: a plain form of the same cost
 python benchmarks/search_step.py --only counts
 
-Each form lives in a process of its own, ours with the allocator settings of a search job, and only one works at a time:
-a round is one weight step (bi-sampling) and one architecture step of every form in turn. Medians over the rounds.
-Memory is the peak of a fresh process that takes two architecture steps.
+Each form works in a process of its own, ours with the allocator settings of a search job, and only one at a time: a
+round is, for each form in turn, a fresh process that warms up and takes some weight steps (bi-sampling) and
+architecture steps. Times are medians over all rounds; memory is the largest peak of the processes.
 """
 
 from __future__ import annotations
@@ -135,42 +135,35 @@ def peak_gb() -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**20
 
 
-def times(options: argparse.Namespace) -> None:
-    forms = [Form(name, options) for name in FORMS]
-    found: dict[tuple[str, str], list[float]] = {(form.name, step): [] for form in forms for step in STEPS}
-    for turn in range(options.rounds + 1):
-        for step in STEPS:
-            for form in forms:
-                taken = form.ask(step)
-                if turn:  # the first round warms up
-                    found[form.name, step].append(taken)
+def steps(options: argparse.Namespace) -> None:
+    """Times, peaks and profiles."""
+    found: dict[tuple[str, str], list[float]] = {(name, step): [] for name in FORMS for step in STEPS}
+    peaks, profiles = dict.fromkeys(FORMS, 0.0), {}
+    for _ in range(options.rounds):
+        for name in FORMS:
+            form = Form(name, options)
+            for turn in range(options.steps + 1):
+                for step in STEPS:
+                    taken = form.ask(step)
+                    if turn:  # the first warms up
+                        found[name, step].append(taken)
+            peaks[name] = max(peaks[name], form.ask("peak"))
+            profiles[name] = form.ask("architecture_step profile")
+            form.close()
     medians = {key: statistics.median(values) for key, values in found.items()}
-    print(f"{'s':10} {'weight step':>14} {'architecture':>14} {'together':>14}   theirs / this")
-    for form in forms:
-        own = [medians[form.name, step] for step in STEPS]
-        theirs = [medians["theirs", step] for step in STEPS]
+    print(f"{'':10} {'weight step':>14} {'architecture':>14} {'together':>14}   theirs / this       peak")
+    for name in FORMS:
+        own, theirs = ([medians[one, step] for step in STEPS] for one in (name, "theirs"))
         ratios = [a / b for a, b in zip((*theirs, sum(theirs)), (*own, sum(own)), strict=True)]
-        cells = " ".join(f"{value:14.3f}" for value in (*own, sum(own)))
-        print(f"{form.name:10} {cells}   " + " ".join(f"{ratio:.2f}" for ratio in ratios))
+        cells = " ".join(f"{value:12.3f} s" for value in (*own, sum(own)))
+        share = 100 * peaks[name] / peaks["theirs"]
+        print(
+            f"{name:10} {cells}   " + " ".join(f"{r:.2f}" for r in ratios) + f"   {peaks[name]:.2f} GB ({share:.0f} %)"
+        )
     ours, recompute = medians["ours", STEPS[1]], medians["recompute", STEPS[1]]
     print(f"architecture step with recomputation / without: {recompute / ours:.2f}")
-    for form in forms:
-        shares = form.ask("architecture_step profile")
-        print(f"{form.name:10} " + ", ".join(f"{kind} {share:.0f} %" for kind, share in shares.items()))
-        form.close()
-
-
-def memory(options: argparse.Namespace) -> None:
-    peaks = {}
-    for name in FORMS:
-        form = Form(name, options)
-        empty = form.ask("peak")
-        for _ in range(2):
-            form.ask(STEPS[1])
-        peaks[name] = form.ask("peak")
-        form.close()
-        share = 100 * peaks[name] / peaks["theirs"]
-        print(f"{name:10} peak {peaks[name]:.2f} GB ({empty:.2f} before the first step), {share:.0f} % of theirs")
+    for name, shares in profiles.items():
+        print(f"{name:10} architecture step: " + ", ".join(f"{kind} {share:.0f} %" for kind, share in shares.items()))
 
 
 def counts(options: argparse.Namespace) -> None:
@@ -188,15 +181,16 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--only", choices=["times", "memory", "counts"])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=3, help="of each kind in a round")
+    parser.add_argument("--only", choices=["steps", "counts"])
     parser.add_argument("--default-allocator", action="store_true", help="ours without the settings of a search job")
     parser.add_argument("--worker", choices=FORMS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
         return work(options)
     print(f"batch {options.batch}, {options.precision}, {options.threads} threads")
-    for part in (times, memory, counts):
+    for part in (steps, counts):
         if options.only in (None, part.__name__):
             part(options)
 

@@ -29,8 +29,8 @@ from tfnas.search.block_excitation import Excited
 from tfnas.search.block_group import Group, InputGradient, Kept
 from tfnas.search.block_kernels import InputStatistics, input_statistics, maps, rows
 
-# Covariances pay when C^2 is at most so many P: below, normalising the expansion by itself costs less (measured).
-PIXELS_PER_COVARIANCE = 30
+# Covariances pay when C^2 is at most so many P; otherwise, normalising the expansion by itself costs less (measured).
+PIXELS_PER_COVARIANCE = 1
 
 
 class Layout(NamedTuple):

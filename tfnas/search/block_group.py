@@ -22,18 +22,16 @@ from tfnas.search.block_kernels import (
     batch_norm,
     batch_norm_backward,
     channel_sums,
-    depthwise,
-    depthwise_backward_input,
-    depthwise_backward_weight,
     maps,
     normalised_backward,
     pointwise_backward,
     rows,
 )
+from tfnas.search.depthwise import depthwise, depthwise_backward_input, depthwise_backward_weight
 
 
 class Kept(NamedTuple):
-    """What a group's backward pass needs beside the layer's input; scales are 1 / standard deviation."""
+    """What the backward pass needs beside the layer's input; scales are 1 / standard deviation."""
 
     expand: Tensor  # (M, C), the weights of all operations
     expanded: Tensor | None  # (N, M, H, W) normalised; None: recomputed

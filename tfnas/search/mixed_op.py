@@ -31,7 +31,7 @@ CHANNEL_AXIS: dict[str, int | None] = {
 
 # Operations of one kernel size are computed together ("fused") where all candidates have at most so many expanded
 # values: beyond, one after the other stays in the cache. A GPU is bound by the number of operations instead.
-FUSED_VALUES = 1_000_000
+FUSED_VALUES = 3_000_000
 
 
 class CandidateOperation(nn.Module):
