@@ -187,3 +187,18 @@ def test_autocast_computes_in_half_precision_and_stays_near(precision) -> None:
     found_grads = torch.autograd.grad(found, inputs, grad.to(precision))
     for own, other in zip([found, *found_grads], [expected, *torch.autograd.grad(expected, inputs, grad)], strict=True):
         assert float((own.float() - other).detach().norm()) < 0.05 * float(other.detach().norm())
+
+
+@pytest.mark.parametrize("recompute", [False, True], ids=["kept", "recomputed"])
+def test_single_pixels_are_computed_in_another_way_to_the_same_end(recompute) -> None:
+    torch.manual_seed(0)
+    op = layers_of("tf-nas", 7)[-1]
+    weights = [op.operation(i).weights for i in range(len(op.operations))]
+    x = torch.randn(16, op.layer.in_channels, 1, 1, dtype=torch.float64, requires_grad=True)
+    u = torch.rand(len(weights), dtype=torch.float64, requires_grad=True)
+    expected, found = plain_mixed(x, weights, u, **shape_of(op)), op.forward_mixed(x, u, recompute=recompute)
+    inputs = [x, u, *(tensor for own in weights for tensor in own.values())]
+    grad = torch.randn_like(expected)
+    assert_close(
+        [found, *torch.autograd.grad(found, inputs, grad)], [expected, *torch.autograd.grad(expected, inputs, grad)]
+    )

@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from tfnas.search.block_excitation import Excited, Weights, excite_backward_inplace, excite_inplace
 from tfnas.search.block_kernels import (
@@ -24,6 +23,7 @@ from tfnas.search.block_kernels import (
     channel_sums,
     maps,
     normalised_backward,
+    pointwise,
     pointwise_backward,
     rows,
 )
@@ -127,14 +127,14 @@ class Group:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Normalised expansion, mean and scale."""
         if statistics is None:
-            return batch_norm(functional.conv2d(x, self._pointwise(weight)))
+            return batch_norm(pointwise(x, self._pointwise(weight)))
         variance = ((weight @ statistics.covariance) * weight).sum(1)
         mean, scale = weight @ statistics.mean, variance.clamp_min_(0.0).add_(EPS).rsqrt_()
         return self._normalised_expansion(x, weight, mean, scale), mean, scale
 
     def _normalised_expansion(self, x: Tensor, weight: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
         kernel = self._pointwise(weight * scale.view(-1, 1))
-        return functional.conv2d(x, kernel, (mean * scale).neg_().to(self._dtype))
+        return pointwise(x, kernel, (mean * scale).neg_().to(self._dtype))
 
     def _activations(self, x: Tensor, kept: Kept, kernel: Tensor) -> tuple[Tensor, Tensor]:
         """The normalised expansion and depthwise output, as kept or from their kept statistics."""
@@ -177,7 +177,7 @@ class Group:
 
     def _project(self, x: Tensor) -> Tensor:
         if len(self.operations) == 1:
-            return functional.conv2d(x, self.operations[0]["project"].to(self._dtype))
+            return pointwise(x, self.operations[0]["project"].to(self._dtype))
         kernels = [weights["project"].flatten(1).to(self._dtype) for weights in self.operations]  # (C_out, m) each
         values, channels = rows(x), len(kernels[0])
         out = values.new_empty(len(values), len(kernels) * channels)

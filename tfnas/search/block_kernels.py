@@ -125,12 +125,23 @@ def channel_sums(grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     return dot, total
 
 
+def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """1x1 convolution; of single pixels, a matrix product, which costs less."""
+    if x.shape[2] * x.shape[3] > 1:
+        return functional.conv2d(x, weight, bias)
+    return maps(functional.linear(rows(x), weight.flatten(1), bias), like=x)
+
+
 def pointwise_backward(
     grad: Tensor, x: Tensor, weight: Tensor, *, needs_weight: bool
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Gradients of input, weight and bias of a 1x1 convolution."""
-    mask = [True, needs_weight, needs_weight]
-    out: tuple[Tensor, Tensor | None, Tensor | None] = _aten.convolution_backward(
-        grad, x, weight, [len(weight)], [1, 1], [0, 0], [1, 1], False, [0, 0], 1, mask
-    )
-    return out
+    if x.shape[2] * x.shape[3] > 1:
+        mask = [True, needs_weight, needs_weight]
+        out: tuple[Tensor, Tensor | None, Tensor | None] = _aten.convolution_backward(
+            grad, x, weight, [len(weight)], [1, 1], [0, 0], [1, 1], False, [0, 0], 1, mask
+        )
+        return out
+    values = rows(grad)
+    direct = maps(values @ weight.flatten(1), like=x)
+    return (direct, (values.t() @ rows(x)).view_as(weight), values.sum(0)) if needs_weight else (direct, None, None)
