@@ -25,9 +25,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from tfnas.search.block_excitation import Excited
 from tfnas.search.block_group import Group, InputGradient, Kept
 from tfnas.search.block_kernels import InputStatistics, input_statistics, maps, rows
+from tfnas.search.block_projection import Excited
 
 # Covariances pay when C^2 is at most so many P; otherwise, normalising the expansion by itself costs less (measured).
 PIXELS_PER_COVARIANCE = 1

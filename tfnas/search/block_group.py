@@ -13,7 +13,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tfnas.search.block_excitation import Excited, Weights, excite_backward_inplace, excite_inplace
 from tfnas.search.block_kernels import (
     ACTIVATIONS,
     EPS,
@@ -21,11 +20,17 @@ from tfnas.search.block_kernels import (
     batch_norm,
     batch_norm_backward,
     channel_sums,
-    maps,
     normalised_backward,
     pointwise,
     pointwise_backward,
-    rows,
+)
+from tfnas.search.block_projection import (
+    Excited,
+    Gradients,
+    Weights,
+    excite_inplace,
+    project,
+    project_backward,
 )
 from tfnas.search.depthwise import depthwise, depthwise_backward_input, depthwise_backward_weight
 
@@ -53,9 +58,6 @@ class InputGradient(NamedTuple):
     direct: Tensor  # (N, C, H, W)
     matrix: Tensor | None  # (C, C); None: nothing more than `direct`
     constant: Tensor | None  # (C,)
-
-
-Gradients = list[dict[str, Tensor]]  # of each operation's weights
 
 
 class Group:
@@ -87,7 +89,7 @@ class Group:
         kept_depthwised = None if recompute else depthwised
         del depthwised
         excited = excite_inplace(out, self.operations, self._parts, self._act)
-        projected = self._project(out)
+        projected = project(out, self.operations, self._parts)
         output, *last = batch_norm(projected, output_scale)
         first = expand, kept_expanded, expand_mean, expand_scale
         return output, Kept(*first, kernel, kept_depthwised, mean, scale, projected, *last, output_scale), excited
@@ -103,13 +105,16 @@ class Group:
         needs_weights: bool,
     ) -> tuple[InputGradient, Tensor, Gradients]:
         """Gradients of input, output scale (K C_out,) and weights (empty unless needed); `grad` is as the output."""
-        gradients: Gradients = [{} for _ in self.operations]
         kernel = self._scaled(kept.depthwise, kept.depthwise_scale)
         expanded, depthwised = self._activations(x, kept, kernel)
         grad, scale_grad = batch_norm_backward(
             grad, kept.projected, kept.project_mean, kept.project_scale, kept.output_scale
         )
-        grad = self._project_backward(grad, depthwised, excited, gradients, needs_weights=needs_weights)
+        before = self._act.forward(depthwised) if needs_weights or any(excited) else depthwised
+        grad, gradients = project_backward(
+            grad, before, self.operations, self._parts, excited, self._act, needs_weights=needs_weights
+        )
+        del before
         grad = normalised_backward(self._act.backward_inplace(grad, depthwised), depthwised)
         del depthwised
         if needs_weights:
@@ -174,47 +179,6 @@ class Group:
         if weight_grad is not None:
             self._share(gradients, "expand", weight_grad.mul_(scale))
         return InputGradient(direct, matrix, constant)
-
-    def _project(self, x: Tensor) -> Tensor:
-        if len(self.operations) == 1:
-            return pointwise(x, self.operations[0]["project"].to(self._dtype))
-        kernels = [weights["project"].flatten(1).to(self._dtype) for weights in self.operations]  # (C_out, m) each
-        values, channels = rows(x), len(kernels[0])
-        out = values.new_empty(len(values), len(kernels) * channels)
-        for part, own, kernel in zip(self._parts, out.split(channels, 1), kernels, strict=True):
-            torch.mm(values[:, part], kernel.t(), out=own)
-        return maps(out, like=x)
-
-    def _project_backward(
-        self,
-        grad: Tensor,
-        depthwised: Tensor,
-        excited: Sequence[Excited | None],
-        gradients: Gradients,
-        *,
-        needs_weights: bool,
-    ) -> Tensor:
-        """Gradient before the projection and before squeeze-and-excitation, (N, M, H', W')."""
-        x = self._act.forward(depthwised) if needs_weights or any(excited) else depthwised
-        alone = len(self.operations) == 1
-        out = grad if alone else torch.empty_like(x)
-        grads, inner_rows = rows(grad).chunk(len(self.operations), 1), None if alone else rows(out)
-        for i, (weights, part) in enumerate(zip(self.operations, self._parts, strict=True)):
-            own, kernel, before = excited[i], weights["project"].to(self._dtype), x if alone else x[:, part]
-            after = before
-            if own is not None and needs_weights:
-                after = before * own.factors.view(*own.factors.shape, 1, 1)
-            if inner_rows is None:
-                out, raw, _ = pointwise_backward(grad, after, kernel, needs_weight=needs_weights)
-            else:
-                torch.mm(grads[i], kernel.flatten(1), out=inner_rows[:, part])
-                raw = (grads[i].t() @ rows(after)).view_as(kernel) if needs_weights else None
-            if raw is not None:
-                gradients[i]["project"] = raw
-            if own is not None:
-                inner = out if alone else out[:, part]
-                gradients[i] |= excite_backward_inplace(inner, before, weights, own, self._act)
-        return out
 
     def _joined(self, name: str) -> Tensor:
         tensors = [weights[name] for weights in self.operations]
