@@ -186,6 +186,7 @@ def make_params() -> Callable[..., SearchParams]:
             "early_stopping": None,
             "gradient_clip": 5.0,
             "reset_optimizers": False,
+            "recompute": False,
             "augmentation": {"crop_scale": [0.7, 1.0], "flip": False, "color_jitter": [0, 0, 0, 0]},
         }
         return SearchParams.model_validate({**values, **changes})

@@ -62,12 +62,12 @@ def block_with_weights(operation, candidate, block_parameters):
 @pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
 @pytest.mark.parametrize("narrowed", [None, 5, 0], ids=["initial", "narrow", "full"])
 def test_operation_equals_the_block_with_its_active_weights(layer, candidate, narrowed, block_parameters) -> None:
-    operation = make_operation(layer, candidate)
+    operation = make_operation(layer, candidate).double()
     low, high = candidate.width_range(layer.in_channels)
     if narrowed is not None:
         operation.set_width(low + narrowed if narrowed else high)
-    block = block_with_weights(operation, candidate, block_parameters)
-    x = torch.randn(4, 6, 8, 8)
+    block = block_with_weights(operation, candidate, block_parameters).double()
+    x = torch.randn(4, 6, 8, 8, dtype=torch.float64)
     inputs = x.clone().requires_grad_(), x.clone().requires_grad_()
     ours, theirs = operation(inputs[0]), block(inputs[1])
     torch.testing.assert_close(ours, theirs)

@@ -60,7 +60,7 @@ def change_brightness(images: Tensor, factors: Tensor) -> Tensor:
 
 def change_contrast(images: Tensor, factors: Tensor) -> Tensor:
     """Towards or away from the mean of the grey picture."""
-    grey = sum(weight * mean for weight, mean in zip(GREY, images.mean((2, 3)).unbind(1), strict=True))
+    grey = (images.mean((2, 3)) * images.new_tensor(GREY)).sum(1)
     return images.mul_(factors).add_((1.0 - factors) * grey[:, None, None, None]).clamp_(0.0, 1.0)
 
 

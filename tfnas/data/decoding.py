@@ -58,7 +58,7 @@ def decode(data: np.ndarray) -> Tensor:
             pass
     with Image.open(io.BytesIO(data.tobytes())) as image:
         if image.mode in _GREY_16:
-            image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+            return to_tensor(Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)))
         return to_tensor(image)
 
 

@@ -79,6 +79,7 @@ class EpochLoader:
             self._note(loaded.faults, nothing_left=loaded.images is None)
             images, labels = (part.to(self._device, non_blocking=True) for part in (loaded.images, loaded.labels))
             if loaded.colours is not None:
+                assert self._transform is not None
                 images = self._transform.finish(images, loaded.colours)
             yield images, labels
 
@@ -131,7 +132,7 @@ def make_loader(
         persistent_workers=workers > 0,
         prefetch_factor=PREFETCHED_BATCHES if workers else None,
         pin_memory=pin_memory,
-        collate_fn=_take,
+        collate_fn=_take,  # type: ignore[arg-type]
         generator=torch.Generator(),  # else each pass would draw from torch's global one
     )
     return EpochLoader(loader, sampler, dataset, device)
@@ -183,10 +184,10 @@ class _SeededDataset(Dataset[Any]):
         if not items:
             return _Loaded(None, None, None, faults)
         if not self.has_views:
-            return _Loaded(*default_collate(items), None, faults)
-        views, labels = zip(*items, strict=True)
-        pixels = torch.stack([view.pixels for view in views])
-        return _Loaded(pixels, torch.tensor(labels), [view.colours for view in views], faults)
+            images, labels = default_collate(items)
+            return _Loaded(images, labels, None, faults)
+        pixels = torch.stack([view.pixels for view, _ in items])
+        return _Loaded(pixels, torch.tensor([label for _, label in items]), [view.colours for view, _ in items], faults)
 
     def _view(self, index: int, seed: int) -> tuple[View, int]:
         return self.dataset.view(index, Random(seed)), self.dataset.labels[index]  # type: ignore[attr-defined]

@@ -99,7 +99,7 @@ class PackStore:
             raise UserError(f"{self.folder}: holds no image {path!r}; run build_subset again")
         file, start, length, height, width = row
         data = np.empty(length, dtype=np.uint8)  # read, not mapped: a page fault costs more than copying the page
-        if os.preadv(self._files[file], [data], start) != length:
+        if os.preadv(self._files[file], [data.data], start) != length:
             raise UserError(f"{self.folder}: ends within image {path!r}; run build_subset again")
         if self._form == "raw":
             return torch.from_numpy(data.reshape(height, width, 3)).permute(2, 0, 1)

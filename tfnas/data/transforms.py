@@ -77,7 +77,7 @@ class TrainTransform(Transform):
         self.resolution, self.augmentation = resolution, augmentation
 
     def view(self, picture: Tensor, random: Random) -> View:
-        top, left, height, width = draw_crop(*picture.shape[1:], self.augmentation.crop_scale, random)
+        top, left, height, width = draw_crop(picture.shape[1], picture.shape[2], self.augmentation.crop_scale, random)
         pixels = picture[:, top : top + height, left : left + width]
         if (height, width) != (self.resolution, self.resolution):
             size = (self.resolution, self.resolution)

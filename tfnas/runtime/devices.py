@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import platform
 import time
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
 INTERRUPTED_SECONDS, INTERRUPTED_SHARE = 50e-6, 0.03  # of a call: less is the clocks' own and the caches'
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
 
 
 def open_device(name: str, threads: int) -> torch.device:
@@ -33,7 +35,21 @@ def open_device(name: str, threads: int) -> torch.device:
     torch.set_num_threads(threads)
     if name == "cuda" and distributed.world_size() > 1:
         name = f"cuda:{distributed.local_rank()}"
+    if name == "cpu":
+        keep_freed_memory()
     return find_device(name, source="params.yaml: device")
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep the memory that it frees, to use it again (glibc; nothing elsewhere).
+
+    By default glibc gives large blocks back to the system at once, so every training step asks for its tensors' memory
+    again, and the system fills it with zeros, page by page.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_MAX, 0)  # no blocks outside the heap
+        libc.mallopt(_M_TRIM_THRESHOLD, -1)  # the heap never shrinks
 
 
 def find_device(name: str, *, source: str) -> torch.device:

@@ -100,7 +100,7 @@ def average_gradients(parameters: Sequence[Tensor]) -> None:
 
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     flat = mean(torch.cat([gradient.flatten() for gradient in gradients]))
-    for gradient, part in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
+    for gradient, part in zip(gradients, torch.split(flat, [gradient.numel() for gradient in gradients]), strict=True):
         gradient.copy_(part.view_as(gradient))
 
 

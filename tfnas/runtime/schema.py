@@ -181,6 +181,7 @@ class SearchParams(Section):
     early_stopping: EarlyStoppingParams | None
     gradient_clip: NonNegative
     reset_optimizers: bool
+    recompute: bool  # in architecture steps: less memory, more time
     augmentation: AugmentationParams
 
     @model_validator(mode="after")

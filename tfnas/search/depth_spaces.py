@@ -47,10 +47,10 @@ class SkipInStage(SinkConnectedStage):
                 x = layer.forward_path(x, operation)
         return x
 
-    def forward_mixed(self, x: Tensor, weights: Tensor, beta: Tensor) -> Tensor:
+    def forward_mixed(self, x: Tensor, weights: Tensor, beta: Tensor, *, recompute: bool = False) -> Tensor:
         """All operations in each layer, weighted by (D, K + 1)."""
         for i, layer in enumerate(self.mixed_ops()):
-            mixed = layer.forward_mixed(x, weights[i, :-1])
+            mixed = layer.forward_mixed(x, weights[i, :-1], recompute=recompute)
             x = mixed if i == 0 else mixed + weights[i, -1] * x
         return x
 
@@ -85,10 +85,10 @@ class SkipOutStage(SinkConnectedStage):
             x = _perhaps(x, layer.forward_path(x, operations[i]), beta, i)
         return x
 
-    def forward_mixed(self, x: Tensor, weights: Tensor, beta: Tensor) -> Tensor:
+    def forward_mixed(self, x: Tensor, weights: Tensor, beta: Tensor, *, recompute: bool = False) -> Tensor:
         """All operations in each layer, weighted by (D, K)."""
         for i, layer in enumerate(self.mixed_ops()):
-            x = _perhaps(x, layer.forward_mixed(x, weights[i]), beta, i)
+            x = _perhaps(x, layer.forward_mixed(x, weights[i], recompute=recompute), beta, i)
         return x
 
 

@@ -121,7 +121,7 @@ def _opened(
     seed_everything(derive_seed(params.seed, "search"))
     samples = read_samples(inputs.train), read_samples(inputs.val)
     num_classes = count_classes(*samples, source=str(inputs.train))
-    train, val = _loaders(params, *samples, image_root(params.prepare_data.root, inputs.images))
+    train, val = _loaders(params, *samples, image_root(params.prepare_data.root, inputs.images), device)
     is_first = distributed.rank() == 0  # it alone writes
     with distributed.process_group(device), folder if is_first else nullcontext(folder) as checkpoints:
         work = {
@@ -218,7 +218,7 @@ def count_classes(train: Samples, val: Samples, *, source: str) -> int:
     return num_classes
 
 
-def _loaders(params: Params, train: Samples, val: Samples, root: Path) -> tuple[Loader, Loader]:
+def _loaders(params: Params, train: Samples, val: Samples, root: Path, device: Any) -> tuple[Loader, Loader]:
     """Shuffled whole batches: augmented ones for the weights, plain ones for alpha and beta."""
     batch_size, processes = params.search.batch_size, distributed.world_size()
     if batch_size < MIN_BATCH:
@@ -236,6 +236,7 @@ def _loaders(params: Params, train: Samples, val: Samples, root: Path) -> tuple[
         "pin_memory": params.device.name != "cpu",
         "rank": distributed.rank(),
         "world_size": processes,
+        "device": device,
     }
     share = batch_size // processes
     augmented = train_transform(params.resolution, params.search.augmentation)

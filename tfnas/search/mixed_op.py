@@ -12,11 +12,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from tfnas.runtime import distributed
 from tfnas.runtime.errors import UserError
-from tfnas.search.batch_norm import batch_norm
+from tfnas.search.block_function import blocks
 from tfnas.search.importance import channel_order
+from tfnas.search.plain_block import plain_block
 from tfnas.space import Candidate, Layer
 
 # The axis that counts expansion channels, in each of an operation's weights.
@@ -30,11 +31,9 @@ CHANNEL_AXIS: dict[str, int | None] = {
     "project": 1,
 }
 
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": functional.relu_,
-    "relu6": functional.relu6,
-    "swish": functional.silu,
-}
+# Operations of one kernel size are computed together ("fused") where all candidates have at most so many expanded
+# values: beyond, one after the other stays in the cache. A GPU is bound by the number of operations instead.
+FUSED_VALUES = 3_000_000
 
 
 class CandidateOperation(nn.Module):
@@ -63,23 +62,9 @@ class CandidateOperation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C_in, H, W) to (N, C_out, H', W')."""
-        weights, stride, act = self.weights, self.layer.stride, _ACTIVATIONS[self.layer.act]
-        out = act(batch_norm(functional.conv2d(x, weights["expand"])))
-        padding = weights["depthwise"].shape[-1] // 2
-        out = functional.conv2d(out, weights["depthwise"], stride=stride, padding=padding, groups=self.width)
-        out = act(batch_norm(out))
-        if "se_reduce" in weights:
-            out = out * self._attention(out)
-        out = batch_norm(functional.conv2d(out, weights["project"]))
-        return x + out if stride == 1 and self.layer.in_channels == self.layer.out_channels else out
-
-    def _attention(self, x: Tensor) -> Tensor:
-        """Squeeze-and-excitation's factors, (N, width, 1, 1)."""
-        weights = self.weights
-        pooled = x.mean((2, 3), keepdim=True)
-        reduced = functional.conv2d(pooled, weights["se_reduce"], weights["se_reduce_bias"])
-        reduced = _ACTIVATIONS[self.layer.act](reduced)
-        return functional.conv2d(reduced, weights["se_expand"], weights["se_expand_bias"]).sigmoid()
+        if distributed.is_active():
+            return plain_block(x, self.weights, self.layer)
+        return blocks(x, [self.weights], None, groups=((0,),), recompute=False, **_shape(self.layer))
 
     @torch.no_grad()
     def set_width(self, width: int) -> Tensor | None:
@@ -126,6 +111,9 @@ class MixedOp(nn.Module):
         super().__init__()
         self.layer = layer
         self.operations = nn.ModuleList(CandidateOperation(layer, candidate) for candidate in candidates)
+        kernels = dict.fromkeys(candidate.kernel for candidate in candidates)
+        self.single = tuple((i,) for i in range(len(candidates)))
+        self.fused = tuple(tuple(i for i, c in enumerate(candidates) if c.kernel == kernel) for kernel in kernels)
 
     def operation(self, index: int) -> CandidateOperation:
         operation = self.operations[index]
@@ -136,15 +124,30 @@ class MixedOp(nn.Module):
         """One operation alone: a sampled path passes through it."""
         return self.operations[index](x)
 
-    def forward_mixed(self, x: Tensor, weights: Tensor) -> Tensor:
-        """All operations, weighted by the (K,) u of Eq. 3 (architecture steps, as the authors' code)."""
-        return weighted_sum(weights, (operation(x) for operation in self.operations))
+    def forward_mixed(self, x: Tensor, weights: Tensor, *, recompute: bool = False) -> Tensor:
+        """All operations, weighted by the (K,) u of Eq. 3 (architecture steps, as the authors' code).
+
+        Args:
+            recompute: keep no activations for the backward pass, which computes them again.
+        """
+        if distributed.is_active():
+            return weighted_sum(weights, (operation(x) for operation in self.operations))
+        operations = [self.operation(i) for i in range(len(self.operations))]
+        values = x.numel() // x.shape[1] * sum(operation.width for operation in operations)
+        groups = self.fused if x.is_cuda or values <= FUSED_VALUES else self.single
+        active = [operation.weights for operation in operations]
+        return blocks(x, active, weights, groups=groups, recompute=recompute, **_shape(self.layer))
 
 
 def weighted_sum(weights: Tensor, outputs: Iterable[Tensor]) -> Tensor:
     """Sum of w_i x_i, one term at a time."""
     terms = (weight * output for weight, output in zip(weights, outputs, strict=True))
     return functools.reduce(torch.add, terms)
+
+
+def _shape(layer: Layer) -> dict[str, Any]:
+    residual = layer.stride == 1 and layer.in_channels == layer.out_channels
+    return {"stride": layer.stride, "act": layer.act, "residual": residual}
 
 
 def _initial_weights(layer: Layer, width: int, kernel: int, se_channels: int) -> dict[str, Tensor]:

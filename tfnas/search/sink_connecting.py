@@ -73,9 +73,9 @@ class SinkConnectedStage(nn.Module):
         """One operation in each layer, (D,) indices."""
         return self._forward(x, lambda layer, y, i: layer.forward_path(y, operations[i]), beta)
 
-    def forward_mixed(self, x: Tensor, weights: Tensor, beta: Tensor) -> Tensor:
+    def forward_mixed(self, x: Tensor, weights: Tensor, beta: Tensor, *, recompute: bool = False) -> Tensor:
         """All operations in each layer, weighted by (D, K)."""
-        return self._forward(x, lambda layer, y, i: layer.forward_mixed(y, weights[i]), beta)
+        return self._forward(x, lambda layer, y, i: layer.forward_mixed(y, weights[i], recompute=recompute), beta)
 
     def _forward(self, x: Tensor, run: Callable[[MixedOp, Tensor, int], Tensor], beta: Tensor) -> Tensor:
         outputs: list[Tensor] = []

@@ -78,7 +78,7 @@ class Stepper:
         images, labels = self._to_device(batch)
         self._train(weights=True)
         with autocast(self._device, self._precision):
-            logits = [self.supernet.forward_path(images, path) for path in paths]
+            logits = self.supernet.forward_paths(images, paths)
             losses = torch.stack([functional.cross_entropy(scores, labels) for scores in logits])
         loss = losses.sum()
         first = _finite(distributed.mean(losses.detach()), "weight")[0]
@@ -96,7 +96,8 @@ class Stepper:
         assert self._target_ms is not None
         operation_weights = gumbel_softmax(self.supernet.operation_logits(), temperature, noise)
         with autocast(self._device, self._precision):
-            cross_entropy = functional.cross_entropy(self.supernet.forward_mixed(images, operation_weights), labels)
+            logits = self.supernet.forward_mixed(images, operation_weights, recompute=self._params.recompute)
+            cross_entropy = functional.cross_entropy(logits, labels)
         latency = latency_loss(
             self._latency_ms(operation_weights),
             self._target_ms,

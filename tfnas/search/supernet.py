@@ -5,6 +5,7 @@ N batch, H W size, L searchable layers, K candidate operations, D layers of a st
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -54,17 +55,36 @@ class Supernet(nn.Module):
 
     def forward_path(self, x: Tensor, path: Tensor) -> Tensor:
         """One operation a layer, (L,); (N, 3, H, W) images to (N, num_classes) logits."""
-        operations = path.tolist()
-        return self._forward(x, lambda stage, y, own, beta: stage.forward_path(y, operations[own], beta))
+        return self.forward_paths(x, [path])[0]
 
-    def forward_mixed(self, x: Tensor, weights: Tensor) -> Tensor:
-        """All operations, weighted by the (L, K) u of Eq. 3; images to logits."""
-        return self._forward(x, lambda stage, y, own, beta: stage.forward_mixed(y, weights[own], beta))
+    def forward_paths(self, x: Tensor, paths: Sequence[Tensor]) -> list[Tensor]:
+        """Logits of several paths; they share what comes before the first searchable stage."""
+        x = self._before_search(x)
+        return [self._search_path(x, path.tolist()) for path in paths]
 
-    def _forward(self, x: Tensor, run: Callable[[SinkConnectedStage, Tensor, slice, Tensor], Tensor]) -> Tensor:
+    def forward_mixed(self, x: Tensor, weights: Tensor, *, recompute: bool = False) -> Tensor:
+        """All operations, weighted by the (L, K) u of Eq. 3; images to logits.
+
+        Args:
+            recompute: keep no activations of searchable layers for the backward pass, which computes them again.
+        """
+        return self._search(
+            self._before_search(x),
+            lambda stage, y, own, beta: stage.forward_mixed(y, weights[own], beta, recompute=recompute),
+        )
+
+    def _search_path(self, x: Tensor, operations: Sequence[int]) -> Tensor:
+        return self._search(x, lambda stage, y, own, beta: stage.forward_path(y, operations[own], beta))
+
+    def _before_search(self, x: Tensor) -> Tensor:
         x = self.stem(x)
+        for stage in itertools.takewhile(_is_fixed, self.stages):
+            x = stage(x)
+        return x
+
+    def _search(self, x: Tensor, run: Callable[[SinkConnectedStage, Tensor, slice, Tensor], Tensor]) -> Tensor:
         first, betas = 0, iter(self.betas)
-        for stage in self.stages:
+        for stage in itertools.dropwhile(_is_fixed, self.stages):
             if isinstance(stage, SinkConnectedStage):
                 x = run(stage, x, slice(first, first + len(stage)), next(betas))
                 first += len(stage)
@@ -145,6 +165,10 @@ def _stages(space: Space, searchable: type[SinkConnectedStage]) -> Iterator[nn.M
         else:
             layers = [layer for layer in space.layers() if layer.stage == spec.stage]
             yield searchable(layers, space.candidates)
+
+
+def _is_fixed(stage: nn.Module) -> bool:
+    return not isinstance(stage, SinkConnectedStage)
 
 
 def _use_batch_statistics(module: nn.Module) -> None:

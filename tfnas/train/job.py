@@ -148,6 +148,7 @@ def _loaders(job: Job, training: Training, device: torch.device) -> tuple[Loader
         "pin_memory": device.type == "cuda",
         "rank": distributed.rank(),
         "world_size": world_size,
+        "device": device,
     }
     seed = derive_seed(job.params.seed, training.label, "loader")
     size = recipe.batch_size // (recipe.accumulate * world_size)

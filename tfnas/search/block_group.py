@@ -1,0 +1,196 @@
+"""Operations of one layer and one kernel size, computed together, forward and backward.
+
+K operations of the group, M their expansion channels together, one operation's after the other's; N batch, C channels,
+H W size, P = N H W. The formulas stand in `block_function`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from tfnas.search.block_kernels import (
+    ACTIVATIONS,
+    EPS,
+    InputStatistics,
+    batch_norm,
+    batch_norm_backward,
+    channel_sums,
+    normalised_backward,
+    pointwise,
+    pointwise_backward,
+)
+from tfnas.search.block_projection import (
+    Excited,
+    Gradients,
+    Weights,
+    excite_inplace,
+    project,
+    project_backward,
+)
+from tfnas.search.depthwise import depthwise, depthwise_backward_input, depthwise_backward_weight
+
+
+class Kept(NamedTuple):
+    """What the backward pass needs beside the layer's input; scales are 1 / standard deviation."""
+
+    expand: Tensor  # (M, C), the weights of all operations
+    expanded: Tensor | None  # (N, M, H, W) normalised; None: recomputed
+    expand_mean: Tensor  # (M,)
+    expand_scale: Tensor
+    depthwise: Tensor  # (M, 1, k, k)
+    depthwised: Tensor | None  # (N, M, H', W') normalised; None: recomputed
+    depthwise_mean: Tensor
+    depthwise_scale: Tensor
+    projected: Tensor  # (N, K C_out, H', W')
+    project_mean: Tensor  # (K C_out,)
+    project_scale: Tensor
+    output_scale: Tensor | None  # (K C_out,) of the last BatchNorm
+
+
+class InputGradient(NamedTuple):
+    """Gradient of the layer's input x, which is `direct` - (`matrix` (x - mean of x) + `constant`) / P."""
+
+    direct: Tensor  # (N, C, H, W)
+    matrix: Tensor | None  # (C, C); None: nothing more than `direct`
+    constant: Tensor | None  # (C,)
+
+
+class Group:
+    """The arithmetic; `operations` are the active weights of each operation, by name."""
+
+    def __init__(self, operations: Sequence[Weights], stride: int, act: str, dtype: torch.dtype) -> None:
+        self.operations, self._stride, self._act, self._dtype = operations, stride, ACTIVATIONS[act], dtype
+        widths = [len(weights["expand"]) for weights in operations]
+        self._parts = [slice(end - width, end) for end, width in zip(itertools.accumulate(widths), widths, strict=True)]
+
+    def forward(
+        self, x: Tensor, statistics: InputStatistics | None, output_scale: Tensor | None, *, recompute: bool
+    ) -> tuple[Tensor, Kept, list[Excited | None]]:
+        """(N, K C_out, H', W') and what to keep; without statistics of x, the expansion is normalised by itself.
+
+        Args:
+            output_scale: (K C_out,) of the last BatchNorm.
+            recompute: keep less.
+        """
+        act = self._act.inplace if recompute else self._act.forward
+        expand, kernel = self._joined("expand").flatten(1), self._joined("depthwise")
+        expanded, expand_mean, expand_scale = self._expansion(x, expand, statistics)
+        raw = depthwise(act(expanded), kernel.to(self._dtype), self._stride)
+        kept_expanded = None if recompute else expanded
+        del expanded
+        depthwised, mean, scale = batch_norm(raw)
+        del raw
+        out = act(depthwised)
+        kept_depthwised = None if recompute else depthwised
+        del depthwised
+        excited = excite_inplace(out, self.operations, self._parts, self._act)
+        projected = project(out, self.operations, self._parts)
+        output, *last = batch_norm(projected, output_scale)
+        first = expand, kept_expanded, expand_mean, expand_scale
+        return output, Kept(*first, kernel, kept_depthwised, mean, scale, projected, *last, output_scale), excited  # type: ignore[call-arg]
+
+    def backward(
+        self,
+        grad: Tensor,
+        x: Tensor,
+        kept: Kept,
+        excited: Sequence[Excited | None],
+        statistics: InputStatistics | None,
+        *,
+        needs_weights: bool,
+    ) -> tuple[InputGradient, Tensor, Gradients]:
+        """Gradients of input, output scale (K C_out,) and weights (empty unless needed); `grad` is as the output."""
+        kernel = self._scaled(kept.depthwise, kept.depthwise_scale)
+        expanded, depthwised = self._activations(x, kept, kernel)
+        grad, scale_grad = batch_norm_backward(
+            grad, kept.projected, kept.project_mean, kept.project_scale, kept.output_scale
+        )
+        before = self._act.forward(depthwised) if needs_weights or any(excited) else depthwised
+        grad, gradients = project_backward(
+            grad, before, self.operations, self._parts, excited, self._act, needs_weights=needs_weights
+        )
+        del before
+        grad = normalised_backward(self._act.backward_inplace(grad, depthwised), depthwised)
+        del depthwised
+        if needs_weights:
+            before = self._act.forward(expanded)
+            weight_grad = depthwise_backward_weight(grad, before, kept.depthwise.to(self._dtype), self._stride)
+            del before
+            self._share(gradients, "depthwise", weight_grad * kept.depthwise_scale.view(-1, 1, 1, 1))
+        grad = depthwise_backward_input(grad, expanded, kernel, self._stride)
+        grad = self._act.backward_inplace(grad, expanded)
+        inner = self._expansion_backward(grad, x, expanded, kept, statistics, gradients, needs_weights=needs_weights)
+        return inner, scale_grad, gradients
+
+    def _expansion(
+        self, x: Tensor, weight: Tensor, statistics: InputStatistics | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Normalised expansion, mean and scale."""
+        if statistics is None:
+            return batch_norm(pointwise(x, self._pointwise(weight)))
+        variance = ((weight @ statistics.covariance) * weight).sum(1)
+        mean, scale = weight @ statistics.mean, variance.clamp_min_(0.0).add_(EPS).rsqrt_()
+        return self._normalised_expansion(x, weight, mean, scale), mean, scale
+
+    def _normalised_expansion(self, x: Tensor, weight: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+        kernel = self._pointwise(weight * scale.view(-1, 1))
+        return pointwise(x, kernel, (mean * scale).neg_().to(self._dtype))
+
+    def _activations(self, x: Tensor, kept: Kept, kernel: Tensor) -> tuple[Tensor, Tensor]:
+        """The normalised expansion and depthwise output, as kept or from their kept statistics."""
+        if kept.expanded is not None and kept.depthwised is not None:
+            return kept.expanded, kept.depthwised
+        expanded = self._normalised_expansion(x, kept.expand, kept.expand_mean, kept.expand_scale)
+        shift = (kept.depthwise_mean * kept.depthwise_scale).neg_().to(self._dtype)
+        return expanded, depthwise(self._act.forward(expanded), kernel, self._stride, shift)
+
+    def _expansion_backward(
+        self,
+        grad: Tensor,
+        x: Tensor,
+        expanded: Tensor,
+        kept: Kept,
+        statistics: InputStatistics | None,
+        gradients: Gradients,
+        *,
+        needs_weights: bool,
+    ) -> InputGradient:
+        scale = kept.expand_scale.view(-1, 1)
+        weight = kept.expand * scale
+        if statistics is None:
+            grad = normalised_backward(grad, expanded)
+        direct, raw, total = pointwise_backward(grad, x, self._pointwise(weight), needs_weight=needs_weights)
+        weight_grad = None if raw is None else raw.flatten(1).to(weight.dtype)
+        matrix = constant = None
+        if statistics is not None:
+            if weight_grad is None or total is None:
+                dot, total = channel_sums(grad, expanded)
+            else:
+                total = total.to(weight.dtype)
+                weight_grad = weight_grad.addr_(total, statistics.mean, alpha=-1)
+                dot = (weight_grad * weight).sum(1)
+                weight_grad -= (weight @ statistics.covariance).mul_(dot.view(-1, 1))
+            matrix, constant = weight.t() @ (weight * dot.view(-1, 1)), total @ weight
+        if weight_grad is not None:
+            self._share(gradients, "expand", weight_grad.mul_(scale))
+        return InputGradient(direct, matrix, constant)
+
+    def _joined(self, name: str) -> Tensor:
+        tensors = [weights[name] for weights in self.operations]
+        return tensors[0] if len(tensors) == 1 else torch.cat(tensors)
+
+    def _share(self, gradients: Gradients, name: str, joined: Tensor) -> None:
+        parts = [joined] if len(gradients) == 1 else [joined[part] for part in self._parts]
+        for gradient, weights, part in zip(gradients, self.operations, parts, strict=True):
+            gradient[name] = part.view(weights[name].shape)
+
+    def _scaled(self, weight: Tensor, scale: Tensor) -> Tensor:
+        return (weight * scale.view(-1, 1, 1, 1)).to(self._dtype)
+
+    def _pointwise(self, weight: Tensor) -> Tensor:
+        return weight.view(*weight.shape, 1, 1).to(self._dtype)
