@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tfnas.data import ImageDataset
+from tfnas.data import ImageDataset, KeptDataset
 from tfnas.data.image_dataset import read_image
 from tfnas.runtime.errors import UserError
 
@@ -21,6 +21,21 @@ def test_items_are_transformed_pictures_and_labels(tmp_path: Path) -> None:
     image, label = dataset[0]
     assert len(dataset) == 1 and label == 7
     np.testing.assert_array_equal(image, PIXELS)
+
+
+@pytest.mark.parametrize(("images", "read"), [(2, 2), (3, 9)])
+def test_items_are_kept_where_all_fit(tmp_path: Path, images: int, read: int) -> None:
+    Image.fromarray(PIXELS).save(tmp_path / "a.png")
+    opened = []
+    samples = [("a.png", label) for label in range(images)]
+    dataset = ImageDataset(tmp_path, samples, lambda image: opened.append(1) or np.asarray(image))
+    kept = KeptDataset(dataset, limit_bytes=2 * PIXELS.nbytes)
+    for _ in range(3):
+        for label in range(len(kept)):
+            image, found = kept[label]
+            assert found == label
+            np.testing.assert_array_equal(image, PIXELS)
+    assert len(opened) == read
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1", "LA"])

@@ -37,6 +37,29 @@ class ImageDataset(Dataset[tuple[Any, int]]):
         return self.transform(read_image(self.root / path)), label
 
 
+class KeptDataset(Dataset[tuple[Any, int]]):
+    """A data set whose transform has no randomness; its items are made once and kept, where all of them fit.
+
+    Args:
+        limit_bytes: of all images together; a larger set is made anew each time.
+    """
+
+    def __init__(self, dataset: Dataset[tuple[Any, int]], *, limit_bytes: int = 1 << 28) -> None:
+        self.dataset, self._limit_bytes = dataset, limit_bytes
+        self._kept: dict[int, tuple[Any, int]] = {}
+
+    def __len__(self) -> int:
+        return len(self.dataset)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        item = self._kept.get(index)
+        if item is None:
+            item = self.dataset[index]
+            if item[0].nbytes * len(self) <= self._limit_bytes:
+                self._kept[index] = item
+        return item
+
+
 def read_image(path: Path) -> Image.Image:
     """The RGB picture in a file, not turned by its EXIF tag (as ImageNet is read in the field).
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tfnas.data import ImageDataset, eval_transform, image_root, make_loader, read_samples, train_transform
+from tfnas.data import ImageDataset, KeptDataset, eval_transform, image_root, make_loader, read_samples, train_transform
 from tfnas.latency import LatencyTable
 from tfnas.runtime import distributed
 from tfnas.runtime.artifacts import digest_file, digest_params, write_json
@@ -237,7 +237,8 @@ def _loaders(params: Params, train: Samples, val: Samples, root: Path) -> tuple[
         "part": (distributed.rank(), processes),
     }
     augmented = train_transform(params.resolution, params.search.augmentation)
+    plain = ImageDataset(root, val, eval_transform(params.resolution))
     return (
         make_loader(ImageDataset(root, train, augmented), batch_size, **options),
-        make_loader(ImageDataset(root, val, eval_transform(params.resolution)), batch_size, **options),
+        make_loader(KeptDataset(plain), batch_size, **options),
     )
