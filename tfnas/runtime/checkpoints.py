@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import io
 import logging
 import os
 import pickle
@@ -99,10 +98,8 @@ def write_tensors(payload: dict[str, Any], path: str | Path) -> None:
     """
     import torch
 
-    buffer = io.BytesIO()
-    torch.save(payload, buffer)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        torch.save(payload, file)
 
 
 def read_tensors(path: str | Path) -> dict[str, Any]:
