@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from tfnas.latency.backends import Backend, TorchEager
+from tfnas.latency.backends import Backend, BackendOptions, device_of, open_backend, stopwatch_of
 from tfnas.latency.probes import block_probe, fixed_parts
 from tfnas.latency.rounds import Probe, split_repeats, time_probes
 from tfnas.latency.table import Curve, LatencyTable, OperationKey
 from tfnas.latency.timer import Stopwatch, Timer, Timing, measuring
 from tfnas.runtime.artifacts import package_versions
-from tfnas.runtime.devices import cpu_governor, device_name, find_device, time_calls
+from tfnas.runtime.devices import cpu_governor, find_device
 from tfnas.runtime.schema import ProfileLatencyParams
 from tfnas.runtime.seeding import derive_seed
 from tfnas.space import Space
@@ -28,7 +28,7 @@ def profile_space(
     resolution: int,
     seed: int,
     backend: Backend | None = None,
-    stopwatch: Stopwatch = time_calls,
+    stopwatch: Stopwatch | None = None,
 ) -> LatencyTable:
     """Measure every operation of the space at `widths_per_operation` widths, and the fixed parts.
 
@@ -38,13 +38,13 @@ def profile_space(
 
     Args:
         resolution: height and width of the network's input.
-        backend: default PyTorch eager.
-        stopwatch: the clock; see `tfnas.runtime.devices.time_calls`.
+        backend: default the one that `params` names.
+        stopwatch: the clock; default the backend's own, or `tfnas.runtime.devices.time_calls`.
 
     Raises:
-        UserError: the device is absent.
+        UserError: the device or the backend is absent.
     """
-    backend = backend or TorchEager()
+    backend = backend or open_backend(params.backend, BackendOptions.of(params))
     device = find_device(params.device, source="profile_latency.device:")
     start = time.monotonic()
     ranges = operation_ranges(space, resolution)
@@ -60,7 +60,7 @@ def profile_space(
     with measuring(params.threads):
         timings = time_probes(
             probes,
-            timer=Timer(device, params.warmup_runs, stopwatch),
+            timer=Timer(device, params.warmup_runs, stopwatch or stopwatch_of(backend)),
             backend=backend,
             repeats=params.repeats,
             seed=derive_seed(seed, "profile_latency"),
@@ -71,7 +71,7 @@ def profile_space(
         space=space.name,
         resolution=resolution,
         batch_size=params.batch_size,
-        device=device_name(params.device),
+        device=device_of(backend, params.device),
         base_ms=sum(parts_ms.values()),
         curves={key: _curve(widths[key], [timings[key, width] for width in widths[key]]) for key in widths},
         fixed_stages=tuple(stage.stage for stage in space.stages if stage.fixed is not None),
@@ -129,7 +129,8 @@ def _details(
     return {
         "backend": backend.name,
         "backend_version": backend.version,
-        "precision": "float32",
+        "precision": params.precision,
+        "channels_last": params.channels_last,
         "threads": params.threads,
         "warmup_runs": params.warmup_runs,
         "repeats": params.repeats,
