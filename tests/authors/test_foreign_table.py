@@ -15,11 +15,13 @@ import yaml
 
 from tfnas.authors.foreign_table import open_foreign_table
 from tfnas.latency import Curve, LatencyTable, reachable_range_ms
+from tfnas.latency.job import check_profile, run_profile
 from tfnas.latency.profiler import operation_ranges
 from tfnas.runtime.artifacts import digest_file
 from tfnas.runtime.devices import device_name
 from tfnas.runtime.errors import UserError
 from tfnas.runtime.params import load_params
+from tfnas.runtime.stage import Job
 from tfnas.space import load_space
 
 ROOT = Path(__file__).parents[2]
@@ -72,14 +74,22 @@ def test_stage_copies_the_table_and_measures_nothing(folder) -> None:
     assert json.loads((folder / "out/provenance.json").read_text())["inputs"] == {"elsewhere.json": digest}
 
 
-def test_table_of_this_device_measured_alike_is_checked_on_whole_networks(folder) -> None:
-    params = load_params(write_params(folder)).profile_latency
+class QuietRun:
+    """A tracking run that forgets."""
+
+    def log_metrics(self, metrics) -> None: ...
+
+
+def test_table_of_this_device_measured_alike_is_checked_on_whole_networks(folder, monkeypatch) -> None:
+    monkeypatch.chdir(folder)
+    params = load_params(write_params(folder))
     names = ("backend", "precision", "channels_last", "threads", "num_classes")
-    details = {name: getattr(params, name) for name in names}
-    made_up_table(device=device_name("cpu"), details=details).save(folder / "elsewhere.json")
-    assert call(folder).returncode == 0
-    with (folder / "out/validation.csv").open() as file:
-        assert len(list(csv.DictReader(file))) == 2
+    details = {name: getattr(params.profile_latency, name) for name in names}
+    for changed, networks in (({}, 2), ({"threads": 2}, 0)):
+        made_up_table(device=device_name("cpu"), details=details | changed).save(folder / "elsewhere.json")
+        run_profile(Job(params, QuietRun(), folder), load_space(SPACE), open_foreign_table(params))
+        with (folder / "validation.csv").open() as file:
+            assert len(list(csv.DictReader(file))) == networks
 
 
 @pytest.mark.parametrize(
@@ -88,18 +98,25 @@ def test_table_of_this_device_measured_alike_is_checked_on_whole_networks(folder
         ({"space": "other"}, {}, ("made for space: other", "params.yaml has tiny")),
         ({"resolution": 24}, {}, ("made for resolution: 24", "has 16")),
         ({}, {"batch_size": 32}, ("made for profile_latency.batch_size: 8", "has 32")),
-        ({}, {"table": "nowhere.json"}, ("nowhere.json", "is missing")),
+        ({}, {"table": "nowhere.json"}, ("nowhere.json", "no such file")),
         ({}, {"device": "cuda:7"}, ("profile_latency.device", "'cuda:7'")),
         ({}, {"backend": "tflite"}, ("profile_latency.backend", "'tflite' is no backend", "onnx-runtime")),
     ],
 )
-def test_a_mistake_is_one_line_and_nothing_is_written(folder, table, changes, words) -> None:
+def test_a_mistake_is_one_line(folder, monkeypatch, table, changes, words) -> None:
+    monkeypatch.chdir(folder)
     made_up_table(**table).save(folder / "elsewhere.json")
-    write_params(folder, **changes)
+    params = load_params(write_params(folder, **changes))
+    with pytest.raises(UserError) as error:
+        check_profile(params)
+        open_foreign_table(params)
+    assert "\n" not in str(error.value) and all(word in str(error.value) for word in words), error.value
+
+
+def test_a_mistake_ends_the_stage_before_it_writes(folder) -> None:
+    write_params(folder, batch_size=32)
     result = call(folder)
-    lines = result.stderr.strip().splitlines()
-    assert result.returncode == 2 and len(lines) == 1, result.stderr
-    assert all(word in lines[0] for word in words), lines[0]
+    assert result.returncode == 2 and len(result.stderr.strip().splitlines()) == 1, result.stderr
     assert not (folder / "out").exists()
 
 
@@ -136,5 +153,5 @@ def test_the_authors_gpu_table_fits_the_preset_of_the_paper(authors_file, monkey
     assert open_foreign_table(load_params(tmp_path / "params.yaml")).batch_size == 32
     params["profile_latency"]["table"] = str(authors_file("latency_cpu.pkl"))
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
-    with pytest.raises(UserError, match="batch_size: 1, params.yaml has 32"):
+    with pytest.raises(UserError, match="batch_size: 1, params"):
         open_foreign_table(load_params(tmp_path / "params.yaml"))

@@ -115,7 +115,7 @@ def count_module_macs(module: nn.Module, resolution: int) -> int:
 
     def count(layer: nn.Module, inputs: object, output: Tensor) -> None:
         nonlocal total
-        per_output = layer.weight[0].numel()  # type: ignore[index, operator]  # kernel x kernel x channels of a group
+        per_output = layer.weight[0].numel()  # type: ignore[index]  # kernel x kernel x channels of a group
         total += output[0].numel() * int(per_output)
 
     hooks = [m.register_forward_hook(count) for m in module.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
@@ -156,8 +156,7 @@ def _torchvision_peer(name: str, resolution: int) -> Peer:
 
     build = partial(get_model, name, weights=None)
     weights = get_model_weights(name)["IMAGENET1K_V1"]
-    with torch.device("meta"):
-        module = build().eval()
+    module = build().eval()
     return Peer(
         name=name,
         build=build,

@@ -71,7 +71,7 @@ def export_onnx(module: nn.Module, example: Tensor) -> bytes:
         torch.onnx.export(
             module,
             (example,),
-            file,
+            file,  # type: ignore[arg-type]  # its types leave out the file objects that it takes
             dynamo=False,
             opset_version=OPSET,
             input_names=[INPUT],

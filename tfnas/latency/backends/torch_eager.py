@@ -32,7 +32,7 @@ def to_memory_format(module: nn.Module, example: Tensor, channels_last: bool) ->
     """Weights and input with the channels as the innermost dimension, or as they are."""
     if not channels_last:
         return module, example
-    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    module.to(memory_format=torch.channels_last)
     return module, example.to(memory_format=torch.channels_last)
 
 
