@@ -78,7 +78,7 @@ rule build_subset:
 # Sec. 3.1: the lookup table; it takes all cores, so that no other job disturbs what it measures
 rule profile_latency:
     input:
-        code("profile_latency", "latency", "space"),
+        code("profile_latency", "authors", "latency", "space"),
     output:
         table="results/profile_latency/latency_table.json",
         validation="results/profile_latency/validation.csv",

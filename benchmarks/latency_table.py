@@ -18,15 +18,15 @@ import sys
 import numpy as np
 
 from tfnas.latency import LatencyTable, OperationKey
-from tfnas.latency.backends import open_backend
+from tfnas.latency.backends import BackendOptions, open_backend
 from tfnas.latency.estimate import estimate
 from tfnas.latency.job import profile
 from tfnas.latency.measuring import Measuring
 from tfnas.latency.probes import fixed_parts
 from tfnas.latency.profiler import operation_ranges
 from tfnas.latency.tours import NETWORK, Point, deal_tours, tour_slots
-from tfnas.latency.validation import validation_metrics, validation_networks
 from tfnas.latency.validation import validated as beside
+from tfnas.latency.validation import validation_metrics, validation_networks
 from tfnas.runtime.errors import UserError
 from tfnas.runtime.schema import ProfileLatencyParams
 from tfnas.space import Architecture, Space, load_space, zoo
@@ -97,7 +97,7 @@ def _measuring(space: Space, options: argparse.Namespace, **changes: object) -> 
         "on_busy": "warn", "backend": options.backend, "channels_last": False, "precision": "float32", "table": None,
     }  # fmt: skip
     params = ProfileLatencyParams.model_validate({**values, **changes})
-    backend = open_backend(options.backend, source="--backend", threads=1, device=options.device)
+    backend = open_backend(options.backend, BackendOptions(options.device, 1), source="--backend")
     return Measuring(params, space=space.name, resolution=space.resolution, backend=backend)
 
 
@@ -129,9 +129,7 @@ def _point_errors(table: LatencyTable, space: Space, options: argparse.Namespace
     return f"{len(points)} fresh points: {median:.2f} % median, {high:.2f} % 95th, bias {percent.mean():+.2f} %"
 
 
-def measure_networks(
-    networks: list[Architecture], space: Space, options: argparse.Namespace
-) -> list[float]:
+def measure_networks(networks: list[Architecture], space: Space, options: argparse.Namespace) -> list[float]:
     """End to end, in turn, round by round."""
     measuring = _measuring(space, options)
     points: list[Point] = [(NETWORK, number) for number in range(len(networks))]

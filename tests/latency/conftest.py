@@ -109,7 +109,11 @@ def cost_ms() -> Callable[[Block, int], float]:
 def make_profile_params() -> Callable[..., ProfileLatencyParams]:
     def make(**changes: object) -> ProfileLatencyParams:
         values: dict[str, object] = {
+            "table": None,
             "device": "cpu",
+            "backend": "torch-eager",
+            "precision": "float32",
+            "channels_last": False,
             "threads": 1,
             "batch_size": 2,
             "num_classes": 3,

@@ -75,7 +75,7 @@ def test_the_example_runs(tmp_path, tiny_space_file, monkeypatch) -> None:
     (example,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
     shutil.copy(tiny_space_file, tmp_path / "my_space.yaml")
     values = yaml.safe_load((ROOT / "params.yaml").read_text())
-    values["profile_latency"] |= {"batch_size": 1, "widths_per_operation": 2, "warmup_runs": 0, "repeats": 1}
+    values["profile_latency"] |= {"batch_size": 1, "minutes": 0.01, "warmup_runs": 0, "repeats": 1}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
     monkeypatch.chdir(tmp_path)
     found: dict[str, object] = {}

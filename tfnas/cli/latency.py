@@ -1,4 +1,4 @@
-"""`tfnas latency`: the latency of a network by a table, layer by layer."""
+"""`tfnas latency`: the latency of a network by a table, layer by layer; and the table's curves."""
 
 from __future__ import annotations
 
@@ -7,17 +7,25 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tfnas.runtime.errors import UserError
+
 if TYPE_CHECKING:
     from tfnas.latency import LatencyTable
     from tfnas.space import Architecture
 
-HELP = "Print how long a network takes by a latency table, layer by layer, without running it."
+HELP = (
+    "Print how long a network takes by a latency table, layer by layer, without running it; or plot the table's"
+    " latencies against the width."
+)
 COLUMNS = ("stage", "operation", "width", "ms", "share")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "network", metavar="ARCH", help="a name that `tfnas zoo list` prints (TF-NAS-A), or an architecture.json"
+        "network",
+        metavar="ARCH",
+        nargs="?",
+        help="a name that `tfnas zoo list` prints (TF-NAS-A), or an architecture.json",
     )
     parser.add_argument(
         "--table",
@@ -26,13 +34,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="latency table that `tfnas profile` or the stage profile_latency wrote",
     )
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE", help="draw latency against width of every operation, as .svg or .png"
+    )
 
 
 def run(options: argparse.Namespace) -> None:
-    from tfnas.cli.zoo import layout, read_network
+    if options.network is None and options.plot is None:
+        raise UserError("tfnas latency: name a network (see `tfnas zoo list`), or --plot FILE")
     from tfnas.latency import LatencyTable
 
-    table, architecture = LatencyTable.load(options.table), read_network(options.network)
+    table = LatencyTable.load(options.table)
+    if options.network is not None:
+        print_layers(options.network, table)
+    if options.plot is not None:
+        from tfnas.report.latency_figures import draw_latency_curves
+
+        draw_latency_curves(table, options.plot)
+        print(f"{options.plot}: {len(table.curves)} operations drawn")
+
+
+def print_layers(network: str, table: LatencyTable) -> None:
+    """Print the layer-by-layer table of a network, named or in a file."""
+    from tfnas.cli.zoo import layout, read_network
+
+    architecture = read_network(network)
     rows = list(table_rows(architecture, table))
     print(f"{architecture.name} on {table.device}, {table.resolution}x{table.resolution}, batch {table.batch_size}\n")
     print(layout([COLUMNS, *rows], left={1}))

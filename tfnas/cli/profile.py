@@ -28,11 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resolution", type=int, metavar="N", help="height and width of the images (default: the space's)"
     )
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
-    parser.add_argument(
-        "--batch-size", type=int, default=1, metavar="B", help="images in one run (default: 1; the paper: 32 on a GPU)"
-    )
-    parser.add_argument("--threads", type=int, default=1, metavar="T", help="CPU threads (default: 1)")
+    _add_device_arguments(parser)
     parser.add_argument("--num-classes", type=int, default=1000, metavar="C", help="of the classifier (default: 1000)")
     parser.add_argument(
         "--minutes", type=float, default=4.0, metavar="M", help="budget; more minutes, more precision (default: 4)"
@@ -54,8 +50,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the order and of the random networks (default: 0)")
 
 
+def _add_device_arguments(parser: argparse.ArgumentParser) -> None:
+    """The device, and how it runs a network."""
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
+    parser.add_argument(
+        "--backend",
+        default="torch-eager",
+        metavar="NAME",
+        help="what runs the networks: torch-eager, torch-compile, onnx-runtime, or one that you installed"
+        " (default: torch-eager)",
+    )
+    parser.add_argument(
+        "--precision", default="float32", help="float32, or bfloat16 or float16 under autocast (default: float32)"
+    )
+    parser.add_argument("--channels-last", action="store_true", help="channels as the innermost dimension in memory")
+    parser.add_argument(
+        "--batch-size", type=int, default=1, metavar="B", help="images in one run (default: 1; the paper: 32 on a GPU)"
+    )
+    parser.add_argument("--threads", type=int, default=1, metavar="T", help="CPU threads (default: 1)")
+
+
 def run(options: argparse.Namespace) -> None:
     params = read_options(options)
+    from tfnas.latency.backends import BackendOptions, open_backend
     from tfnas.latency.job import profile
     from tfnas.latency.measuring import Measuring
     from tfnas.runtime.devices import find_device
@@ -63,10 +80,12 @@ def run(options: argparse.Namespace) -> None:
 
     space = load_space(options.space)
     find_device(params.device, source="tfnas profile: --device")
+    backend = open_backend(params.backend, BackendOptions.of(params), source="tfnas profile: --backend")
     measuring = Measuring(
         params,
         space=space.name,
         resolution=options.resolution or space.resolution,
+        backend=backend,
         journal=options.out.with_name(f"{options.out.name}.partial"),
     )
     table, rows = profile(space, measuring, seed=options.seed)
@@ -91,8 +110,9 @@ def read_options(options: argparse.Namespace) -> ProfileLatencyParams:
         raise UserError(f"tfnas profile: --resolution {options.resolution}: must be 8 or more")
     if options.seed < 0:
         raise UserError(f"tfnas profile: --seed {options.seed}: must be 0 or more")
-    given = ("device", "threads", "batch_size", "num_classes", "minutes", "tolerance", "repeats", "warmup_runs")
-    values = {name: getattr(options, name) for name in (*given, "validation_networks", "on_busy")}
+    given = ("device", "backend", "precision", "channels_last", "threads", "batch_size", "num_classes", "minutes")
+    given += ("tolerance", "repeats", "warmup_runs", "validation_networks", "on_busy")
+    values = {name: getattr(options, name) for name in given} | {"table": None}
     values["calibrated"] = not options.uncalibrated
     try:
         return ProfileLatencyParams.model_validate(values)

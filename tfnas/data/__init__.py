@@ -1,6 +1,7 @@
 """Images: manifests, the ranking of classes, the subset, CIFAR's format, transforms and loaders."""
 
 from tfnas.data.cifar import CifarSet, load_transfer_set, transfer_root
+from tfnas.data.image_dataset import ImageDataset
 from tfnas.data.loader import EpochLoader, make_loader
 from tfnas.data.manifest import (
     ManifestRecord,

@@ -6,13 +6,15 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
+from tfnas.latency.backends import BackendOptions, device_of, open_backend
 from tfnas.latency.calibration import apply_calibration, fit_calibration
 from tfnas.latency.measuring import Measuring
-from tfnas.latency.profiler import profile_space
+from tfnas.latency.profiler import NETWORK_VISITS, profile_space
 from tfnas.latency.reach import reachable_range_ms
 from tfnas.latency.table import LatencyTable
 from tfnas.latency.validation import (
     Validated,
+    time_networks,
     validated,
     validation_metrics,
     validation_networks,
@@ -20,7 +22,7 @@ from tfnas.latency.validation import (
 )
 from tfnas.runtime.artifacts import write_json
 from tfnas.runtime.devices import find_device
-from tfnas.runtime.schema import Params
+from tfnas.runtime.schema import Params, ProfileLatencyParams
 from tfnas.runtime.stage import Job
 from tfnas.space import Space, load_space
 
@@ -32,18 +34,33 @@ logger = logging.getLogger("tfnas.latency")
 def check_profile(params: Params) -> None:
     """The checks that need no measuring.
 
+    The device must be here for a table made elsewhere, too: derive measures on it.
+
     Raises:
-        UserError: unknown space or absent device.
+        UserError: unknown space or backend, or absent device.
     """
     load_space(params.space)
     find_device(params.profile_latency.device, source="params.yaml: profile_latency.device:")
+    open_backend(
+        params.profile_latency.backend,
+        BackendOptions.of(params.profile_latency),
+        source="params.yaml: profile_latency.backend:",
+    )
 
 
-def run_profile(job: Job, space: Space) -> None:
-    """Write latency_table.json, validation.csv and metrics.json into `job.out`."""
+def run_profile(job: Job, space: Space, made_elsewhere: LatencyTable | None = None) -> None:
+    """Write latency_table.json, validation.csv and metrics.json into `job.out`.
+
+    Args:
+        made_elsewhere: this table is written, and nothing is profiled. It is checked on whole networks where it was
+            made on this machine's device in the way that the parameters say; else there is nothing to check it with.
+    """
     params = job.params.profile_latency
     measuring = Measuring(params, space=space.name, resolution=job.params.resolution, journal=JOURNAL)
-    table, rows = profile(space, measuring, seed=job.params.seed)
+    if made_elsewhere is None:
+        table, rows = profile(space, measuring, seed=job.params.seed)
+    else:
+        table, rows = made_elsewhere, _checked(made_elsewhere, space, params, seed=job.params.seed)
     metrics = profile_metrics(table, space, rows)
     logger.info("latency table of %s: %s", table.device, metrics)
     table.save(job.out / "latency_table.json")
@@ -69,6 +86,24 @@ def profile(space: Space, measuring: Measuring, *, seed: int) -> tuple[LatencyTa
     return table, validated(table, networks, networks_ms)
 
 
+def _checked(table: LatencyTable, space: Space, params: ProfileLatencyParams, *, seed: int) -> list[Validated]:
+    """Whole networks beside a table made elsewhere, where this is its device."""
+    if not measured_as(table, params):
+        return []
+    networks = validation_networks(space, params.validation_networks, seed)
+    repeats = NETWORK_VISITS * params.repeats
+    timings = time_networks(networks, params, resolution=table.resolution, repeats=repeats, seed=seed)
+    return validated(table, networks, [timing.median_ms for timing in timings])
+
+
+def measured_as(table: LatencyTable, params: ProfileLatencyParams) -> bool:
+    """Whether networks measured here with these parameters are what the table speaks of."""
+    backend = open_backend(params.backend, BackendOptions.of(params))
+    names = ("backend", "precision", "channels_last", "threads", "num_classes")
+    same = all(table.details.get(name) == getattr(params, name) for name in names)
+    return same and table.device == device_of(backend, params.device)
+
+
 def profile_metrics(table: LatencyTable, space: Space, rows: list[Validated]) -> dict[str, float]:
     """The content of metrics.json."""
     low_ms, high_ms = reachable_range_ms(space, table)
@@ -82,5 +117,5 @@ def profile_metrics(table: LatencyTable, space: Space, rows: list[Validated]) ->
         "knots": sum(len(curve.widths) for curve in table.curves.values()),
         "min_reachable_ms": low_ms,
         "max_reachable_ms": high_ms,
-        "seconds": table.details["seconds"],
+        "seconds": table.details.get("seconds", 0.0),
     }

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tfnas.latency.alignment import find_alignment, widths_to_compare
-from tfnas.latency.backends import Backend, TorchEager
+from tfnas.latency.backends import Backend, BackendOptions, device_of, open_backend, sequence_of
 from tfnas.latency.journal import Journal
 from tfnas.latency.probes import block_probe, network_probe
 from tfnas.latency.rounds import Probe, build
@@ -20,7 +20,7 @@ from tfnas.latency.table import OperationKey
 from tfnas.latency.timer import measuring
 from tfnas.latency.tours import NETWORK, Point, TimeSequence, Visit
 from tfnas.runtime.artifacts import package_versions
-from tfnas.runtime.devices import device_name, find_device, time_sequence
+from tfnas.runtime.devices import find_device
 from tfnas.runtime.errors import UserError
 from tfnas.runtime.schema import ProfileLatencyParams
 from tfnas.space import Architecture
@@ -38,9 +38,9 @@ class Measuring:
     """Measures visits on one device and keeps them.
 
     Args:
-        backend: default PyTorch eager.
+        backend: default the one that `params` name.
         journal: file that keeps the visits, so that a killed profile goes on; None keeps nothing.
-        time_calls: the clock; see `tfnas.runtime.devices.time_sequence`.
+        time_calls: the clock; default the backend's own, or `tfnas.runtime.devices.time_sequence`.
 
     Raises:
         UserError: the device is absent.
@@ -54,11 +54,12 @@ class Measuring:
         resolution: int,
         backend: Backend | None = None,
         journal: Path | None = None,
-        time_calls: TimeSequence = time_sequence,
+        time_calls: TimeSequence | None = None,
     ) -> None:
-        self.params, self.resolution, self.backend = params, resolution, backend or TorchEager()
+        self.params, self.resolution = params, resolution
+        self.backend = backend or open_backend(params.backend, BackendOptions.of(params))
         self.device = find_device(params.device, source="profile_latency.device:")
-        self._space, self._time_calls = space, time_calls
+        self._space, self._time_calls = space, time_calls or sequence_of(self.backend)
         self._here = getattr(self.backend, "here", False) and params.device == "cpu"
         self._journal = Journal(journal, self._measured())
         self._probes: dict[Point, Probe] = {}
@@ -68,6 +69,11 @@ class Measuring:
     @property
     def visits(self) -> list[Visit]:
         return self._journal.visits
+
+    @property
+    def device_name(self) -> str:
+        """As it stands in the table."""
+        return device_of(self.backend, self.params.device)
 
     @property
     def cpu_share(self) -> float:
@@ -85,7 +91,8 @@ class Measuring:
         return {
             "backend": self.backend.name,
             "backend_version": self.backend.version,
-            "precision": "float32",
+            "precision": params.precision,
+            "channels_last": params.channels_last,
             "threads": params.threads,
             "warmup_runs": params.warmup_runs,
             "repeats": params.repeats,
@@ -165,7 +172,7 @@ class Measuring:
             "space": self._space,
             "resolution": self.resolution,
             "batch_size": self.params.batch_size,
-            "device": device_name(self.params.device),
+            "device": self.device_name,
             "packages": package_versions(),
         }
 

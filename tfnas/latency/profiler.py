@@ -16,7 +16,7 @@ from tfnas.latency.probes import fixed_parts
 from tfnas.latency.table import Curve, LatencyTable, OperationKey
 from tfnas.latency.tours import NETWORK, Point, Slot, Visit, deal_tours, tour_slots
 from tfnas.runtime.artifacts import package_versions
-from tfnas.runtime.devices import cpu_governor, device_name
+from tfnas.runtime.devices import cpu_governor
 from tfnas.runtime.progress import Progress
 from tfnas.runtime.seeding import derive_seed
 from tfnas.space import Architecture, Space
@@ -152,7 +152,7 @@ def _table(
         space=space.name,
         resolution=measuring.resolution,
         batch_size=measuring.params.batch_size,
-        device=device_name(measuring.params.device),
+        device=measuring.device_name,
         base_ms=sum(parts_ms.values()),
         curves={key: _curve(key, widths, found, measuring, alignment) for key, widths in knots.items()},
         fixed_stages=tuple(stage.stage for stage in space.stages if stage.fixed is not None),

@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from tfnas.latency.backends import Backend, TorchEager
+from tfnas.latency.backends import Backend, BackendOptions, open_backend, stopwatch_of
 from tfnas.latency.probes import network_probe
 from tfnas.latency.rounds import time_probes
 from tfnas.latency.table import LatencyTable
 from tfnas.latency.timer import Stopwatch, Timer, Timing, measuring
 from tfnas.runtime.artifacts import write_text
-from tfnas.runtime.devices import find_device, time_calls
+from tfnas.runtime.devices import find_device
 from tfnas.runtime.schema import ProfileLatencyParams
 from tfnas.runtime.seeding import derive_seed
 from tfnas.space import Architecture, Candidate, Space
@@ -66,7 +66,7 @@ def time_networks(
     repeats: int,
     seed: int,
     backend: Backend | None = None,
-    stopwatch: Stopwatch = time_calls,
+    stopwatch: Stopwatch | None = None,
 ) -> list[Timing]:
     """The latency of each network, measured end to end on the device, batch and threads of `params`.
 
@@ -74,6 +74,7 @@ def time_networks(
         UserError: the device is absent.
     """
     device = find_device(params.device, source="profile_latency.device:")
+    backend = backend or open_backend(params.backend, BackendOptions.of(params))
     probes = {
         index: network_probe(network, resolution, params.num_classes, params.batch_size)
         for index, network in enumerate(networks)
@@ -81,8 +82,8 @@ def time_networks(
     with measuring(params.threads):
         timings = time_probes(
             probes,
-            timer=Timer(device, params.warmup_runs, stopwatch),
-            backend=backend or TorchEager(),
+            timer=Timer(device, params.warmup_runs, stopwatch or stopwatch_of(backend)),
+            backend=backend,
             repeats=repeats,
             seed=derive_seed(seed, "time_networks"),
             label="networks",
@@ -100,14 +101,21 @@ def measure_architecture_ms(
     threads: int,
     warmup_runs: int,
     repeats: int,
+    backend: str = "torch-eager",
+    precision: str = "float32",
+    channels_last: bool = False,
 ) -> Timing:
     """The latency of one network, measured end to end.
 
     Raises:
-        UserError: the device is absent.
+        UserError: the device or the backend is absent.
     """
     params = ProfileLatencyParams(
+        table=None,
         device=device,
+        backend=backend,
+        precision=cast(Any, precision),
+        channels_last=channels_last,
         threads=threads,
         batch_size=batch_size,
         num_classes=num_classes,

@@ -6,9 +6,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfnas.report.style import COLORS, SMALL, inline_svg, new_figure, save_figure, shorten
-from tfnas.runtime.artifacts import atomic_path
-from tfnas.runtime.errors import UserError
+from tfnas.report.style import COLORS, SMALL, inline_svg, new_figure, shorten, write_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,11 +31,7 @@ def draw_architecture(architecture: Architecture, path: str | Path) -> None:
     Raises:
         UserError: another suffix.
     """
-    suffix = Path(path).suffix.lower().removeprefix(".")
-    if suffix not in ("svg", "png"):
-        raise UserError(f"{path}: a drawing is written as .svg or .png; change the suffix")
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        save_figure(lambda: architecture_figure(architecture), file, suffix)
+    write_figure(lambda: architecture_figure(architecture), path)
 
 
 def architecture_svg(architecture: Architecture, name: str = "architecture") -> str:

@@ -7,7 +7,11 @@ import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from tfnas.runtime.artifacts import atomic_path
+from tfnas.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -87,6 +91,19 @@ def save_figure(make: Callable[[], Figure], file: Any, suffix: str) -> None:
             figure.savefig(file, format="svg", metadata=no_metadata)
         else:
             figure.savefig(file, format="png", dpi=200, facecolor="white", metadata={"Software": None})
+
+
+def write_figure(make: Callable[[], Figure], path: str | Path) -> None:
+    """Draw and write a figure, as SVG or PNG by the suffix of `path`, atomically.
+
+    Raises:
+        UserError: another suffix.
+    """
+    suffix = Path(path).suffix.lower().removeprefix(".")
+    if suffix not in ("svg", "png"):
+        raise UserError(f"{path}: a drawing is written as .svg or .png; change the suffix")
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        save_figure(make, file, suffix)
 
 
 def inline_svg(make: Callable[[], Figure], name: str, label: str) -> str:

@@ -122,7 +122,11 @@ class BuildSubsetParams(Section):
 
 
 class ProfileLatencyParams(Section):
+    table: str | None  # made elsewhere; null: measured here
     device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")]
+    backend: str  # a shipped one or an entry point of the group tfnas.latency_backends
+    precision: Literal["float32", "bfloat16", "float16"]
+    channels_last: bool
     threads: Count
     batch_size: Count
     num_classes: Count

@@ -28,8 +28,12 @@ def derive_architecture(constraint: Constraint, supernet: Path, target: str) -> 
 
 
 def run_derive(job: Job, constraint: Constraint, architecture: Architecture) -> None:
-    """Write architecture.json and metrics.json, with the latency measured end to end, into `job.out`."""
+    """Write architecture.json and metrics.json, with the latency measured end to end, into `job.out`.
+
+    It is measured on this machine, also where the table is another device's: `measured_on` and `table_of` say which.
+    """
     from tfnas.latency import measure_architecture_ms
+    from tfnas.latency.backends import BackendOptions, device_of, open_backend
 
     profile = job.params.profile_latency
     measured = measure_architecture_ms(
@@ -41,6 +45,9 @@ def run_derive(job: Job, constraint: Constraint, architecture: Architecture) -> 
         threads=profile.threads,
         warmup_runs=profile.warmup_runs,
         repeats=job.params.derive.measure_repeats,
+        backend=profile.backend,
+        precision=profile.precision,
+        channels_last=profile.channels_last,
     )
     metrics = {
         **latency_metrics(architecture, constraint.table, constraint.target_ms),
@@ -50,5 +57,6 @@ def run_derive(job: Job, constraint: Constraint, architecture: Architecture) -> 
         "depth": len(architecture.blocks),
     }
     architecture.save(job.out / "architecture.json")
-    write_json(job.out / "metrics.json", metrics)
+    measured_on = device_of(open_backend(profile.backend, BackendOptions.of(profile)), profile.device)
+    write_json(job.out / "metrics.json", {**metrics, "measured_on": measured_on, "table_of": constraint.table.device})
     job.run.log_metrics(metrics)

@@ -1,7 +1,13 @@
-"""Measure the latency of every operation of the space on a device, and check the table on whole networks (Sec. 3.1)."""
+"""Measure the latency of every operation of the space on a device, and check the table on whole networks (Sec. 3.1).
+
+Where profile_latency.table names a file, that table is checked and copied instead.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from tfnas.runtime.params import load_params
 from tfnas.runtime.schema import Params
 from tfnas.runtime.stage import open_job, run_script, stage_parser
 
@@ -12,16 +18,21 @@ OUTPUTS = ("latency_table.json", "validation.csv", "metrics.json")
 def main() -> None:
     options = stage_parser(STAGE, __doc__).parse_args()
 
+    file = load_params(options.params).profile_latency.table
+
     def check(params: Params) -> None:
+        from tfnas.authors.foreign_table import open_foreign_table
         from tfnas.latency.job import check_profile
 
         check_profile(params)
+        open_foreign_table(params)
 
-    with open_job(STAGE, options, inputs=[], outputs=OUTPUTS, check=check) as job:
+    with open_job(STAGE, options, inputs=[Path(file)] if file else [], outputs=OUTPUTS, check=check) as job:
+        from tfnas.authors.foreign_table import open_foreign_table
         from tfnas.latency.job import run_profile
         from tfnas.space import load_space
 
-        run_profile(job, load_space(job.params.space))
+        run_profile(job, load_space(job.params.space), open_foreign_table(job.params))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,153 @@
+"""`tfnas compare`: the paper's networks and torchvision's, measured on this device."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tfnas.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from tfnas.latency import LatencyTable
+    from tfnas.latency.peers import Compared
+
+HELP = (
+    "Measure the twelve networks of the paper and ten of torchvision on this device, side by side: the paper's Table 2"
+    " for your device. It takes minutes; let nothing else run meanwhile."
+)
+DEFAULTS = {"backend": "torch-eager", "precision": "float32", "threads": 1, "batch_size": 1, "resolution": 224}
+COLUMNS = (
+    "network",
+    "latency, ms",
+    "by the table",
+    "error",
+    "multiply-adds",
+    "parameters",
+    "top-1*",
+    "source of top-1",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--table", type=Path, metavar="FILE", help="latency table: what it says of its space's networks is shown, too"
+    )
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
+    parser.add_argument("--backend", metavar="NAME", help="torch-eager, torch-compile, onnx-runtime or your own")
+    parser.add_argument("--precision", help="float32, or bfloat16 or float16 under autocast")
+    parser.add_argument("--channels-last", action="store_true", default=None, help="channels innermost in memory")
+    parser.add_argument("--threads", type=int, metavar="T", help="CPU threads")
+    parser.add_argument("--batch-size", type=int, metavar="B", help="images in one run")
+    parser.add_argument("--resolution", type=int, metavar="N", help="height and width of the images")
+    parser.add_argument("--repeats", type=int, default=50, metavar="R", help="runs of each that count (default: 50)")
+    parser.add_argument("--warmup-runs", type=int, default=2, metavar="W", help="runs before, per round (default: 2)")
+    parser.add_argument("--seed", type=int, default=0, help="of the order (default: 0)")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder for comparison.csv, .svg and .png"
+    )
+    parser.epilog = (
+        "Backend, precision, threads, batch size and resolution are the table's where one is given, else torch-eager,"
+        " float32, 1, 1 and 224."
+    )
+
+
+def run(options: argparse.Namespace) -> None:
+    from tfnas.latency import LatencyTable
+
+    table = LatencyTable.load(options.table) if options.table else None
+    complete(options, table)
+    _check(options)
+    from tfnas.latency.backends import BackendOptions, device_of, open_backend
+    from tfnas.latency.peers import compare, paper_peers, torchvision_peers, write_comparison
+    from tfnas.report.latency_figures import draw_comparison
+    from tfnas.runtime.devices import find_device
+
+    device = find_device(options.device, source="tfnas compare: --device")
+    asked = BackendOptions(options.device, options.threads, options.precision, bool(options.channels_last))
+    backend = open_backend(options.backend, asked, source="tfnas compare: --backend")
+    rows = compare(
+        [*paper_peers(options.resolution), *torchvision_peers(options.resolution)],
+        backend,
+        device=device,
+        threads=options.threads,
+        batch_size=options.batch_size,
+        resolution=options.resolution,
+        warmup_runs=options.warmup_runs,
+        repeats=options.repeats,
+        seed=options.seed,
+        table=table,
+    )
+    here = device_of(backend, options.device)
+    write_comparison(rows, options.out / "comparison.csv")
+    title = heading(here, options)
+    for suffix in ("svg", "png"):
+        draw_comparison(rows, title, options.out / f"comparison.{suffix}")
+    print(summary(rows, title, table, options, same_device=table is not None and table.device == here))
+
+
+def complete(options: argparse.Namespace, table: LatencyTable | None) -> None:
+    """Options that were not given become the table's, or the defaults.
+
+    Raises:
+        UserError: an option contradicts the table.
+    """
+    made = {}
+    if table is not None:
+        made = {**table.details, "batch_size": table.batch_size, "resolution": table.resolution}
+    for name, default in {**DEFAULTS, "channels_last": False}.items():
+        given = getattr(options, name)
+        if given is None:
+            setattr(options, name, made.get(name, default))
+        elif name in made and made[name] != given:
+            option = name.replace("_", "-")
+            raise UserError(
+                f"tfnas compare: --{option} {given}: {options.table} was measured with {made[name]};"
+                f" leave --{option} or --table out"
+            )
+
+
+def _check(options: argparse.Namespace) -> None:
+    if not options.device.startswith(("cpu", "cuda")):
+        raise UserError(f"tfnas compare: --device {options.device}: write cpu, cuda or cuda:N")
+    if options.precision not in ("float32", "bfloat16", "float16"):
+        raise UserError(f"tfnas compare: --precision {options.precision}: write float32, bfloat16 or float16")
+    lowest = {"threads": 1, "batch_size": 1, "resolution": 32, "repeats": 1, "warmup_runs": 0, "seed": 0}
+    for name, low in lowest.items():
+        if getattr(options, name) < low:
+            option = name.replace("_", "-")
+            raise UserError(f"tfnas compare: --{option} {getattr(options, name)}: must be {low} or more")
+    if options.out.is_file():
+        raise UserError(f"tfnas compare: --out {options.out}: is a file; name a folder")
+
+
+def heading(here: str, options: argparse.Namespace) -> str:
+    """The device and how the networks ran, in words."""
+    threads = f"{options.threads} thread{'s' if options.threads > 1 else ''}"
+    size = f"{options.resolution}x{options.resolution}"
+    return f"{here}, {options.backend}, {options.precision}, {threads}, batch {options.batch_size}, {size}"
+
+
+def summary(
+    rows: Sequence[Compared], title: str, table: LatencyTable | None, options: argparse.Namespace, *, same_device: bool
+) -> str:
+    """What is printed: the table of networks, what its numbers are, and where they went."""
+    from tfnas.cli.zoo import layout
+
+    lines = [title, "", layout([COLUMNS, *table_rows(rows, same_device)], left={0, 7}), ""]
+    lines.append("* Published by the source named, on ImageNet at 224x224; not measured here.")
+    if table is not None and not same_device:
+        lines.append(f"The table is of another device ({table.device}): its error is not shown.")
+    lines.append(f"{options.out}: comparison.csv, comparison.svg, comparison.png")
+    return "\n".join(lines)
+
+
+def table_rows(rows: Sequence[Compared], same_device: bool) -> Iterator[tuple[str, ...]]:
+    """The cells of each row, under `COLUMNS`."""
+    for row in rows:
+        peer, ms = row.peer, row.timing.median_ms
+        by_table = "-" if row.table_ms is None else f"{row.table_ms:.3f}"
+        error = "-" if row.table_ms is None or not same_device else f"{100 * (row.table_ms / ms - 1):+.1f} %"
+        sizes = (f"{peer.macs / 1e6:.1f} M", f"{peer.params / 1e6:.2f} M")
+        yield peer.name, f"{ms:.3f}", by_table, error, *sizes, f"{peer.top1:.1f} %", peer.source

@@ -1,0 +1,49 @@
+"""PyTorch as it is, without compilation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from tfnas.latency.backends.protocol import BackendOptions
+from tfnas.runtime.devices import autocast
+
+
+class TorchEager:
+    """Runs the module; in channels-last memory and under autocast where the options say so."""
+
+    name = "torch-eager"
+    here = True  # runs in the calling thread, so that it can be told when something else takes the processor
+
+    def __init__(self, options: BackendOptions | None = None) -> None:
+        self.options = options or BackendOptions()
+
+    @property
+    def version(self) -> str:
+        return str(torch.__version__)
+
+    def prepare(self, module: nn.Module, example: Tensor) -> Callable[[], object]:
+        module, example = to_memory_format(module, example, self.options.channels_last)
+        return under_autocast(lambda: module(example), example.device, self.options.precision)
+
+
+def to_memory_format(module: nn.Module, example: Tensor, channels_last: bool) -> tuple[nn.Module, Tensor]:
+    """Weights and input with the channels as the innermost dimension, or as they are."""
+    if not channels_last:
+        return module, example
+    module.to(memory_format=torch.channels_last)
+    return module, example.to(memory_format=torch.channels_last)
+
+
+def under_autocast(run: Callable[[], object], device: torch.device, precision: str) -> Callable[[], object]:
+    """Each run under an autocast of its own, as one forward pass of a network is: weights are cast anew in each."""
+    if precision == "float32":
+        return run
+
+    def run_cast() -> object:
+        with autocast(device, precision):
+            return run()
+
+    return run_cast
