@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tfnas.latency.backends import BackendOptions, TorchEager, device_of, known_backends, open_backend, stopwatch_of
+from tfnas.latency.measuring import Measuring
 from tfnas.latency.profiler import profile_space
 from tfnas.latency.validation import random_architecture
 from tfnas.runtime.devices import device_name, time_calls
@@ -164,7 +165,7 @@ def test_an_installed_backend_is_opened_with_the_options_and_measures_with_its_o
     params = make_profile_params(backend="phone", threads=3, validation_networks=0)
     backend = open_backend("phone", BackendOptions.of(params))
     assert backend.options.threads == 3 and device_of(backend, "cpu") == "Some Phone"
-    table = profile_space(space, params, resolution=16, seed=0)
+    table = profile_space(space, Measuring(params, space="tiny", resolution=16)).table
     assert (table.device, table.details["backend"]) == ("Some Phone", "phone")
     assert {ms for curve in table.curves.values() for ms in curve.latencies_ms} == {2.0}
 
@@ -184,5 +185,5 @@ def test_backends_on_this_machine_use_its_clock_and_name() -> None:
 def test_the_table_says_how_it_was_measured(space, make_profile_params) -> None:
     changes = {"backend": "torch-eager", "precision": "bfloat16", "channels_last": True, "threads": 1}
     params = make_profile_params(**changes, repeats=1, warmup_runs=0, minutes=0.01)
-    details = profile_space(space, params, resolution=16, seed=0).details
+    details = profile_space(space, Measuring(params, space="tiny", resolution=16)).table.details
     assert {name: details[name] for name in changes} == changes
