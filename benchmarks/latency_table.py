@@ -1,12 +1,14 @@
-"""How good a latency table is: against fresh measurements, whole networks, and a second table.
+"""How good a latency table is: against fresh measurements, whole networks, a second table, and under load.
 
-    python benchmarks/latency_table.py points   --minutes 1 2 4    # 300 random (operation, width) points, timed afresh
-    python benchmarks/latency_table.py networks --backend onnxruntime   # 50 random networks and the published ones
-    python benchmarks/latency_table.py agree                       # two tables, one after the other
-    python benchmarks/latency_table.py load                        # two jobs load the machine meanwhile
+    python benchmarks/latency_table.py accuracy --minutes 1 2 5 10
+    python benchmarks/latency_table.py accuracy --minutes 5 --backend onnx-runtime
+    python benchmarks/latency_table.py agree
+    python benchmarks/latency_table.py load
 
 Each makes its tables itself, of Table 1 at 224 x 224, batch 1, one thread, by `tfnas profile`'s own code. Let nothing
-else run. Fresh points are timed in tours of their own, interleaved, after the table.
+else run. `accuracy` profiles once, for the longest budget; the table of a shorter one is what the measurements up to
+then give. It compares with 300 random (operation, width) points, timed afresh in tours of their own, and with 50
+random and the published networks, measured in the same minutes: half of them correct the table, the others judge it.
 """
 
 from __future__ import annotations
@@ -14,22 +16,26 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import sys
+import tempfile
+from pathlib import Path
 
 import numpy as np
 
 from tfnas.latency import LatencyTable, OperationKey
 from tfnas.latency.backends import BackendOptions, open_backend
+from tfnas.latency.calibration import apply_calibration, fit_calibration
 from tfnas.latency.estimate import estimate
 from tfnas.latency.job import profile
 from tfnas.latency.measuring import Measuring
 from tfnas.latency.probes import fixed_parts
-from tfnas.latency.profiler import operation_ranges
-from tfnas.latency.tours import NETWORK, Point, deal_tours, tour_slots
+from tfnas.latency.profiler import operation_ranges, profile_space
+from tfnas.latency.tours import Point, deal_tours, tour_slots
 from tfnas.latency.validation import validated as beside
 from tfnas.latency.validation import validation_metrics, validation_networks
 from tfnas.runtime.errors import UserError
 from tfnas.runtime.schema import ProfileLatencyParams
 from tfnas.space import Architecture, Space, load_space, zoo
+from tfnas.space.membership import matching_candidates
 
 VISITS = 6  # of each fresh point and network
 
@@ -37,26 +43,34 @@ VISITS = 6  # of each fresh point and network
 def main() -> None:
     options = _parse_options()
     space = load_space(options.space)
-    {"points": compare_points, "networks": compare_networks, "agree": compare_tables, "load": compare_under_load}[
-        options.what
-    ](space, options)
+    {"accuracy": measure_accuracy, "agree": compare_tables, "load": compare_under_load}[options.what](space, options)
 
 
-def compare_points(space: Space, options: argparse.Namespace) -> None:
-    """One line a budget: the table's error at random widths."""
-    for minutes in options.minutes:
-        table = make_table(space, options, minutes)
-        print(f"{minutes:g} min, {table.details['tours']} tours: {_point_errors(table, space, options)}", flush=True)
+def measure_accuracy(space: Space, options: argparse.Namespace) -> None:
+    """Errors at random widths and of whole networks, a line each for every budget."""
+    networks = _networks(space, options)
+    with tempfile.TemporaryDirectory() as folder:
+        journal = Path(folder) / "visits"
+        measuring = _measuring(space, options, minutes=max(options.minutes), journal=journal)
+        profile_space(space, measuring, networks=networks)
+        lines = journal.read_text().splitlines(keepends=True)
+        fresh = _fresh_ms(space, options)
+        for minutes in options.minutes:
+            count = int(np.searchsorted(np.cumsum([visit.seconds for visit in measuring.visits]), 60 * minutes)) + 1
+            journal.write_text("".join(lines[: 1 + count]))
+            until = _measuring(space, options, minutes=minutes, journal=journal)
+            table, networks_ms = profile_space(space, until, networks=networks)
+            print(f"{options.backend}, {minutes:g} min, {table.details['tours']} tours: {_errors(table, fresh)}")
+            print(f"    {_network_errors(table, networks, networks_ms)}", flush=True)
 
 
-def compare_networks(space: Space, options: argparse.Namespace) -> None:
-    """The table, plain and corrected, beside networks that the correction was not fitted to."""
-    table = make_table(space, options, options.minutes[0])
-    networks = [*validation_networks(space, options.networks, seed=99), *_published(table)]
-    measured_ms = measure_networks(networks, space, options)
-    for name, each in (("corrected", table), ("plain", _plain(table))):
-        found = validation_metrics(beside(each, networks, measured_ms))
-        print(f"{options.backend}, {len(networks)} networks never seen, {name}: {_numbers(found)}")
+def _network_errors(table: LatencyTable, networks: list[Architecture], networks_ms: list[float]) -> str:
+    calibration = fit_calibration([table.latency_ms(network) for network in networks], networks_ms)
+    assert calibration is not None
+    corrected = apply_calibration(table, calibration)
+    rows = beside(corrected, networks[1::2], networks_ms[1::2])
+    plain = f"plain {calibration.error_before_percent:.2f} %"
+    return f"{len(rows)} networks never seen: {plain}, corrected {_numbers(validation_metrics(rows))}"
 
 
 def compare_tables(space: Space, options: argparse.Namespace) -> None:
@@ -80,7 +94,8 @@ def compare_under_load(space: Space, options: argparse.Namespace) -> None:
     finally:
         for job in jobs:
             job.terminate()
-    print(f"CPU share {table.details['cpu_share']:.2f}: {_point_errors(table, space, options)}")
+    share = table.details["cpu_share"]
+    print(f"CPU share {share:.2f}: {_errors(table, _fresh_ms(space, options))}")
 
 
 def make_table(
@@ -90,15 +105,17 @@ def make_table(
     return profile(space, _measuring(space, options, minutes=minutes, on_busy=on_busy), seed=seed)[0]
 
 
-def _measuring(space: Space, options: argparse.Namespace, **changes: object) -> Measuring:
+def _measuring(
+    space: Space, options: argparse.Namespace, *, journal: Path | None = None, **changes: object
+) -> Measuring:
     values = {
         "device": options.device, "threads": 1, "batch_size": options.batch_size, "num_classes": 1000, "minutes": 1.0,
-        "tolerance": 0.01, "warmup_runs": 2, "repeats": 8, "validation_networks": 20, "calibrated": True,
+        "tolerance": 0.01, "warmup_runs": 2, "repeats": 8, "validation_networks": 20, "calibrated": False,
         "on_busy": "warn", "backend": options.backend, "channels_last": False, "precision": "float32", "table": None,
     }  # fmt: skip
     params = ProfileLatencyParams.model_validate({**values, **changes})
     backend = open_backend(options.backend, BackendOptions(options.device, 1), source="--backend")
-    return Measuring(params, space=space.name, resolution=space.resolution, backend=backend)
+    return Measuring(params, space=space.name, resolution=space.resolution, backend=backend, journal=journal)
 
 
 def draw_points(space: Space, count: int, seed: int) -> list[tuple[OperationKey, int]]:
@@ -111,61 +128,38 @@ def draw_points(space: Space, count: int, seed: int) -> list[tuple[OperationKey,
     return sorted(points)
 
 
-def _point_errors(table: LatencyTable, space: Space, options: argparse.Namespace) -> str:
+def _fresh_ms(space: Space, options: argparse.Namespace) -> dict[Point, float]:
     points = draw_points(space, options.points, seed=1)
     measuring = _measuring(space, options)
     parts = fixed_parts(space, space.resolution, 1000, options.batch_size)
     slots, random = tour_slots(space, space.resolution, list(parts)), np.random.default_rng(2)
-    knots = {key: [width for other, width in points if other == key] or [low] for key, (low, _) in
-             operation_ranges(space, space.resolution).items()}  # fmt: skip
+    ranges = operation_ranges(space, space.resolution)
+    knots = {key: [width for other, width in points if other == key] or [low] for key, (low, _) in ranges.items()}
     with measuring.session(parts, []):
         for _ in range(VISITS):
             for tour in deal_tours(slots, points, knots, random):
                 measuring.visit(tour)
-    fresh = estimate(measuring.visits).points
-    plain = _plain(table)
-    percent = np.array([100.0 * (plain.operation_ms(*point) / fresh[point].latency_ms - 1.0) for point in points])
-    median, high = np.quantile(abs(percent), (0.5, 0.95))
-    return f"{len(points)} fresh points: {median:.2f} % median, {high:.2f} % 95th, bias {percent.mean():+.2f} %"
-
-
-def measure_networks(networks: list[Architecture], space: Space, options: argparse.Namespace) -> list[float]:
-    """End to end, in turn, round by round."""
-    measuring = _measuring(space, options)
-    points: list[Point] = [(NETWORK, number) for number in range(len(networks))]
-    random, samples = np.random.default_rng(3), []
-    with measuring.session({}, networks):
-        for _ in range(VISITS):
-            order = random.permutation(len(points))
-            found = [measuring.measure([points[i]])[0][0] for i in order]
-            samples.append(np.array(found)[np.argsort(order)])
-    return [float(ms) for ms in np.nanmedian(samples, 0)]
-
-
-def _published(table: LatencyTable) -> list[Architecture]:
-    """The published networks whose operations the table holds."""
-    networks = []
-    for name in zoo.names():
-        try:
-            table.latency_ms(zoo.load(name))
-        except UserError:
-            continue
-        networks.append(zoo.load(name))
-    return networks
-
-
-def _plain(table: LatencyTable) -> LatencyTable:
-    """The table without its correction."""
-    from dataclasses import replace
-
-    found = table.details.get("calibration", {})
-    if not found.get("applied"):
-        return table
-    curves = {
-        key: replace(curve, latencies_ms=tuple(ms / found["scale"] for ms in curve.latencies_ms))
-        for key, curve in table.curves.items()
+    return {
+        point: found.latency_ms for point, found in estimate(measuring.visits).points.items() if point in set(points)
     }
-    return replace(table, base_ms=(table.base_ms - found["offset_ms"]) / found["scale"], curves=curves)
+
+
+def _errors(table: LatencyTable, fresh: dict[Point, float]) -> str:
+    """Of the measured table; a corrected one is of networks, not of operations."""
+    percent = np.array([100.0 * (table.operation_ms(*point) / ms - 1.0) for point, ms in fresh.items()])
+    median, high = np.quantile(abs(percent), (0.5, 0.95))
+    return f"{len(percent)} fresh points: {median:.2f} % median, {high:.2f} % 95th, bias {percent.mean():+.2f} %"
+
+
+def _networks(space: Space, options: argparse.Namespace) -> list[Architecture]:
+    """Random ones, and the published ones whose operations the space has, spread among them."""
+    networks = validation_networks(space, options.networks, seed=99)
+    keys = {stage.stage for stage in space.stages if stage.fixed is None}
+    for place, name in enumerate(zoo.names()):
+        published = zoo.load(name)
+        if not [block for block in published.blocks if block.stage in keys and not matching_candidates(block, space)]:
+            networks.insert(5 * place, published)
+    return networks
 
 
 def _numbers(found: dict[str, float]) -> str:
@@ -179,7 +173,7 @@ def _burn() -> None:
 
 def _parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("points", "networks", "agree", "load"))
+    parser.add_argument("what", choices=("accuracy", "agree", "load"))
     parser.add_argument("--minutes", type=float, nargs="+", default=[4.0], help="budget of a table (default: 4)")
     parser.add_argument("--space", default="tf-nas", help="a name or a .yaml file (default: tf-nas)")
     parser.add_argument("--backend", default="torch-eager", help="as of tfnas profile (default: torch-eager)")

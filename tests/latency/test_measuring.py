@@ -45,7 +45,7 @@ def test_idle_machine_is_told_nothing(fake_device, make_measuring, caplog, on_bu
     assert not caplog.records
 
 
-def test_call_that_waited_is_no_measurement() -> None:
+def test_call_that_waited_counts_by_what_it_computed() -> None:
     """A sleeping thread does not compute, as one whose processor was given away."""
     cpu = torch.device("cpu")
 
@@ -53,7 +53,7 @@ def test_call_that_waited_is_no_measurement() -> None:
         return float(np.linalg.norm(np.ones((60, 60)) @ np.ones((60, 60))))
 
     times = time_sequence(cpu, [compute, lambda: time.sleep(0.005)], 6)
-    assert times.shape == (6, 2) and np.isnan(times[:, 1]).all()
+    assert times.shape == (6, 2) and (times > 0).all() and (times[:, 1] < 5.0).all()
     elsewhere = time_sequence(cpu, [lambda: time.sleep(0.005)], 3, here=False)
     assert (elsewhere >= 5.0).all()
 

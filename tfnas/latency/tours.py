@@ -27,7 +27,7 @@ class Visit(NamedTuple):
     """One tour, or one visit of a whole network (a tour of one)."""
 
     points: tuple[Point, ...]
-    latencies_ms: tuple[float, ...]  # median of the repeats; not a number where every run was interrupted
+    latencies_ms: tuple[float, ...]  # median of the repeats; not a number where nothing was measured
     cpu_share: float  # of the time that passed, the part in which this process computed; 1.0 where unknown
     seconds: float  # all that the visit took, preparation included
 

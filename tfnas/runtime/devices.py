@@ -116,8 +116,8 @@ def time_sequence(
 ) -> np.ndarray:
     """Milliseconds of each call when `runs` are called one after the other, `repeats` times; (repeats, len(runs)).
 
-    On the CPU a call during which the operating system gave the processor to somebody else is not a number:
-    more time passed than this thread computed. On CUDA the time between events, as in `time_calls`.
+    On the CPU a call during which the operating system gave the processor to somebody else counts by what this
+    thread computed, and not by the time that passed. On CUDA the time between events, as in `time_calls`.
 
     Args:
         here: whether the calls compute in this thread; if not, no call can be seen to be interrupted.
@@ -136,7 +136,7 @@ def time_sequence(
             computed[repeat, place] = time.thread_time() - start_computed
             wall[repeat, place] = time.perf_counter() - start
     interrupted = wall - computed > INTERRUPTED_SECONDS + INTERRUPTED_SHARE * wall
-    return np.where(interrupted & here, np.nan, 1000.0 * wall)
+    return 1000.0 * np.where(interrupted & here, computed, wall)
 
 
 def cpu_governor() -> str | None:
