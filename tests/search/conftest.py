@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiny_spaces import K3_E3, K3_E3_SE, K3_E6, K5_E3, space_text
 from torch import Tensor
 
 from tfnas.latency import Curve, LatencyTable, OperationKey
@@ -17,22 +18,7 @@ from tfnas.search.width_problem import WidthProblem, WidthRanges
 from tfnas.space import Architecture, Candidate, Space, load_space
 from tfnas.space.assemble import assemble
 
-TINY = """
-name: tiny
-resolution: 16
-stem: {kernel: 3, in_channels: 3, out_channels: 6, stride: 2, act: relu}
-stages:
-  - {stage: 2, in_channels: 6, out_channels: 4, stride: 1, depth: [1, 1], act: relu,
-     fixed: {kernel: 3, expand_ratio: 1, se_ratio: 0.5}}
-  - {stage: 3, in_channels: 4, out_channels: 6, stride: 2, depth: [1, 2], act: relu}
-  - {stage: 4, in_channels: 6, out_channels: 8, stride: 1, depth: [1, 3], act: swish}
-candidates:
-  - {name: k3_e3, kernel: 3, expand_ratio: 3, expand_range: [2, 4], se_ratio: 0}
-  - {name: k3_e6, kernel: 3, expand_ratio: 6, expand_range: [4, 8], se_ratio: 0}
-  - {name: k5_e3, kernel: 5, expand_ratio: 3, expand_range: [2, 4], se_ratio: 0}
-  - {name: k3_e3_se, kernel: 3, expand_ratio: 3, expand_range: [2, 4], se_ratio: 1}
-head: {out_channels: 16, act: swish}
-"""
+TINY = space_text(K3_E3, K3_E6, K5_E3, K3_E3_SE)
 
 
 @pytest.fixture(scope="session")
