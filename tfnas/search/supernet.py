@@ -52,11 +52,10 @@ class Supernet(nn.Module):
     def forward_paths(self, x: Tensor, paths: Sequence[Tensor]) -> list[Tensor]:
         """Logits of several paths; they share what comes before the first searchable stage."""
         x = self._before_search(x)
-        choices: list[list[int]] = [path.tolist() for path in paths]
-        return [
-            self._search(x, lambda stage, y, own, beta, path=path: stage.forward_path(y, path[own], beta))
-            for path in choices
-        ]
+        return [self._follow(x, path.tolist()) for path in paths]
+
+    def _follow(self, x: Tensor, path: Sequence[int]) -> Tensor:
+        return self._search(x, lambda stage, y, own, beta: stage.forward_path(y, path[own], beta))
 
     def forward_mixed(self, x: Tensor, weights: Tensor, *, recompute: bool = False) -> Tensor:
         """All operations, weighted by the (L, K) u of Eq. 3; images to logits.
