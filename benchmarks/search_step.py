@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -75,14 +76,18 @@ def work(options: argparse.Namespace) -> None:
             print(json.dumps(peak_gb()), flush=True)
             continue
         step = getattr(steps, what)
-        run = {"count": count_operations, "profile": profile, "": seconds}[how]
+        run = {"count": count_operations, "profile": profile, "": seconds, "cpu": cpu_seconds}[how]
         print(json.dumps(run(step)), flush=True)
 
 
-def seconds(step: Any) -> float:
-    begin = time.perf_counter()
+def seconds(step: Any, clock: Callable[[], float] = time.perf_counter) -> float:
+    begin = clock()
     step()
-    return time.perf_counter() - begin
+    return clock() - begin
+
+
+def cpu_seconds(step: Any) -> float:
+    return seconds(step, time.process_time)
 
 
 def count_operations(step: Any) -> tuple[int, int]:
@@ -144,7 +149,7 @@ def steps(options: argparse.Namespace) -> None:
             form = Form(name, options)
             for turn in range(options.steps + 1):
                 for step in STEPS:
-                    taken = form.ask(step)
+                    taken = form.ask(f"{step} cpu" if options.clock == "cpu" else step)
                     if turn:  # the first warms up
                         found[name, step].append(taken)
             peaks[name] = max(peaks[name], form.ask("peak"))
@@ -183,13 +188,16 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=3, help="of each kind in a round")
+    parser.add_argument(
+        "--clock", default="wall", choices=["wall", "cpu"], help="cpu, with one thread: on a busy machine"
+    )
     parser.add_argument("--only", choices=["steps", "counts"])
     parser.add_argument("--default-allocator", action="store_true", help="ours without the settings of a search job")
     parser.add_argument("--worker", choices=FORMS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
         return work(options)
-    print(f"batch {options.batch}, {options.precision}, {options.threads} threads")
+    print(f"batch {options.batch}, {options.precision}, {options.threads} threads, {options.clock} time", flush=True)
     for part in (steps, counts):
         if options.only in (None, part.__name__):
             part(options)

@@ -90,9 +90,22 @@ class Group:
         del depthwised
         excited = excite_inplace(out, self.operations, self._parts, self._act)
         projected = project(out, self.operations, self._parts)
-        output, *last = batch_norm(projected, output_scale)
-        first = expand, kept_expanded, expand_mean, expand_scale
-        return output, Kept(*first, kernel, kept_depthwised, mean, scale, projected, *last, output_scale), excited  # type: ignore[call-arg]
+        output, project_mean, project_scale = batch_norm(projected, output_scale)
+        kept = Kept(
+            expand=expand,
+            expanded=kept_expanded,
+            expand_mean=expand_mean,
+            expand_scale=expand_scale,
+            depthwise=kernel,
+            depthwised=kept_depthwised,
+            depthwise_mean=mean,
+            depthwise_scale=scale,
+            projected=projected,
+            project_mean=project_mean,
+            project_scale=project_scale,
+            output_scale=output_scale,
+        )
+        return output, kept, excited
 
     def backward(
         self,

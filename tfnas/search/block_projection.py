@@ -53,7 +53,7 @@ def project(x: Tensor, operations: Sequence[Weights], parts: Sequence[slice]) ->
         return pointwise(x, kernels[0])
     values, channels = rows(x), len(kernels[0])
     out = values.new_empty(len(values), len(kernels) * channels)
-    for part, own, kernel in zip(parts, torch.split(out, channels, 1), kernels, strict=True):
+    for part, own, kernel in zip(parts, out.chunk(len(kernels), 1), kernels, strict=True):
         torch.mm(values[:, part], kernel.flatten(1).t(), out=own)
     return maps(out, like=x)
 

@@ -60,7 +60,10 @@ class Supernet(nn.Module):
     def forward_paths(self, x: Tensor, paths: Sequence[Tensor]) -> list[Tensor]:
         """Logits of several paths; they share what comes before the first searchable stage."""
         x = self._before_search(x)
-        return [self._search_path(x, path.tolist()) for path in paths]
+        return [self._follow(x, path.tolist()) for path in paths]
+
+    def _follow(self, x: Tensor, path: Sequence[int]) -> Tensor:
+        return self._search(x, lambda stage, y, own, beta: stage.forward_path(y, path[own], beta))
 
     def forward_mixed(self, x: Tensor, weights: Tensor, *, recompute: bool = False) -> Tensor:
         """All operations, weighted by the (L, K) u of Eq. 3; images to logits.
@@ -72,9 +75,6 @@ class Supernet(nn.Module):
             self._before_search(x),
             lambda stage, y, own, beta: stage.forward_mixed(y, weights[own], beta, recompute=recompute),
         )
-
-    def _search_path(self, x: Tensor, operations: Sequence[int]) -> Tensor:
-        return self._search(x, lambda stage, y, own, beta: stage.forward_path(y, operations[own], beta))
 
     def _before_search(self, x: Tensor) -> Tensor:
         x = self.stem(x)
