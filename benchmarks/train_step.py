@@ -4,8 +4,8 @@
     python benchmarks/train_step.py --timm-train train.py
 
 Epochs of the two take turns in one process, each with its own loading (in the process itself) and augmentation (a crop
-resized to the resolution, a flip); the first round does not count. It prints images a second of both, by the clock and by
-the CPU time, and the ratio, as the median over rounds. On a machine with other work, take --threads 1 and the CPU time.
+resized to the resolution, a flip); the first round does not count. It prints images a second of both, by the clock and
+by CPU time, and the ratio, as the median over rounds. On a machine with other work, take --threads 1 and the CPU time.
 """
 
 from __future__ import annotations
