@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -47,6 +48,36 @@ def test_calls_are_timed_one_by_one_on_the_cpu(monkeypatch) -> None:
         clock["now"] += next(costs)
 
     assert time_calls(torch.device("cpu"), run, 3) == [250.0, 500.0, 125.0]
+
+
+def test_cuda_calls_are_timed_between_events_and_waited_for_once(monkeypatch) -> None:
+    """The seam without a GPU: a queue that takes 2, 3, 4 ms of device time, launched in no time."""
+    log: list[str] = []
+    device_ms = [0.0]
+
+    class Event:
+        def __init__(self, enable_timing: bool) -> None:
+            assert enable_timing
+
+        def record(self) -> None:
+            log.append("record")
+            self.at_ms = sum(device_ms)
+
+        def elapsed_time(self, end: Event) -> float:
+            assert log[-1] == "synchronize"
+            return end.at_ms - self.at_ms
+
+    monkeypatch.setattr("torch.cuda.Event", Event)
+    monkeypatch.setattr("torch.cuda.device", lambda device: nullcontext())
+    monkeypatch.setattr("torch.cuda.synchronize", lambda: log.append("synchronize"))
+    costs = iter([2.0, 3.0, 4.0])
+
+    def run() -> None:
+        log.append("run")
+        device_ms.append(next(costs))
+
+    assert time_calls(torch.device("cuda"), run, 3) == [2.0, 3.0, 4.0]
+    assert log == ["synchronize", "record", *["run", "record"] * 3, "synchronize"]
 
 
 @pytest.mark.gpu

@@ -14,6 +14,7 @@ from tfnas.report.inputs import read_results
 from tfnas.report.page import TEMPLATES, everything, render_page
 from tfnas.report.style import COLORS
 from tfnas.report.summary import summarize
+from tfnas.runtime.artifacts import read_json, write_json
 from tfnas.runtime.schema import Params
 
 
@@ -95,6 +96,17 @@ def test_a_table_that_was_not_validated(make_results: Callable[..., Path], param
     (folder / "profile_latency/validation.csv").write_text("network,table_ms,measured_ms\n")
     html = render_page(read_results(params, folder), title="x")
     assert 'data-kind="validation"' not in html and "No network was measured end to end" in html
+
+
+def test_latency_measured_on_another_device_is_not_taken_for_the_targets(
+    make_results: Callable[..., Path], params: Params, tmp_path: Path
+) -> None:
+    folder = make_results(tmp_path / "results", params)
+    assert "called measured" not in render_page(read_results(params, folder), title="x")
+    path = folder / f"derive/{next(iter(params.targets))}/metrics.json"
+    write_json(path, read_json(path) | {"measured_on": "My Laptop", "table_of": "Some Phone"})
+    text = " ".join(render_page(read_results(params, folder), title="x").split())
+    assert "The table is of Some Phone; the latencies called measured are of" in text and "pipeline, My Laptop" in text
 
 
 def test_absent_provenance_is_said(make_results: Callable[..., Path], params: Params, tmp_path: Path) -> None:

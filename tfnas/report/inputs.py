@@ -57,6 +57,11 @@ class TargetResult:
     retrain: Training
     transfers: dict[str, Training] = field(default_factory=dict)
 
+    @property
+    def measured_on_the_tables_device(self) -> bool:
+        """Whether the network was measured on the device that it was searched for; True where nothing is said."""
+        return self.derived.get("measured_on") == self.derived.get("table_of")
+
 
 @dataclass(frozen=True)
 class Results:

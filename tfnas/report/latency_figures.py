@@ -97,17 +97,21 @@ def comparison_figure(rows: Sequence[Compared], title: str) -> Figure:
     colors = [COLORS["blue" if row.peer.architecture else "orange"] for row in rows]
     places = range(len(rows))
     columns: tuple[tuple[str, Callable[[Compared], float], str], ...] = (
-        ("latency here, ms", lambda row: row.timing.median_ms, "{:.2f}"),
+        ("latency here, ms", lambda row: row.timing.median_ms, "{:#.3g}"),
         ("multiply-adds, M", lambda row: row.peer.macs / 1e6, "{:.0f}"),
         ("parameters, M", lambda row: row.peer.params / 1e6, "{:.1f}"),
         ("published top-1, %", lambda row: row.peer.top1, "{:.1f}"),
     )
     for axes, (name, number, text) in zip(panels, columns, strict=True):
         values = [number(row) for row in rows]
-        low = math.floor(min(values) - 4) if "top-1" in name else 0.0
-        axes.barh(places, [value - low for value in values], left=low, color=colors, height=0.62, linewidth=0)
+        low = 0.0
+        if "top-1" in name:  # dots, since this axis does not begin at 0
+            low = math.floor(min(values) - 4)
+            axes.scatter(values, places, s=16, color=colors, linewidth=0)
+        else:
+            axes.barh(places, values, color=colors, height=0.62, linewidth=0)
         for place, value in zip(places, values, strict=True):
-            axes.annotate(text.format(value), (value, place), (3, 0), textcoords="offset points", va="center", size=6.8)
+            axes.annotate(text.format(value), (value, place), (5, 0), textcoords="offset points", va="center", size=6.8)
         axes.set_xlim(low, low + 1.22 * (max(values) - low))
         axes.set_title(name, size=SMALL + 0.5, loc="left", pad=4)
         axes.grid(axis="y", visible=False)
@@ -130,6 +134,6 @@ def _table_marks(axes: Axes, rows: Sequence[Compared]) -> None:
 
 def _family_legend(figure: Figure, y: float, *, has_table: bool) -> None:
     figure.text(0.01, y, "TF-NAS paper", color=COLORS["blue"], va="center", weight="bold")
-    figure.text(0.11, y, "torchvision", color=COLORS["orange"], va="center", weight="bold")
+    figure.text(0.125, y, "torchvision", color=COLORS["orange"], va="center", weight="bold")
     if has_table:
-        figure.text(0.20, y, "diamond: by the latency table", color=COLORS["muted"], va="center", size=SMALL)
+        figure.text(0.225, y, "diamond: by the latency table", color=COLORS["muted"], va="center", size=SMALL)

@@ -99,18 +99,13 @@ def tradeoff_figure(targets: Sequence[TargetResult]) -> Figure:
         color = COLORS[colors[target.name]]
         top1 = target.retrain.metrics["top1_percent"]
         table, measured = target.derived["table_latency_ms"], target.derived["measured_latency_ms"]
-        if measured_on_the_tables_device(target):
+        if target.measured_on_the_tables_device:
             axes.plot([table, measured], [top1, top1], color=color, linewidth=0.8)
             axes.plot(measured, top1, "o", markersize=6, markerfacecolor="none", markeredgecolor=color)
         axes.plot(table, top1, "o", markersize=6, color=color, markeredgewidth=0)
     _room_around_points(axes)
     label_ends(axes, [name_label(t.name, t.retrain.metrics["top1_percent"], COLORS[colors[t.name]]) for t in targets])
     return figure
-
-
-def measured_on_the_tables_device(target: TargetResult) -> bool:
-    """Whether the derived network was measured on the device that it was searched for; True where nothing is said."""
-    return target.derived.get("measured_on") == target.derived.get("table_of")
 
 
 def _room_around_points(axes: Axes) -> None:
