@@ -96,8 +96,9 @@ def comparison_figure(rows: Sequence[Compared], title: str) -> Figure:
     panels = figure.subplots(1, 4, sharey=True, width_ratios=(3, 2, 2, 2))
     colors = [COLORS["blue" if row.peer.architecture else "orange"] for row in rows]
     places = range(len(rows))
+    slowest_ms = max(row.timing.median_ms for row in rows)
     columns: tuple[tuple[str, Callable[[Compared], float], str], ...] = (
-        ("latency here, ms", lambda row: row.timing.median_ms, "{:#.3g}"),
+        ("latency here, ms", lambda row: row.timing.median_ms, "{:.1f}" if slowest_ms >= 100 else "{:.2f}"),
         ("multiply-adds, M", lambda row: row.peer.macs / 1e6, "{:.0f}"),
         ("parameters, M", lambda row: row.peer.params / 1e6, "{:.1f}"),
         ("published top-1, %", lambda row: row.peer.top1, "{:.1f}"),
