@@ -90,7 +90,18 @@ def test_plot_has_a_panel_for_each_place_and_needs_no_network(table, tmp_path, c
 
 
 def test_profile_measures_with_the_backend_it_is_told(tmp_path) -> None:
-    small = ["--widths", "2", "--repeats", "1", "--warmup-runs", "0", "--validation-networks", "0"]
+    small = [
+        "--minutes",
+        "0.01",
+        "--on-busy",
+        "warn",
+        "--repeats",
+        "1",
+        "--warmup-runs",
+        "0",
+        "--validation-networks",
+        "0",
+    ]
     space = ["--space", str(TINY_SPACE), "--num-classes", "3"]
     assert main(["profile", *space, *small, "--backend", "onnx-runtime", "--out", str(tmp_path / "t.json")]) == 0
     assert LatencyTable.load(tmp_path / "t.json").details["backend"] == "onnx-runtime"

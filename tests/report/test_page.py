@@ -43,7 +43,7 @@ def test_one_figure_for_each_thing_and_target(html: str, params: Params) -> None
     page = Page(html)
     kinds = Counter(attributes["data-kind"] for tag, attributes in page.tags if tag == "figure")
     targets = len(params.targets)
-    each = dict.fromkeys(("architecture", "latency", "depth", "operations"), targets)
+    each = dict.fromkeys(("architecture", "latency", "depth", "operations", "percentages"), targets)
     one = dict.fromkeys(("tradeoff", "supernet", "entropy", "validation", "stage-latency", "classes"), 1)
     assert kinds == {**each, **one, "training": 1 + len(params.transfer.datasets)}
     labels = [attributes.get("aria-label") for tag, attributes in page.tags if tag == "svg"]

@@ -31,6 +31,7 @@ def folder(tmp_path, tiny_space_file, tiny_space, tiny_table):
     """A working directory in which every input exists."""
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     params |= {"space": str(tiny_space_file), "resolution": 16}
+    params["targets"]["A"]["constraint"] = {"relative": 0.5}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     for name in ("train.in", "val.in"):
         (tmp_path / name).write_text("path,class,label\n")
