@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
@@ -46,8 +47,8 @@ class Stepper:
             synchronise_batchnorm(self.network, device)
         self.optimizer = make_optimizer(self.network, recipe)
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "float16")
-        self.average = _moving_average(self.network, recipe.extras.ema_decay)
         self._parallel = _parallel(self.network, device) if distributed.is_active() else None
+        self.average = _moving_average(self.network, recipe.extras.ema_decay)  # of weights that are the same by now
         runs = self._parallel or self.network
         self._runs = torch.compile(runs) if recipe.compile else runs
 
@@ -106,9 +107,9 @@ class Stepper:
 
     def share_buffers(self) -> None:
         """Give all processes the first one's running statistics."""
-        for module in {self.network, self.evaluated}:
-            for buffer in module.buffers():
-                distributed.copy_first(buffer)
+        averaged = [] if self.average is None else self.average.buffers()
+        for buffer in itertools.chain(self.network.buffers(), averaged):
+            distributed.copy_first(buffer)
 
     def state_dict(self) -> dict[str, Any]:
         return {part: getattr(self, part).state_dict() for part in self._parts()}
