@@ -45,6 +45,7 @@ class Form:
         ]
         command += ["--precision", options.precision]
         command += ["--authors", str(options.authors)] if options.authors else []
+        command += ["--only", options.only] if options.only else []
         command += ["--default-allocator"] if options.default_allocator else []
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
@@ -64,11 +65,14 @@ def work(options: argparse.Namespace) -> None:
     from search_step_variants import build
 
     from tfnas.runtime.devices import open_device
+    from tfnas.search import mixed_op
 
     if options.worker == "theirs" or options.default_allocator:
         torch.set_num_threads(options.threads)
     else:
         open_device("cpu", options.threads)
+    if options.only == "counts":
+        mixed_op.FUSED_VALUES = sys.maxsize  # count what a GPU is given: layers in their fused form
     steps = build(options.worker, options.batch, options.precision, options.authors)
     for line in sys.stdin:
         what, _, how = line.strip().partition(" ")
@@ -143,10 +147,11 @@ def peak_gb() -> float:
 def steps(options: argparse.Namespace) -> None:
     """Times, peaks and profiles."""
     found: dict[tuple[str, str], list[float]] = {(name, step): [] for name in FORMS for step in STEPS}
-    peaks, profiles = dict.fromkeys(FORMS, 0.0), {}
+    peaks, before, profiles = dict.fromkeys(FORMS, 0.0), dict.fromkeys(FORMS, 0.0), {}
     for _ in range(options.rounds):
         for name in FORMS:
             form = Form(name, options)
+            before[name] = form.ask("peak")
             for turn in range(options.steps + 1):
                 for step in STEPS:
                     taken = form.ask(f"{step} cpu" if options.clock == "cpu" else step)
@@ -156,22 +161,28 @@ def steps(options: argparse.Namespace) -> None:
             profiles[name] = form.ask("architecture_step profile")
             form.close()
     medians = {key: statistics.median(values) for key, values in found.items()}
-    print(f"{'':10} {'weight step':>14} {'architecture':>14} {'together':>14}   theirs / this       peak")
+    print(f"{'':10} {'weight step':>14} {'architecture':>14} {'together':>14}   theirs / this")
     for name in FORMS:
         own, theirs = ([medians[one, step] for step in STEPS] for one in (name, "theirs"))
         ratios = [a / b for a, b in zip((*theirs, sum(theirs)), (*own, sum(own)), strict=True)]
         cells = " ".join(f"{value:12.3f} s" for value in (*own, sum(own)))
-        share = 100 * peaks[name] / peaks["theirs"]
-        print(
-            f"{name:10} {cells}   " + " ".join(f"{r:.2f}" for r in ratios) + f"   {peaks[name]:.2f} GB ({share:.0f} %)"
-        )
+        print(f"{name:10} {cells}   " + " ".join(f"{r:.2f}" for r in ratios))
     ours, recompute = medians["ours", STEPS[1]], medians["recompute", STEPS[1]]
     print(f"architecture step with recomputation / without: {recompute / ours:.2f}")
+    for name in FORMS:
+        share = 100 * peaks[name] / peaks["theirs"]
+        above = peaks[name] - before[name]
+        share_above = 100 * above / (peaks["theirs"] - before["theirs"])
+        print(
+            f"{name:10} peak memory {peaks[name]:.2f} GB ({share:.0f} % of theirs),"
+            f" {above:.2f} GB above the process before its first step ({share_above:.0f} %)"
+        )
     for name, shares in profiles.items():
         print(f"{name:10} architecture step: " + ", ".join(f"{kind} {share:.0f} %" for kind, share in shares.items()))
 
 
 def counts(options: argparse.Namespace) -> None:
+    options.only = "counts"
     for name in FORMS:
         form = Form(name, options)
         for step in STEPS:
