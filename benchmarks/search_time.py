@@ -3,7 +3,8 @@
 python benchmarks/search_time.py --results results
 
 RESULTS must hold the stages before `search`. Runs the search job of the first target on CPU (images, checkpoints,
-scaling and logging included; start-up and MLflow left out) and prints where its seconds went.
+scaling and logging included; start-up and MLflow left out) and prints where its seconds went: of the clock, and of the
+processor, which other programs on the machine disturb less.
 """
 
 from __future__ import annotations
@@ -32,8 +33,17 @@ from tfnas.search.steps import Stepper
 from tfnas.search.supernet import Supernet
 from tfnas.search.warm_up import load_warm_up
 
-SECONDS: dict[str, float] = defaultdict(float)
+SECONDS: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])  # of the clock, of the processor
 COMPUTE = ("forward of a path", "forward of all operations", "backward")
+
+
+def now() -> tuple[float, float]:
+    return time.perf_counter(), time.process_time()
+
+
+def count(name: str, begin: tuple[float, float]) -> None:
+    for i, (start, end) in enumerate(zip(begin, now(), strict=True)):
+        SECONDS[name][i] += end - start
 
 
 def measured(owner: Any, method: str, name: str) -> None:
@@ -42,11 +52,11 @@ def measured(owner: Any, method: str, name: str) -> None:
 
     @functools.wraps(original)
     def timed(*arguments: Any, **options: Any) -> Any:
-        begin = time.perf_counter()
+        begin = now()
         try:
             return original(*arguments, **options)
         finally:
-            SECONDS[name] += time.perf_counter() - begin
+            count(name, begin)
 
     setattr(owner, method, timed)
 
@@ -58,9 +68,9 @@ def measure_loading() -> None:
     def timed(loader: EpochLoader) -> Iterator[Any]:
         batches = original(loader)
         while True:
-            begin = time.perf_counter()
+            begin = now()
             batch = next(batches, None)
-            SECONDS["images"] += time.perf_counter() - begin
+            count("images", begin)
             if batch is None:
                 return
             yield batch
@@ -98,13 +108,15 @@ def main() -> None:
     measure_loading()
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
-        begin = time.perf_counter()
+        begin = now()
         run_search(Job(params, NoRun(), Path(folder)), constraint, warm_up, inputs, target=target)
-        total = time.perf_counter() - begin
+        count("the whole search", begin)
+    total = SECONDS["the whole search"]
+    SECONDS["inside forward and backward"] = [sum(SECONDS[name][i] for name in COMPUTE) for i in range(2)]
+    print(f"{'':28} {'clock':>18} {'processor':>18}")
     for name, seconds in SECONDS.items():
-        print(f"{name:28} {seconds:8.2f} s {100 * seconds / total:6.1f} %")
-    compute = sum(SECONDS[name] for name in COMPUTE)
-    print(f"{'the whole search':28} {total:8.2f} s; inside forward and backward {100 * compute / total:.1f} %")
+        cells = (f"{own:8.2f} s {100 * own / all_:6.1f} %" for own, all_ in zip(seconds, total, strict=True))
+        print(f"{name:28} {'  '.join(cells)}")
 
 
 if __name__ == "__main__":
