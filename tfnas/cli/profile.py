@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--validation-networks", type=int, default=20, metavar="V", help="whole networks measured (default: 20)"
     )
     parser.add_argument(
-        "--uncalibrated", action="store_true", help="do not correct the table by those networks, only report them"
+        "--calibrated", action="store_true", help="correct the table by those networks, not only report the correction"
     )
     parser.add_argument(
         "--on-busy", choices=("warn", "refuse"), default="refuse", help="when other programs load the machine"
@@ -113,7 +113,7 @@ def read_options(options: argparse.Namespace) -> ProfileLatencyParams:
     given = ("device", "backend", "precision", "channels_last", "threads", "batch_size", "num_classes", "minutes")
     given += ("tolerance", "repeats", "warmup_runs", "validation_networks", "on_busy")
     values = {name: getattr(options, name) for name in given} | {"table": None}
-    values["calibrated"] = not options.uncalibrated
+    values["calibrated"] = options.calibrated
     try:
         return ProfileLatencyParams.model_validate(values)
     except ValidationError as error:
