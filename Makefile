@@ -44,7 +44,7 @@ ui: setup
 	mlflow ui --backend-store-uri sqlite:///mlflow.db
 
 test: $(VENV)/installed-dev
-	pytest --numprocesses 2 --dist worksteal
+	OMP_NUM_THREADS=1 pytest --numprocesses 2 --dist worksteal  # two processes for two cores: more threads would wait for each other
 
 check: $(VENV)/installed-dev
 	ruff check .
