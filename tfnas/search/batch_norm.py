@@ -5,13 +5,12 @@ N batch, C channels, H W size.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from tfnas.runtime import distributed
+from tfnas.space.batch_statistics import statistics_over_processes
 
 EPSILON = 1e-5
 
@@ -29,25 +28,7 @@ class BatchNorm(nn.Module):
 
 
 def _synchronised(x: Tensor) -> Tensor:
-    """By sums over all processes, which have batches of one size; in float32, as torch's own under autocast."""
+    """In float32, as torch's own under autocast."""
     wide = x if x.dtype == torch.float64 else x.float()
-    mean = _Mean.apply(wide.mean((0, 2, 3)))[None, :, None, None]
-    centred = wide - mean
-    variance = _Mean.apply(centred.square().mean((0, 2, 3)))[None, :, None, None]
-    return (centred * (variance + EPSILON).rsqrt()).to(x.dtype)
-
-
-class _Mean(torch.autograd.Function):
-    """The mean over all processes, as part of the graph of each.
-
-    Each process has the gradient of its own loss, and the gradients of all are averaged afterwards: so that of the
-    mean is passed on as the mean of what arrives in each.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor) -> Tensor:
-        return distributed.mean(values)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return distributed.mean(gradient)
+    centred, _, variance = statistics_over_processes(wide)
+    return (centred * (variance[:, None, None] + EPSILON).rsqrt()).to(x.dtype)

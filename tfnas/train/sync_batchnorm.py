@@ -7,12 +7,10 @@ N batch, C channels, H W size.
 from __future__ import annotations
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
-from torch.autograd import Function
-from torch.autograd.function import FunctionCtx
 
 from tfnas.runtime import distributed
+from tfnas.space.batch_statistics import statistics_over_processes
 
 
 def synchronise_batchnorm(network: nn.Module, device: torch.device) -> None:
@@ -26,18 +24,13 @@ def synchronise_batchnorm(network: nn.Module, device: torch.device) -> None:
 
 
 class SyncBatchNorm(nn.BatchNorm2d):
-    """BatchNorm whose statistics in training are those of all processes' batches together, of one size each.
-
-    The mean comes first and the variance about it second, so that no digits cancel out.
-    """
+    """BatchNorm whose statistics in training are those of all processes' batches together, of one size each."""
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, C, H, W) to the same."""
         if not self.training or not distributed.is_active():
             return super().forward(input)
-        mean = _mean_over_processes(input.mean((0, 2, 3)))  # (C,)
-        centred = input - mean[:, None, None]
-        variance = _mean_over_processes(centred.square().mean((0, 2, 3)))  # (C,)
+        centred, mean, variance = statistics_over_processes(input)
         self._update(mean.detach(), variance.detach(), count=input.numel() // input.shape[1])
         scale = self.weight * torch.rsqrt(variance + self.eps)
         return centred * scale[:, None, None] + self.bias[:, None, None]
@@ -51,23 +44,3 @@ class SyncBatchNorm(nn.BatchNorm2d):
         self.num_batches_tracked.add_(1)
         self.running_mean.lerp_(mean, self.momentum)
         self.running_var.lerp_(variance * (values / (values - 1)), self.momentum)
-
-
-class _SumOverProcesses(Function):
-    """The sum over all processes; its gradient is the sum of theirs."""
-
-    @staticmethod
-    def forward(ctx: FunctionCtx, values: Tensor) -> Tensor:
-        total = values.clone()
-        dist.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx: FunctionCtx, gradient: Tensor) -> Tensor:  # type: ignore[override]
-        total = gradient.contiguous().clone()
-        dist.all_reduce(total)
-        return total
-
-
-def _mean_over_processes(values: Tensor) -> Tensor:
-    return _SumOverProcesses.apply(values) / distributed.world_size()
