@@ -6,24 +6,19 @@ those of all processes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from torch import Tensor
 from torch.nn import functional
 
 from tfnas.search.batch_norm import batch_norm
+from tfnas.search.block_kernels import ACTIVATIONS
 from tfnas.space import Layer
-
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": functional.relu,
-    "relu6": functional.relu6,
-    "swish": functional.silu,
-}
 
 
 def plain_block(x: Tensor, weights: Mapping[str, Tensor], layer: Layer) -> Tensor:
     """(N, C_in, H, W) to (N, C_out, H', W'), with the active weights of one operation."""
-    act = _ACTIVATIONS[layer.act]
+    act = ACTIVATIONS[layer.act].forward
     out = act(batch_norm(functional.conv2d(x, weights["expand"])))
     depthwise = weights["depthwise"]
     padding = depthwise.shape[-1] // 2

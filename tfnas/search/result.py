@@ -39,13 +39,10 @@ class SearchResult:
 
     def save(self, path: str | Path) -> None:
         """Write supernet.pt (all but the history), atomically, tensors and plain values only."""
-        layers = [f"stage{layer.stage}_layer{layer.position}" for layer in searchable_layers(self.space)]
         payload = {
             "kind": KIND,
             "format_version": FORMAT_VERSION,
-            "space": self.space.name,
-            "layers": layers,
-            "candidates": [candidate.name for candidate in self.space.candidates],
+            **describe_space(self.space),
             "num_classes": self.num_classes,
             "target_ms": self.target_ms,
             "alphas": self.alphas,
@@ -105,18 +102,25 @@ def load_search_result(path: str | Path, space: Space) -> SearchResult:
     )
 
 
+def describe_space(space: Space) -> dict[str, Any]:
+    """What a supernet's file says of its space: names of the space, its searchable layers, its candidates."""
+    return {
+        "space": space.name,
+        "layers": [f"stage{layer.stage}_layer{layer.position}" for layer in searchable_layers(space)],
+        "candidates": [candidate.name for candidate in space.candidates],
+    }
+
+
 def check_space(payload: dict[str, Any], space: Space, path: str | Path) -> None:
     """Refuse a file that was written in another space.
 
     Raises:
         UserError: its layers or candidates are not the space's.
     """
-    layers = [f"stage{layer.stage}_layer{layer.position}" for layer in searchable_layers(space)]
-    candidates = [candidate.name for candidate in space.candidates]
-    expected = (space.name, layers, candidates)
-    if (payload["space"], payload["layers"], payload["candidates"]) != expected:
+    expected = describe_space(space)
+    if any(payload[key] != value for key, value in expected.items()):
         raise UserError(
             f"{path}: was searched in space {payload['space']!r} with {len(payload['layers'])} layers and candidates"
-            f" {', '.join(payload['candidates'])}; params.yaml has space: {space.name} with {len(layers)} layers and"
-            f" candidates {', '.join(candidates)}; run search again"
+            f" {', '.join(payload['candidates'])}; params.yaml has space: {space.name} with {len(expected['layers'])}"
+            f" layers and candidates {', '.join(expected['candidates'])}; run search again"
         )

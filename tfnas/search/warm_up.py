@@ -9,8 +9,7 @@ from typing import Any
 
 from tfnas.runtime.checkpoints import read_tensors, write_tensors
 from tfnas.runtime.errors import UserError
-from tfnas.search.derivation import searchable_layers
-from tfnas.search.result import check_space
+from tfnas.search.result import check_space, describe_space
 from tfnas.space import Space
 
 KIND = "warm-up"
@@ -32,13 +31,10 @@ class WarmUp:
         Args:
             values: the parameters that it depends on, plain data; `load_warm_up` compares them.
         """
-        layers = [f"stage{layer.stage}_layer{layer.position}" for layer in searchable_layers(self.space)]
         payload = {
             "kind": KIND,
             "format_version": FORMAT_VERSION,
-            "space": self.space.name,
-            "layers": layers,
-            "candidates": [candidate.name for candidate in self.space.candidates],
+            **describe_space(self.space),
             "num_classes": self.num_classes,
             "depth_space": self.depth_space,
             "params": dict(values),
