@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -46,16 +47,16 @@ class SearchInputs:
     images: Path  # the images/ folder of prepare_data
     others: tuple[Path, ...] = ()  # warm_up's supernet.pt, profile_latency's latency_table.json
 
-    @property
-    def paths(self) -> list[Path]:
-        return [self.train, self.val, self.images, *self.others]
+    @cached_property
+    def digests(self) -> list[str]:
+        """Of all files, taken once: the images may be many."""
+        return [digest_file(path) for path in (self.train, self.val, self.images, *self.others)]
 
 
 def open_checkpoints(params: Params, space: Space, inputs: SearchInputs, target: str | None = None) -> CheckpointFolder:
     """The checkpoints of a warm-up, or of the search for a target; those of other parameters or inputs are not seen."""
     stage = "warm_up" if target is None else "search"
-    digests = [digest_file(path) for path in inputs.paths]
-    depends = [stage_params(params, stage, target), asdict(space), digests]
+    depends = [stage_params(params, stage, target), asdict(space), inputs.digests]
     folder = CHECKPOINTS / stage if target is None else CHECKPOINTS / stage / target
     return CheckpointFolder(folder, digest=digest_params(depends))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from tfnas.runtime.stage import open_job, run_script, stage_parser
 
 if TYPE_CHECKING:
     from tfnas.search.constraint import Constraint
+    from tfnas.search.job import SearchInputs
     from tfnas.search.warm_up import WarmUp
 
 STAGE = "search"
@@ -38,18 +40,23 @@ def main() -> None:
     def check(params: Params) -> None:
         read(params)
 
-    def resumes(params: Params) -> str | None:
-        from tfnas.search.job import SearchInputs, interrupted_run
+    @cache
+    def inputs() -> SearchInputs:
+        from tfnas.search.job import SearchInputs
 
-        return interrupted_run(params, SearchInputs(*files[:3], tuple(files[3:])), options.target)
+        return SearchInputs(*files[:3], tuple(files[3:]))
+
+    def resumes(params: Params) -> str | None:
+        from tfnas.search.job import interrupted_run
+
+        return interrupted_run(params, inputs(), options.target)
 
     with open_job(
         STAGE, options, inputs=files, outputs=OUTPUTS, target=options.target, check=check, resumes=resumes
     ) as job:
-        from tfnas.search.job import SearchInputs, run_search
+        from tfnas.search.job import run_search
 
-        inputs = SearchInputs(*files[:3], tuple(files[3:]))
-        run_search(job, *read(job.params), inputs, target=options.target)
+        run_search(job, *read(job.params), inputs(), target=options.target)
 
 
 if __name__ == "__main__":

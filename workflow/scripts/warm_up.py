@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tfnas.runtime.schema import Params
 from tfnas.runtime.stage import open_job, run_script, stage_parser
+
+if TYPE_CHECKING:
+    from tfnas.search.job import SearchInputs
 
 STAGE = "warm_up"
 OUTPUTS = ("supernet.pt", "history.csv", "metrics.json")
@@ -23,16 +28,23 @@ def main() -> None:
 
         load_space(params.space)
 
-    def resumes(params: Params) -> str | None:
-        from tfnas.search.job import SearchInputs, interrupted_run
-
-        return interrupted_run(params, SearchInputs(options.train, options.val, options.images))
-
     files = [options.train, options.val, options.images]
-    with open_job(STAGE, options, inputs=files, outputs=OUTPUTS, check=check, resumes=resumes) as job:
-        from tfnas.search.job import SearchInputs, run_warm_up_job
 
-        run_warm_up_job(job, SearchInputs(*files))
+    @cache
+    def inputs() -> SearchInputs:
+        from tfnas.search.job import SearchInputs
+
+        return SearchInputs(*files)
+
+    def resumes(params: Params) -> str | None:
+        from tfnas.search.job import interrupted_run
+
+        return interrupted_run(params, inputs())
+
+    with open_job(STAGE, options, inputs=files, outputs=OUTPUTS, check=check, resumes=resumes) as job:
+        from tfnas.search.job import run_warm_up_job
+
+        run_warm_up_job(job, inputs())
 
 
 if __name__ == "__main__":
