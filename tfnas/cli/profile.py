@@ -111,9 +111,8 @@ def read_options(options: argparse.Namespace) -> ProfileLatencyParams:
     if options.seed < 0:
         raise UserError(f"tfnas profile: --seed {options.seed}: must be 0 or more")
     given = ("device", "backend", "precision", "channels_last", "threads", "batch_size", "num_classes", "minutes")
-    given += ("tolerance", "repeats", "warmup_runs", "validation_networks", "on_busy")
+    given += ("tolerance", "repeats", "warmup_runs", "validation_networks", "calibrated", "on_busy")
     values = {name: getattr(options, name) for name in given} | {"table": None}
-    values["calibrated"] = options.calibrated
     try:
         return ProfileLatencyParams.model_validate(values)
     except ValidationError as error:

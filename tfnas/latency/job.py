@@ -56,8 +56,9 @@ def run_profile(job: Job, space: Space, made_elsewhere: LatencyTable | None = No
             made on this machine's device in the way that the parameters say; else there is nothing to check it with.
     """
     params = job.params.profile_latency
-    measuring = Measuring(params, space=space.name, resolution=job.params.resolution, journal=JOURNAL)
+    measuring = None
     if made_elsewhere is None:
+        measuring = Measuring(params, space=space.name, resolution=job.params.resolution, journal=JOURNAL)
         table, rows = profile(space, measuring, seed=job.params.seed)
     else:
         table, rows = made_elsewhere, _checked(made_elsewhere, space, params, seed=job.params.seed)
@@ -67,7 +68,8 @@ def run_profile(job: Job, space: Space, made_elsewhere: LatencyTable | None = No
     write_validation(rows, job.out / "validation.csv")
     write_json(job.out / "metrics.json", metrics)
     job.run.log_metrics(metrics)
-    measuring.discard()
+    if measuring is not None:
+        measuring.discard()
 
 
 def profile(space: Space, measuring: Measuring, *, seed: int) -> tuple[LatencyTable, list[Validated]]:

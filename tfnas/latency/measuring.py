@@ -138,7 +138,7 @@ class Measuring:
         start, start_computed = time.perf_counter(), time.thread_time()
         samples = self._time_calls(self.device, runs, self.params.repeats, here=self._here)
         passed, computed = time.perf_counter() - start, time.thread_time() - start_computed
-        medians = tuple(_median_of_numbers(column) for column in samples.T)
+        medians = tuple(np.median(samples, 0).tolist())
         return medians, min(1.0, computed / passed) if self._here else 1.0
 
     def _prepare(self, point: Point) -> Callable[[], object]:
@@ -150,8 +150,10 @@ class Measuring:
         return self.backend.prepare(*build(probe, self.device))
 
     def _look_whether_busy(self) -> None:
+        if self._warned or self.seconds < BUSY_SECONDS:
+            return
         share = self.cpu_share
-        if self.seconds < BUSY_SECONDS or share >= BUSY_SHARE or self._warned:
+        if share >= BUSY_SHARE:
             return
         what = (
             f"profile_latency: other programs take this machine's processor: measuring got {100 * share:.0f} % of the"
@@ -198,10 +200,4 @@ def _compared(measuring: Measuring, key: OperationKey, widths: Sequence[int]) ->
         order = random.permutation(len(widths))
         latencies_ms, _ = measuring.measure([(key, widths[i]) for i in order])
         samples.append(np.asarray(latencies_ms)[np.argsort(order)])
-    return dict(zip(widths, np.nanmedian(samples, 0).tolist(), strict=True))
-
-
-def _median_of_numbers(values: np.ndarray) -> float:
-    """Not a number only where none is."""
-    numbers = values[np.isfinite(values)]
-    return float(np.median(numbers)) if len(numbers) else float("nan")
+    return dict(zip(widths, np.median(samples, 0).tolist(), strict=True))

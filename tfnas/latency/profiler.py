@@ -58,11 +58,9 @@ def profile_space(
     parts = fixed_parts(space, resolution, params.num_classes, params.batch_size)
     slots = tour_slots(space, resolution, list(parts))
     with measuring.session(parts, networks):
-        alignment = find_device_alignment(measuring, operation_ranges(space, resolution))
-        knots = {
-            key: list(first_knots(low, high, key.in_channels, alignment))
-            for key, (low, high) in operation_ranges(space, resolution).items()
-        }
+        ranges = operation_ranges(space, resolution)
+        alignment = find_device_alignment(measuring, ranges)
+        knots = {key: list(first_knots(low, high, key.in_channels, alignment)) for key, (low, high) in ranges.items()}
         _measure(measuring, slots, knots, alignment, networks=len(networks), seed=seed)
     found = estimate(measuring.visits)
     table = _table(space, measuring, knots, list(parts), found, alignment)
@@ -93,20 +91,19 @@ def _measure(
     progress = Progress("profile", budget, "second")
     progress.advance(min(measuring.seconds, budget))
     every = [(NETWORK, number) for number in range(networks)]
-    for number in range(1_000_000):
+    while True:
         known = estimate(measuring.visits)
-        if number or measuring.visits:
-            _refine(knots, known, alignment, tolerance)
+        _refine(knots, known, alignment, tolerance)
         wanted = [point for point in _points(knots) if _wants(point, known, tolerance)]
         wanted_networks = [point for point in every if _wants(point, known, tolerance)]
-        unmeasured = [point for point in (*wanted, *wanted_networks) if point not in known.points]
+        unmeasured = {point for point in (*wanted, *wanted_networks) if point not in known.points}
         if not wanted and not wanted_networks:
             break
         random = np.random.default_rng(derive_seed(seed, "profile_latency", len(measuring.visits)))
         visits = deal_tours(slots, wanted, knots, random) if wanted else []
         visits += [(point,) for point in wanted_networks]
         for index in random.permutation(len(visits)):
-            if measuring.seconds >= budget and not set(visits[index]) & set(unmeasured):
+            if measuring.seconds >= budget and unmeasured.isdisjoint(visits[index]):
                 continue
             before = measuring.seconds
             measuring.visit(visits[index])
