@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tfnas.latency.backends.onnx_runtime import open_session
 from tfnas.runtime.artifacts import atomic_path
 from tfnas.runtime.errors import UserError
 
@@ -54,11 +55,7 @@ def export_program(network: nn.Module, resolution: int, path: Path) -> None:
 
 def run_onnx(path: Path, *, threads: int) -> Runner:
     """The network in an ONNX file, on the CPU by ONNX Runtime."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = open_session(str(path), threads=threads)
     return lambda images: torch.from_numpy(session.run([OUTPUT], {INPUT: images.numpy()})[0])
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from tfnas.deploy.export import Runner
 from tfnas.deploy.origin import read_origin
@@ -60,9 +60,5 @@ def measure_ms(
     with measuring(threads):
         for _ in range(ROUNDS):
             for name, runner in runners.items():
-                rounds[name].append(timer.samples_ms(lambda runner=runner: _run(runner, images), repeats))
+                rounds[name].append(timer.samples_ms(partial(runner, images), repeats))
     return {name: Timing.of_rounds(samples) for name, samples in rounds.items()}
-
-
-def _run(runner: Runner, images: Tensor) -> Tensor:
-    return runner(images)

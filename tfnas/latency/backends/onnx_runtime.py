@@ -6,6 +6,7 @@ import io
 import warnings
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,17 +43,22 @@ class OnnxRuntime:
     def prepare(self, module: nn.Module, example: Tensor) -> Callable[[], object]:
         import onnxruntime as ort
 
-        settings = ort.SessionOptions()
-        settings.intra_op_num_threads = self.options.threads
-        settings.inter_op_num_threads = 1
-        settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-        settings.log_severity_level = 3
-        model = export_onnx(module, example)
-        session = ort.InferenceSession(model, settings, providers=["CPUExecutionProvider"])
+        session = open_session(export_onnx(module, example), threads=self.options.threads)
         binding = session.io_binding()
         binding.bind_ortvalue_input(INPUT, ort.OrtValue.ortvalue_from_numpy(example.numpy()))
         binding.bind_output(OUTPUT, "cpu")
         return partial(_run, session, binding)
+
+
+def open_session(model: bytes | str, *, threads: int) -> Any:
+    """ONNX Runtime's session of a model, in bytes or by its file's name, on the CPU with all graph optimisations."""
+    import onnxruntime as ort
+
+    settings = ort.SessionOptions()
+    settings.intra_op_num_threads, settings.inter_op_num_threads = threads, 1
+    settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    settings.log_severity_level = 3
+    return ort.InferenceSession(model, settings, providers=["CPUExecutionProvider"])
 
 
 def _run(session: object, binding: object) -> object:
