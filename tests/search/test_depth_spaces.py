@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from derived_networks import copy_shared_weights
 from torch import nn
 
 from tfnas.search.depth_spaces import DEPTH_SPACES
@@ -47,14 +48,7 @@ def derived_network(supernet, block_parameters):
     """The derived network with the supernet's weights, its BatchNorm as the supernet's."""
     derived = supernet.derive("x")
     network = build_network(derived.architecture, num_classes=3).train()
-    for part in ("stem", "head"):
-        getattr(network, part).conv.weight.copy_(getattr(supernet, part).conv.weight)
-    network.classifier.linear.load_state_dict(supernet.classifier.state_dict())
-    network.blocks[0].load_state_dict(supernet.stages[0][0].state_dict(), strict=False)
-    operations = list(supernet.operations())
-    for layer, candidate, block in derived.chosen(supernet.space):
-        for name, weight in operations[4 * layer + candidate].weights.items():
-            network.blocks[block].get_parameter(block_parameters[name]).copy_(weight)
+    copy_shared_weights(supernet, network, derived, block_parameters)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.ones_(module.weight)

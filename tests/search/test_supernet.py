@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from derived_networks import copy_shared_weights
 from torch import nn
 
 from tfnas.search.derivation import searchable_layers
@@ -24,18 +25,6 @@ def supernet(tiny_space):
         net.betas[0][1] = FAR
         net.betas[1][1] = FAR
     return net
-
-
-@torch.no_grad()
-def copy_shared_weights(supernet, network, derived, block_parameters):
-    for part in ("stem", "head"):
-        getattr(network, part).conv.weight.copy_(getattr(supernet, part).conv.weight)
-    network.classifier.linear.load_state_dict(supernet.classifier.state_dict())
-    network.blocks[0].load_state_dict(supernet.stages[0][0].state_dict(), strict=False)
-    operations = list(supernet.operations())
-    for layer, candidate, block in derived.chosen(supernet.space):
-        for name, weight in operations[4 * layer + candidate].weights.items():
-            network.blocks[block].get_parameter(block_parameters[name]).copy_(weight)
 
 
 def test_one_hot_supernet_computes_what_the_derived_network_computes(supernet, block_parameters) -> None:
