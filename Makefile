@@ -43,8 +43,9 @@ run: setup
 ui: setup
 	mlflow ui --backend-store-uri sqlite:///mlflow.db
 
+# one thread in each of the two processes: with more, those of one wait for those of the other
 test: $(VENV)/installed-dev
-	OMP_NUM_THREADS=1 pytest --numprocesses 2 --dist worksteal  # two processes for two cores: more threads would wait for each other
+	OMP_NUM_THREADS=1 pytest --numprocesses 2 --dist worksteal
 
 check: $(VENV)/installed-dev
 	ruff check .
