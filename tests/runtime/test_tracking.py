@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +56,16 @@ def test_jobs_that_start_together_share_a_new_store(folder, monkeypatch) -> None
         assert run.data.params == {"search.lambda": "0.1"}
         assert run.data.metrics == {"loss": pytest.approx(1 / 3)}
     assert len({run.data.tags["pipeline_id"] for run in found}) == 1
+
+
+def test_a_job_killed_while_it_makes_the_store_leaves_none(folder) -> None:
+    job = subprocess.Popen([sys.executable, "-c", JOB, "A"], cwd=folder)
+    while job.poll() is None and not list(folder.glob(".mlflow.db.*")):
+        time.sleep(0.01)
+    job.kill()
+    assert job.wait() == -signal.SIGKILL and not (folder / "mlflow.db").exists()
+    subprocess.run([sys.executable, "-c", JOB, "A"], cwd=folder, check=True)
+    assert [run.info.status for run in runs(folder)] == ["FINISHED"]
 
 
 def test_two_targets_log_parameters_of_one_name(folder) -> None:

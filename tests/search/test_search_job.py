@@ -172,9 +172,6 @@ def test_one_class_is_a_user_error() -> None:
         count_classes([("a", 0)], [("b", 0)], source="train.csv")
 
 
-@pytest.mark.skip(
-    reason="a kill while MLflow makes its store leaves it half migrated (issue 8, point 4); else it passes"
-)
 @pytest.mark.slow
 def test_a_search_killed_by_the_system_ends_with_the_same_bytes_in_the_same_run(params, folder) -> None:
     """By the benchmark that does so at many moments."""

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfnas.runtime.artifacts import digest_text, git_commit
+from tfnas.runtime.artifacts import atomic_path, digest_text, git_commit
 from tfnas.runtime.errors import UserError
 from tfnas.runtime.schema import TrackingParams
 
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import nn
 
-STORE = "sqlite:///mlflow.db"
+SQLITE = "sqlite:///"
+STORE = f"{SQLITE}mlflow.db"
 LOCK = Path("mlflow.db.lock")
 
 logger = logging.getLogger("tfnas.tracking")
@@ -159,15 +160,20 @@ def _configure(tracking: TrackingParams) -> None:
 def _open_store(uri: str, experiment: str) -> None:
     """Create or migrate the store and the experiment, one job at a time.
 
-    Jobs that create a SQLite store at the same time break each other's migration.
+    Jobs that create a SQLite store at the same time break each other's migration. A new one is made under another
+    name and renamed: killed in the middle, it would stay half migrated and never open again.
     """
     import mlflow
     from mlflow.exceptions import MlflowException
 
-    mlflow.set_tracking_uri(uri)
     with LOCK.open("a") as lock:
         fcntl.lockf(lock, fcntl.LOCK_EX)
         try:
+            if uri.startswith(SQLITE) and not (file := Path(uri.removeprefix(SQLITE))).exists():
+                with atomic_path(file) as temporary:
+                    mlflow.set_tracking_uri(f"{SQLITE}{temporary}")
+                    mlflow.set_experiment(experiment)
+            mlflow.set_tracking_uri(uri)
             mlflow.set_experiment(experiment)
         except MlflowException as error:
             reason = " ".join(str(error).split())[:200]
