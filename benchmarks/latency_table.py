@@ -7,8 +7,10 @@
 
 Each makes its tables itself, of Table 1 at 224 x 224, batch 1, one thread, by `tfnas profile`'s own code. Let nothing
 else run. `accuracy` profiles once, for the longest budget; the table of a shorter one is what the measurements up to
-then give. It compares with 300 random (operation, width) points, timed afresh in tours of their own, and with 50
-random and the published networks, measured in the same minutes: half of them correct the table, the others judge it.
+then give. It compares with 300 random (operation, width) points, timed afresh in tours of their own between those of
+the profile, and with 50 random and the published networks: half of them correct the table, the others judge it. The
+machine's speed changes by the minute, so what is compared is brought to the same speed by the fixed parts, which are in
+every tour.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import argparse
 import multiprocessing
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,13 +32,12 @@ from tfnas.latency.job import profile
 from tfnas.latency.measuring import Measuring
 from tfnas.latency.probes import fixed_parts
 from tfnas.latency.profiler import operation_ranges, profile_space
-from tfnas.latency.tours import Point, deal_tours, tour_slots
+from tfnas.latency.tours import Point, Visit, deal_tours, tour_slots
 from tfnas.latency.validation import validated as beside
 from tfnas.latency.validation import validation_metrics, validation_networks
 from tfnas.runtime.errors import UserError
 from tfnas.runtime.schema import ProfileLatencyParams
 from tfnas.space import Architecture, Space, load_space, zoo
-from tfnas.space.membership import matching_candidates
 
 VISITS = 6  # of each fresh point and network
 
@@ -52,16 +54,49 @@ def measure_accuracy(space: Space, options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         journal = Path(folder) / "visits"
         measuring = _measuring(space, options, minutes=max(options.minutes), journal=journal)
+        measuring.fresh = _fresh_tours(space, options)
         profile_space(space, measuring, networks=networks)
         lines = journal.read_text().splitlines(keepends=True)
-        fresh = _fresh_ms(space, options)
         for minutes in options.minutes:
             count = int(np.searchsorted(np.cumsum([visit.seconds for visit in measuring.visits]), 60 * minutes)) + 1
             journal.write_text("".join(lines[: 1 + count]))
             until = _measuring(space, options, minutes=minutes, journal=journal)
             table, networks_ms = profile_space(space, until, networks=networks)
-            print(f"{options.backend}, {minutes:g} min, {table.details['tours']} tours: {_errors(table, fresh)}")
+            errors = _errors(table, measuring.fresh_ms(count))
+            print(f"{options.backend}, {minutes:g} min, {table.details['tours']} tours: {errors}")
             print(f"    {_network_errors(table, networks, networks_ms)}", flush=True)
+
+
+class WithFreshTours(Measuring):
+    """Visits other tours too, spread over the profile's time, and not on its budget."""
+
+    fresh: Sequence[tuple[Point, ...]] = ()
+
+    def keep(self, visit: Visit) -> Visit:
+        self.timeline = [*getattr(self, "timeline", ()), (False, visit)]
+        kept = super().keep(visit)
+        done = sum(fresh for fresh, _ in self.timeline)
+        while done < len(self.fresh) * self.seconds / (60 * self.params.minutes) and done < len(self.fresh):
+            points = self.fresh[done]
+            latencies_ms, share = self.measure(points)
+            self.timeline.append((True, Visit(points, latencies_ms, share, 0.0)))
+            done += 1
+        return kept
+
+    def fresh_ms(self, count: int | None = None) -> dict[Point, float]:
+        """Latencies of the fresh points, at the speed that the machine had in the profile's first `count` visits."""
+        own = [place for place, (fresh, _) in enumerate(self.timeline) if not fresh][:count]
+        renamed = [_renamed(visit) if fresh else visit for fresh, visit in self.timeline]
+        found = estimate(renamed)
+        speed = float(np.median(1.0 + found.drift[own]))
+        return {(key, -width): speed * point.latency_ms for (key, width), point in found.points.items() if width < 0}
+
+
+def _renamed(visit: Visit) -> Visit:
+    """Fresh points under names of their own, widths below zero: the profile's visits of them do not count."""
+    return visit._replace(
+        points=tuple((key, -width) if isinstance(key, OperationKey) else (key, width) for key, width in visit.points)
+    )
 
 
 def _network_errors(table: LatencyTable, networks: list[Architecture], networks_ms: list[float]) -> str:
@@ -95,7 +130,7 @@ def compare_under_load(space: Space, options: argparse.Namespace) -> None:
         for job in jobs:
             job.terminate()
     share = table.details["cpu_share"]
-    print(f"CPU share {share:.2f}: {_errors(table, _fresh_ms(space, options))}")
+    print(f"CPU share {share:.2f}: {_errors(table, _timed_afresh(space, options))}")
 
 
 def make_table(
@@ -107,15 +142,15 @@ def make_table(
 
 def _measuring(
     space: Space, options: argparse.Namespace, *, journal: Path | None = None, **changes: object
-) -> Measuring:
+) -> WithFreshTours:
     values = {
         "device": options.device, "threads": 1, "batch_size": options.batch_size, "num_classes": 1000, "minutes": 1.0,
-        "tolerance": 0.01, "warmup_runs": 2, "repeats": 8, "validation_networks": 20, "calibrated": False,
+        "tolerance": 0.01, "warmup_runs": 2, "repeats": 8, "validation_networks": 32, "calibrated": False,
         "on_busy": "warn", "backend": options.backend, "channels_last": False, "precision": "float32", "table": None,
     }  # fmt: skip
     params = ProfileLatencyParams.model_validate({**values, **changes})
     backend = open_backend(options.backend, BackendOptions(options.device, 1), source="--backend")
-    return Measuring(params, space=space.name, resolution=space.resolution, backend=backend, journal=journal)
+    return WithFreshTours(params, space=space.name, resolution=space.resolution, backend=backend, journal=journal)
 
 
 def draw_points(space: Space, count: int, seed: int) -> list[tuple[OperationKey, int]]:
@@ -128,25 +163,29 @@ def draw_points(space: Space, count: int, seed: int) -> list[tuple[OperationKey,
     return sorted(points)
 
 
-def _fresh_ms(space: Space, options: argparse.Namespace) -> dict[Point, float]:
+def _fresh_tours(space: Space, options: argparse.Namespace) -> list[tuple[Point, ...]]:
+    """`VISITS` times all points, in tours; where a layer has no point left, one of the others goes again."""
     points = draw_points(space, options.points, seed=1)
-    measuring = _measuring(space, options)
     parts = fixed_parts(space, space.resolution, 1000, options.batch_size)
     slots, random = tour_slots(space, space.resolution, list(parts)), np.random.default_rng(2)
     ranges = operation_ranges(space, space.resolution)
     knots = {key: [width for other, width in points if other == key] or [low] for key, (low, _) in ranges.items()}
-    with measuring.session(parts, []):
-        for _ in range(VISITS):
-            for tour in deal_tours(slots, points, knots, random):
-                measuring.visit(tour)
-    return {
-        point: found.latency_ms for point, found in estimate(measuring.visits).points.items() if point in set(points)
-    }
+    return [tour for _ in range(VISITS) for tour in deal_tours(slots, points, knots, random)]
+
+
+def _timed_afresh(space: Space, options: argparse.Namespace) -> dict[Point, float]:
+    """The random points, measured now."""
+    measuring = _measuring(space, options)
+    with measuring.session(fixed_parts(space, space.resolution, 1000, options.batch_size), []):
+        for tour in _fresh_tours(space, options):
+            measuring.visit(tour)
+    return {point: found.latency_ms for point, found in estimate(measuring.visits).points.items()}
 
 
 def _errors(table: LatencyTable, fresh: dict[Point, float]) -> str:
     """Of the measured table; a corrected one is of networks, not of operations."""
-    percent = np.array([100.0 * (table.operation_ms(*point) / ms - 1.0) for point, ms in fresh.items()])
+    measured = ((point, ms) for point, ms in fresh.items() if isinstance(point[0], OperationKey))
+    percent = np.array([100.0 * (table.operation_ms(*point) / ms - 1.0) for point, ms in measured])
     median, high = np.quantile(abs(percent), (0.5, 0.95))
     return f"{len(percent)} fresh points: {median:.2f} % median, {high:.2f} % 95th, bias {percent.mean():+.2f} %"
 
@@ -154,12 +193,21 @@ def _errors(table: LatencyTable, fresh: dict[Point, float]) -> str:
 def _networks(space: Space, options: argparse.Namespace) -> list[Architecture]:
     """Random ones, and the published ones whose operations the space has, spread among them."""
     networks = validation_networks(space, options.networks, seed=99)
-    keys = {stage.stage for stage in space.stages if stage.fixed is None}
+    known = set(operation_ranges(space, space.resolution))
     for place, name in enumerate(zoo.names()):
         published = zoo.load(name)
-        if not [block for block in published.blocks if block.stage in keys and not matching_candidates(block, space)]:
+        if known.issuperset(_operations(published, space)):
             networks.insert(5 * place, published)
     return networks
+
+
+def _operations(network: Architecture, space: Space) -> set[OperationKey]:
+    searched = {stage.stage for stage in space.searchable_stages}
+    return {
+        OperationKey.of_block(size, block)
+        for size, block in network.block_resolutions(space.resolution)
+        if block.stage in searched
+    }
 
 
 def _numbers(found: dict[str, float]) -> str:

@@ -2,13 +2,12 @@
 
 python benchmarks/search_ablation.py --results results --seeds 5 --out ablation
 
-RESULTS must hold prepare_data and build_subset. The space is a small one by default, in which measured latencies hardly
-depend on the width: so its table is made, a nanosecond a multiply-add. Images are cropped, their colours left alone
-(jitter would take half of the time at this size). Searches that OUT holds are not repeated. Writes OUT/ablation.csv and
-OUT/search_ablation.png, and prints what the paper's figures say here.
+RESULTS must hold the stages before `search`, as after `make run`; each search is the pipeline's own, of the first
+target. Searches that OUT holds are not repeated. Writes OUT/ablation.csv and OUT/search_ablation.png, and prints what
+the paper's figures say here.
 
-The target is `--relative` of the widest, deepest network. Widths vary by a factor of two, so a derived network that is
-much too small or too large cannot be brought to it; how often that was so is printed too.
+Widths vary by a factor of two, so a derived network that is much too small or too large cannot be brought to the
+target; how often that was so is printed too.
 """
 
 from __future__ import annotations
@@ -24,16 +23,16 @@ from typing import Any
 import torch
 
 from tfnas.data import ImageDataset, eval_transform, image_root, make_loader, read_samples, train_transform
-from tfnas.latency import Curve, LatencyTable, OperationKey, resolve_target_ms
-from tfnas.latency.profiler import operation_ranges
+from tfnas.latency import LatencyTable
 from tfnas.runtime.params import load_params
-from tfnas.runtime.schema import Params, SearchParams
+from tfnas.runtime.schema import Params
 from tfnas.runtime.seeding import derive_seed
 from tfnas.search import WarmUp, run_warm_up, search
+from tfnas.search.constraint import Constraint, read_constraint
 from tfnas.search.derivation import searchable_layers
 from tfnas.search.history import EpochRecord
 from tfnas.search.width_problem import WidthProblem
-from tfnas.space import Space, load_space
+from tfnas.space import Space
 from tfnas.space.assemble import assemble
 
 VARIANTS = {
@@ -42,7 +41,6 @@ VARIANTS = {
     "one path, scaled": {"second_path": "none"},
 }
 WITHIN_PERCENT = 0.5
-SPACE = Path(__file__).with_name("ablation_space.yaml")
 
 
 def loaders(params: Params, results: Path, seed: int) -> list[Any]:
@@ -63,10 +61,10 @@ def loaders(params: Params, results: Path, seed: int) -> list[Any]:
 
 
 def searched(
-    params: Params, results: Path, seeds: int, target_ms: float, table: LatencyTable, done: set[tuple[str, int]]
+    params: Params, results: Path, seeds: int, constraint: Constraint, done: set[tuple[str, int]]
 ) -> Iterator[dict[str, Any]]:
     """A row a searching epoch of every variant and seed; the variants of a seed go on from one warm-up."""
-    space = load_space(params.space)
+    space, table, target_ms = constraint.space, constraint.table, constraint.target_ms
     for seed in range(seeds):
         left = [name for name in VARIANTS if (name, seed) not in done]
         if not left:
@@ -153,51 +151,26 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
     figure.savefig(path, dpi=90)
 
 
-def made_table(space: Space, resolution: int) -> LatencyTable:
-    """Latencies in proportion to the multiply-adds; the fixed part as much as nine tenths of an operation."""
-
-    def latency_ms(key: OperationKey, width: int) -> float:
-        pixels, out_pixels = key.resolution**2, (-(-key.resolution // key.stride)) ** 2
-        per_channel = key.in_channels * pixels + (key.kernel**2 + key.out_channels) * out_pixels + 2 * key.se_channels
-        return 1e-6 * width * per_channel
-
-    curves = {
-        key: Curve((low, high), (latency_ms(key, low), latency_ms(key, high)))
-        for key, (low, high) in operation_ranges(space, resolution).items()
-    }
-    base_ms = 0.9 * sum(curve.latencies_ms[-1] for curve in curves.values()) / len(curves)
-    fixed = tuple(stage.stage for stage in space.stages if stage.fixed is not None)
-    return LatencyTable(space.name, resolution, 1, "1 ns a multiply-add", base_ms, curves, fixed)
-
-
-def without_jitter(params: Params) -> SearchParams:
-    augmentation = params.search.augmentation.model_copy(update={"color_jitter": (0.0, 0.0, 0.0, 0.0)})
-    return params.search.model_copy(update={"augmentation": augmentation})
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
     parser.add_argument("--results", type=Path, default=Path("results"))
-    parser.add_argument("--space", type=Path, default=SPACE)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--relative", type=float, default=0.34, help="target, as a part of the slowest network")
     parser.add_argument("--out", type=Path, default=Path("ablation"))
     options = parser.parse_args()
     torch.set_num_threads(1)
     params = load_params(options.params)
-    params = params.model_copy(update={"space": str(options.space), "search": without_jitter(params)})
-    space = load_space(params.space)
+    constraint = read_constraint(
+        params, next(iter(params.targets)), options.results / "profile_latency" / "latency_table.json"
+    )
     options.out.mkdir(exist_ok=True)
-    table = made_table(space, params.resolution)
-    target_ms = resolve_target_ms("ablation", None, options.relative, space, table)
     path, done = options.out / "ablation.csv", set[tuple[str, int]]()
     if path.exists():
         with path.open(newline="") as file:
             done = {(row["variant"], int(row["seed"])) for row in csv.DictReader(file)}
     with path.open("a", newline="") as file:
         writer = None
-        for row in searched(params, options.results, options.seeds, target_ms, table, done):
+        for row in searched(params, options.results, options.seeds, constraint, done):
             writer = writer or csv.DictWriter(file, list(row))
             if file.tell() == 0:
                 writer.writeheader()

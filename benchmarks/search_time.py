@@ -34,7 +34,7 @@ from tfnas.search.supernet import Supernet
 from tfnas.search.warm_up import load_warm_up
 
 SECONDS: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])  # of the clock, of the processor
-COMPUTE = ("forward of a path", "forward of all operations", "backward")
+COMPUTE = ("forward of paths", "forward of all operations", "backward")
 
 
 def now() -> tuple[float, float]:
@@ -96,7 +96,7 @@ def main() -> None:
     if options.epochs:
         params = params.model_copy(update={"search": params.search.model_copy(update={"epochs": options.epochs})})
     for owner, method, name in (
-        (Supernet, "forward_path", COMPUTE[0]),
+        (Supernet, "forward_paths", COMPUTE[0]),
         (Supernet, "forward_mixed", COMPUTE[1]),
         (torch.Tensor, "backward", COMPUTE[2]),
         (Stepper, "weight_step", "weight steps in all"),

@@ -67,6 +67,7 @@ def test_compare_shows_no_error_of_another_devices_table(table, few_peers, tmp_p
         (["--backend", "torch"], ("--backend 'torch'", "was measured with torch-eager")),
         (["--repeats", "0"], ("--repeats 0", "1 or more")),
         (["--device", "tpu"], ("--device tpu", "write cpu")),
+        (["--device", "cpux"], ("--device cpux", "write cpu")),
     ],
 )
 def test_compare_refuses_in_one_line(table, tmp_path, capsys, options, words) -> None:

@@ -22,7 +22,8 @@ from tfnas.latency.validation import (
     validation_networks,
     write_validation,
 )
-from tfnas.space import load_space
+from tfnas.space import Architecture, Space, count_params, load_space
+from tfnas.space.assemble import assemble
 from tfnas.space.membership import misfits
 
 
@@ -36,6 +37,26 @@ def test_random_networks_are_members_and_use_all_the_freedom(name) -> None:
         assert {len(row) for row in blocks} == set(range(stage.min_depth, stage.max_depth + 1))
         first = {(row[0].kernel, row[0].se_channels) for row in blocks}
         assert first == {(c.kernel, c.se_channels(stage.in_channels)) for c in space.candidates}
+
+
+def test_random_networks_are_of_all_sizes() -> None:
+    """By weights, each quarter of the way from the smallest network to the largest one has some."""
+    space = load_space("tf-nas")
+    sizes = np.log([count_params(network, 10) for network in validation_networks(space, 24, seed=0)])
+    low, high = (np.log(count_params(extreme_network(space, largest), 10)) for largest in (False, True))
+    shares = (sizes - low) / (high - low)
+    assert set(np.digitize(shares, (0.25, 0.5, 0.75))) == {0, 1, 2, 3}
+
+
+def extreme_network(space: Space, largest: bool) -> Architecture:
+    """The network of fewest or most weights: widths and squeeze-and-excitation decide."""
+    choose, place = (max, 1) if largest else (min, 0)
+    choices = {}
+    for stage in space.searchable_stages:
+        candidate = choose(space.candidates, key=lambda c: (c.expand_range[place], c.se_ratio, c.kernel))
+        inputs = [stage.in_channels] + [stage.out_channels] * ((stage.max_depth if largest else stage.min_depth) - 1)
+        choices[stage.stage] = [(candidate, candidate.width_range(channels)[place]) for channels in inputs]
+    return assemble(space, "extreme", choices)
 
 
 def test_table_agrees_where_latencies_are_linear_and_add_up(space, fake_device, make_measuring) -> None:

@@ -109,8 +109,6 @@ def complete(options: argparse.Namespace, table: LatencyTable | None) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
-    if not options.device.startswith(("cpu", "cuda")):
-        raise UserError(f"tfnas compare: --device {options.device}: write cpu, cuda or cuda:N")
     if options.precision not in ("float32", "bfloat16", "float16"):
         raise UserError(f"tfnas compare: --precision {options.precision}: write float32, bfloat16 or float16")
     lowest = {"threads": 1, "batch_size": 1, "resolution": 32, "repeats": 1, "warmup_runs": 0, "seed": 0}

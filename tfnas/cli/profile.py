@@ -39,10 +39,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repeats", type=int, default=8, metavar="R", help="runs in a row, each time (default: 8)")
     parser.add_argument("--warmup-runs", type=int, default=2, metavar="W", help="runs before those (default: 2)")
     parser.add_argument(
-        "--validation-networks", type=int, default=20, metavar="V", help="whole networks measured (default: 20)"
+        "--validation-networks", type=int, default=32, metavar="V", help="whole networks measured (default: 32)"
     )
     parser.add_argument(
-        "--calibrated", action="store_true", help="correct the table by those networks, not only report the correction"
+        "--calibrated",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="correct the table by half of those networks (default), or only report the correction",
     )
     parser.add_argument(
         "--on-busy", choices=("warn", "refuse"), default="refuse", help="when other programs load the machine"
@@ -139,7 +142,7 @@ def summary(table: LatencyTable, space: Space, rows: list[Validated], path: Path
     if rows:
         rank = f", rank correlation {metrics['spearman']:.3f}" if "spearman" in metrics else ""
         lines.append(
-            f"{len(rows)} random networks, measured whole: the table is {metrics['bias_percent']:+.1f} % off on average"
+            f"{len(rows)} random networks of all sizes, measured whole: the table is {metrics['bias_percent']:+.1f} % off on average"
             f" ({metrics['mean_absolute_percentage_error']:.1f} % without signs{rank})"
         )
     lines.append(f"Next: tfnas latency ARCHITECTURE --table {path} shows where a network's time goes.")

@@ -22,6 +22,7 @@ from tfnas.space import Architecture, Candidate, Space
 from tfnas.space.assemble import assemble
 
 COLUMNS = ("network", "table_ms", "measured_ms")
+SPREAD = 0.25  # standard deviation of one choice about the size of a random network
 
 
 class Validated(NamedTuple):
@@ -33,19 +34,33 @@ class Validated(NamedTuple):
 
 
 def random_architecture(space: Space, name: str, random: np.random.Generator) -> Architecture:
-    """A network of the space: depths, candidates and widths each drawn uniformly."""
+    """A network of the space, of random size: depths, candidates and widths are each drawn about that size.
+
+    Drawn uniformly each, they would average out, and no network would come near the smallest or the largest.
+    """
+    size = random.random()
+
+    def share() -> float:
+        return float(np.clip(random.normal(size, SPREAD), 0.0, 1.0))
+
+    candidates = sorted(space.candidates, key=lambda candidate: candidate.expand_range)
     choices: dict[int, list[tuple[Candidate, int]]] = {}
     for stage in space.searchable_stages:
         choices[stage.stage] = []
-        for position in range(random.integers(stage.min_depth, stage.max_depth + 1)):
-            candidate = space.candidates[random.integers(len(space.candidates))]
+        for position in range(_between(stage.min_depth, stage.max_depth, share())):
+            candidate = candidates[_between(0, len(candidates) - 1, share())]
             low, high = candidate.width_range(stage.out_channels if position else stage.in_channels)
-            choices[stage.stage].append((candidate, int(random.integers(low, high + 1))))
+            choices[stage.stage].append((candidate, _between(low, high, share())))
     return assemble(space, name, choices)
 
 
+def _between(low: int, high: int, share: float) -> int:
+    """One of low to high, all of them equally often for shares that are spread evenly."""
+    return min(high, low + int(share * (high - low + 1)))
+
+
 def validation_networks(space: Space, count: int, seed: int) -> list[Architecture]:
-    """Random members of the space."""
+    """Random members of the space, from nearly the smallest to nearly the largest."""
     random = np.random.default_rng(derive_seed(seed, "validation_networks"))
     return [random_architecture(space, f"random-{i}", random) for i in range(1, count + 1)]
 

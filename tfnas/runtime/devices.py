@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 import platform
+import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -56,12 +57,16 @@ def find_device(name: str, *, source: str) -> torch.device:
     """The torch device of that name; `source` says in the error where the name was given.
 
     Raises:
-        UserError: CUDA is asked for and absent.
+        UserError: no name of a device, or CUDA is asked for and absent.
     """
     import torch
 
-    if name.startswith("cuda") and not torch.cuda.is_available():
+    if not (match := re.fullmatch(r"cpu|cuda(?::(\d+))?", name)):
+        raise UserError(f"{source} {name!r}: write cpu, cuda or cuda:N")
+    if name != "cpu" and not torch.cuda.is_available():
         raise UserError(f"{source} {name!r}: this machine has no usable CUDA device; write cpu")
+    if match[1] and int(match[1]) >= torch.cuda.device_count():
+        raise UserError(f"{source} {name!r}: this machine has {torch.cuda.device_count()}, counted from cuda:0")
     return torch.device(name)
 
 
