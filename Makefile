@@ -34,6 +34,7 @@ $(VENV)/installed-dev: pyproject.toml $(VENV)/installed
 	@touch $@
 
 run: setup
+	@tfnas sync --if-moved
 	snakemake --cores all
 	tfnas sync
 	@echo
