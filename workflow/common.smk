@@ -73,11 +73,16 @@ def everything(_):
 
 
 def job_threads(wildcards):
-    return min(PARAMS.device.threads, workflow.cores or PARAMS.device.threads)
+    return min(PARAMS.device.threads, cores() or PARAMS.device.threads)
 
 
 def all_threads(wildcards):
-    return workflow.cores or PARAMS.profile_latency.threads
+    return cores() or PARAMS.profile_latency.threads
+
+
+def cores():
+    """Of --cores; None on a cluster, where each job has its own."""
+    return workflow.resource_settings.cores
 
 
 def job_gpus(wildcards):

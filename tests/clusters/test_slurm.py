@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(not _is_up(), reason="needs a
 
 # sites with accounting need none of these; the test machine has none, and shows new files at once
 SLURM = ("snakemake", "--workflow-profile", "slurm", "--latency-wait", "5", "--slurm-status-command", "squeue")
-QUICK = ("--slurm-init-seconds-before-status-checks", "2", "--slurm-no-account")
+QUICK = ("--slurm-init-seconds-before-status-checks", "2")
 
 
 def test_jobs_run_under_slurm_with_the_resources_of_params(folder, monkeypatch) -> None:

@@ -25,16 +25,25 @@ def redate_future(folder: Path) -> list[str]:
     Returns:
         Folders of the jobs.
     """
-    dated = {path.parent: path.stat().st_mtime for path in _provenances(folder)}
+    jobs = {path.parent: path.stat().st_mtime for path in _provenances(folder)}
     now = time.time() + SLACK_SECONDS
-    future = [job for job, date in dated.items() if date > now]
-    date = max((date for date in dated.values() if date <= now), default=LONG_AGO)
+    future = [job for job, date in jobs.items() if date > now]
+    if not future:
+        return []
+    dates = (path.stat().st_mtime for job in jobs if job not in future for path in _dated(job))
+    date = max((date for date in dates if date <= now), default=LONG_AGO)
     for job in future:
-        for path in job.iterdir():
+        for path in _dated(job):
             os.utime(path, (date, date))
-            if (mark := path / SNAKEMAKE_MARK).exists():
-                os.utime(mark, (date, date))
     return [str(job.relative_to(folder)) for job in future]
+
+
+def _dated(job: Path) -> Iterator[Path]:
+    """A job's outputs; of folders the mark as well, by which Snakemake dates them."""
+    for path in job.iterdir():
+        yield path
+        if (mark := path / SNAKEMAKE_MARK).exists():
+            yield mark
 
 
 def _provenances(folder: Path) -> Iterator[Path]:

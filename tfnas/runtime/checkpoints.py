@@ -102,7 +102,12 @@ def write_tensors(payload: dict[str, Any], path: str | Path) -> None:
     import torch
 
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        torch.save(payload, file)
+        try:
+            torch.save(payload, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # a full disk, in torch's words
+                raise error.__context__ from None
+            raise
 
 
 def read_tensors(path: str | Path) -> dict[str, Any]:
