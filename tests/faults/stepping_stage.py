@@ -19,6 +19,7 @@ from tfnas.runtime.stage import open_alone, run_script
 
 STEPS = int(os.environ.get("TFNAS_STEPS", "30"))
 STEP_SECONDS = 0.1
+GO = os.environ.get("TFNAS_GO")  # a file that the fourth step waits for
 
 
 def main() -> None:
@@ -28,6 +29,8 @@ def main() -> None:
         done = int(saved.read_text()) if saved.exists() else 0
         for step in range(done + 1, STEPS + 1):
             time.sleep(STEP_SECONDS)
+            while GO and step > 3 and not Path(GO).exists():
+                time.sleep(STEP_SECONDS)
             write_text(saved, str(step))
             with Path("logs/steps").open("a") as file:
                 file.write(f"{options.out} {step} {os.getpid()}\n")
