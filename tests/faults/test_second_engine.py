@@ -9,7 +9,7 @@ import pytest
 from engine_calls import call
 from engine_processes import DVC, SNAKEMAKE, TARGET, started, steps
 
-from tfnas.engines.dvc_users import keep_dvc_out
+from tfnas.engines.dvc_users import keep_dvc_out, let_dvc_in
 from tfnas.runtime.errors import UserError
 
 REFUSED = {
@@ -51,3 +51,5 @@ def test_a_process_that_got_a_dead_engines_number_is_not_taken_for_it(tmp_path) 
     os.utime(list_, (1e9, 1e9))  # this process began later
     keep_dvc_out(tmp_path)
     assert "dvc repro" not in list_.read_text() and "snakemake" in list_.read_text()
+    let_dvc_in()
+    assert "snakemake" not in list_.read_text()

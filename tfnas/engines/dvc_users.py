@@ -14,6 +14,8 @@ from tfnas.runtime.errors import UserError
 
 LIST = Path(".dvc") / "tmp" / "rwlock"
 
+_entered = ExitStack()
+
 
 def check_dvc_idle(folder: Path) -> None:
     """Raise UserError where DVC runs stages in this folder."""
@@ -25,7 +27,7 @@ def check_dvc_idle(folder: Path) -> None:
 
 
 def keep_dvc_out(folder: Path) -> None:
-    """Enter the whole folder into the list, until this process ends: DVC then refuses to run a stage.
+    """Enter the whole folder into the list, until `let_dvc_in` or this process's end: DVC refuses to run a stage.
 
     Raises:
         UserError: DVC works in this folder.
@@ -38,13 +40,17 @@ def keep_dvc_out(folder: Path) -> None:
     if not (root / ".dvc").is_dir():
         return
     (root / LIST).parent.mkdir(exist_ok=True)
-    stack = ExitStack()
     try:
         check_dvc_idle(root)
-        stack.enter_context(rwlock(str((root / LIST).parent), localfs, "snakemake", [], [str(root)], False))
+        _entered.enter_context(rwlock(str((root / LIST).parent), localfs, "snakemake", [], [str(root)], False))
     except DvcException as error:  # it has begun since
         raise UserError(f"{root}: DVC is at work here ({' '.join(str(error).split())})") from None
-    atexit.register(stack.close)
+    atexit.register(let_dvc_in)
+
+
+def let_dvc_in() -> None:
+    """Leave the list again: this process itself may use DVC now."""
+    _entered.close()
 
 
 def _living(path: Path) -> dict[str, dict[str, Any]]:
