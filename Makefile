@@ -34,6 +34,7 @@ $(VENV)/installed-dev: pyproject.toml $(VENV)/installed
 	@touch $@
 
 run: setup
+	@tfnas sync --if-moved
 	snakemake --cores all
 	tfnas sync
 	@echo
@@ -60,5 +61,5 @@ format: $(VENV)/installed-dev
 	snakefmt Snakefile workflow
 
 clean:
-	rm -rf results/*/ logs checkpoints .snakemake dvc.lock mlflow.db mlflow.db.lock mlruns mlartifacts
+	rm -rf results/*/ logs checkpoints .snakemake dvc.lock mlflow.db mlflow.db.lock mlruns mlartifacts mlflow-unsent
 	git checkout --quiet -- results

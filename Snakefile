@@ -21,6 +21,9 @@ rule prepare_data:
     log:
         "logs/prepare_data.log",
     threads: 1
+    resources:
+        mem_mb=mem_mb("prepare_data"),
+        runtime=minutes("prepare_data"),
     params:
         values=values("prepare_data"),
     shell:
@@ -43,6 +46,8 @@ rule rank_classes:
     threads: job_threads
     resources:
         gpu=job_gpus,
+        mem_mb=mem_mb("rank_classes"),
+        runtime=minutes("rank_classes"),
     params:
         values=values("rank_classes"),
     shell:
@@ -67,6 +72,9 @@ rule build_subset:
     log:
         "logs/build_subset.log",
     threads: 1
+    resources:
+        mem_mb=mem_mb("build_subset"),
+        runtime=minutes("build_subset"),
     params:
         values=values("build_subset"),
     shell:
@@ -89,6 +97,8 @@ rule profile_latency:
     threads: all_threads
     resources:
         gpu=profile_gpus,
+        mem_mb=mem_mb("profile_latency"),
+        runtime=minutes("profile_latency"),
     params:
         values=values("profile_latency"),
     shell:
@@ -112,6 +122,8 @@ rule warm_up:
     threads: job_threads
     resources:
         gpu=job_gpus,
+        mem_mb=mem_mb("warm_up"),
+        runtime=minutes("warm_up"),
     params:
         values=values("warm_up"),
     shell:
@@ -139,6 +151,8 @@ rule search:
     threads: job_threads
     resources:
         gpu=job_gpus,
+        mem_mb=mem_mb("search"),
+        runtime=minutes("search"),
     params:
         values=values("search"),
     shell:
@@ -163,6 +177,8 @@ rule derive:
     threads: all_threads
     resources:
         gpu=profile_gpus,
+        mem_mb=mem_mb("derive"),
+        runtime=minutes("derive"),
     params:
         values=values("derive"),
     shell:
@@ -188,6 +204,8 @@ rule retrain:
     threads: job_threads
     resources:
         gpu=job_gpus,
+        mem_mb=mem_mb("retrain"),
+        runtime=minutes("retrain"),
     params:
         values=values("retrain"),
     shell:
@@ -213,6 +231,8 @@ rule transfer:
     threads: job_threads
     resources:
         gpu=job_gpus,
+        mem_mb=mem_mb("transfer"),
+        runtime=minutes("transfer"),
     params:
         values=values("transfer"),
     shell:
@@ -236,6 +256,9 @@ rule report:
     log:
         "logs/report.log",
     threads: 1
+    resources:
+        mem_mb=mem_mb("report"),
+        runtime=minutes("report"),
     params:
         values=values("report"),
     shell:

@@ -4,10 +4,15 @@ import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
-from tfnas.engines.guard import check_dvc_is_in_step, check_workdir_params
+from tfnas.engines.begin import begin
+from tfnas.engines.dvc_users import keep_dvc_out
+from tfnas.engines.guard import SYNCING, check_workdir_params
 from tfnas.engines.stages import code_files, values_as_text
 from tfnas.runtime.errors import UserError
+from tfnas.runtime.gpus import visible_gpus
+from tfnas.runtime.orphans import ENGINE
 
 
 configfile: "params.yaml"
@@ -15,7 +20,8 @@ configfile: "params.yaml"
 
 try:
     PARAMS = check_workdir_params(config)
-    check_dvc_is_in_step(Path("."))
+    for line in begin(Path(".")) if workflow.is_main_process else []:  # not in jobs on other machines
+        logger.info(line)
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
@@ -25,7 +31,16 @@ TARGETS = list(PARAMS.targets)
 TRANSFER_TARGETS = PARAMS.transfer.targets
 DATASETS = PARAMS.transfer.datasets
 
-shell.prefix(f"export PATH={Path(sys.executable).parent}:$PATH; ")  # the python that runs snakemake
+# the python that runs snakemake; and which snakemake, so that its jobs end with it
+shell.prefix(f"export PATH={Path(sys.executable).parent}:$PATH {ENGINE}={os.getpid()}; ")
+
+
+onstart:
+    if workflow.is_main_process and SYNCING not in os.environ:
+        try:
+            keep_dvc_out(Path("."))
+        except UserError as error:
+            raise WorkflowError(str(error)) from None
 
 
 wildcard_constraints:
@@ -58,16 +73,36 @@ def everything(_):
 
 
 def job_threads(wildcards):
-    return min(PARAMS.device.threads, workflow.cores or PARAMS.device.threads)
+    return min(PARAMS.device.threads, cores() or PARAMS.device.threads)
 
 
 def all_threads(wildcards):
-    return workflow.cores or PARAMS.profile_latency.threads
+    return cores() or PARAMS.profile_latency.threads
+
+
+def cores():
+    """Of --cores; None on a cluster, where each job has its own."""
+    return workflow.resource_settings.cores
 
 
 def job_gpus(wildcards):
-    return int(PARAMS.device.name != "cpu")
+    return gpus(PARAMS.device.name)
 
 
 def profile_gpus(wildcards):
-    return int(PARAMS.profile_latency.device != "cpu")
+    return gpus(PARAMS.profile_latency.device)
+
+
+def gpus(device):
+    """One for a job on a GPU; on this machine, unless --resources gpu=N says otherwise, no more jobs than GPUs."""
+    if device != "cpu" and workflow.local_exec and "gpu" not in workflow.global_resources:
+        workflow.register_resource("gpu", 1 if ":" in device else max(1, len(visible_gpus())))
+    return int(device != "cpu")
+
+
+def mem_mb(stage):
+    return getattr(PARAMS.resources, stage).mem_mb
+
+
+def minutes(stage):
+    return getattr(PARAMS.resources, stage).minutes

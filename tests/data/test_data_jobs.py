@@ -59,7 +59,9 @@ def run(tmp_path: Path, monkeypatch) -> Callable[..., Path]:
         folder = tmp_path / out
         folder.mkdir(exist_ok=True)
         tracked: list[dict[str, float]] = []
-        stage(Job(params, SimpleNamespace(log_metrics=tracked.append), folder), *inputs)
+        job = Job(params, SimpleNamespace(log_metrics=tracked.append), folder)
+        stage(job, *inputs)
+        job.end()
         assert all(isinstance(value, (int, float)) for metrics in tracked for value in metrics.values()) and tracked
         return folder
 

@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
-COPIED = ("Snakefile", "dvc.yaml", "params.yaml", ".dvcignore", "workflow", "tfnas", "presets")
+from project_copy import copy_project
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A folder with the pipeline as shipped, a DVC project without git, and no results."""
-    folder = tmp_path / "project"
-    folder.mkdir()
-    for name in COPIED:
-        source = ROOT / name
-        if source.is_dir():
-            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(source, folder / name)
-    (folder / ".dvc").mkdir()
-    (folder / ".dvc" / "config").write_text("[core]\n    no_scm = true\n    analytics = false\n")
-    (folder / "results" / "transfer").mkdir(parents=True)
-    return folder
+    return copy_project(tmp_path / "project")

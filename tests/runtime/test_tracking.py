@@ -166,7 +166,7 @@ def test_a_store_that_fails_later_costs_no_job(folder, monkeypatch, caplog) -> N
         raise MlflowException("the server is gone")
 
     with tracked_run("search", {}, TRACKING, Path("params.yaml")) as run:
-        monkeypatch.setattr(mlflow, "log_metrics", fail)
+        monkeypatch.setattr(mlflow.MlflowClient, "log_batch", fail)
         run.log_metrics({"loss": 1.0}, step=1)
     assert "the server is gone" in caplog.text
 

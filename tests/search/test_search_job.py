@@ -86,10 +86,13 @@ def run(params, folder, out, *, fails_at=None):
     warmed = folder / "warm_up" / "supernet.pt"
     if not warmed.exists():
         warmed.parent.mkdir()
-        run_warm_up_job(Job(params, FakeRun(), warmed.parent), SearchInputs(*images))
+        warming = Job(params, FakeRun(), warmed.parent)
+        run_warm_up_job(warming, SearchInputs(*images))
+        warming.end()
     warm_up = load_warm_up(warmed, constraint.space, stage_params(params, "warm_up"))
     inputs = SearchInputs(*images, (folder / "latency_table.json", warmed))
     run_search(job, constraint, warm_up, inputs, target="A")
+    job.end()
     return job, constraint
 
 

@@ -91,7 +91,9 @@ def run_job(architecture, pictures, params, tmp_path, monkeypatch):
             inputs=[Path("architecture.json"), *pictures],
             log_model=True,
         )
-        run_training(Job(params, tracking, tmp_path / out), training)
+        job = Job(params, tracking, tmp_path / out)
+        run_training(job, training)
+        job.end()
         return tmp_path / out
 
     return run

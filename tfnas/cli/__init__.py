@@ -8,7 +8,7 @@ import pkgutil
 import sys
 from collections.abc import Sequence
 
-from tfnas.runtime.errors import UserError
+from tfnas.runtime.errors import UserError, explain_disk
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,6 +18,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(options.run(options) or 0)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if (reason := explain_disk(error)) is None:
+            raise
+        print(f"error: {reason}", file=sys.stderr)
         return 2
 
 

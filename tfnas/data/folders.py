@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tfnas.runtime.artifacts import write_text
+from tfnas.runtime.artifacts import flush_to_disk, write_text
 
 NOTE = "README.txt"
 
@@ -22,9 +22,11 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     temporary.mkdir(parents=True)
     try:
         yield temporary
+        os.sync()  # as atomic_path flushes its file, for all of them at once
         if path.exists():
             shutil.rmtree(path)
         temporary.replace(path)
+        flush_to_disk(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -86,7 +86,7 @@ def run_rank_classes(job: Job, manifest: Path, images: Path) -> None:
         draw_class_accuracy(rows, job.out / "class_accuracy.svg")
         write_json(job.out / "metrics.json", metrics)
         job.run.log_metrics(metrics)
-        checkpoints.discard()
+        job.at_end.append(checkpoints.discard)
     logger.info("top-1 over all training images: %.2f %%", metrics["top1_percent"])
 
 

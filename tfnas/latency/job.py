@@ -69,7 +69,7 @@ def run_profile(job: Job, space: Space, made_elsewhere: LatencyTable | None = No
     write_json(job.out / "metrics.json", metrics)
     job.run.log_metrics(metrics)
     if measuring is not None:
-        measuring.discard()
+        job.at_end.append(measuring.discard)
 
 
 def profile(space: Space, measuring: Measuring, *, seed: int) -> tuple[LatencyTable, list[Validated]]:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import subprocess
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -22,15 +23,45 @@ RECORDED_PACKAGES = ("tfnas", "torch", "torchvision", "numpy")
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """A temporary name beside `path`, renamed to it when the block ends well, removed when not."""
+    """A temporary name beside `path`, renamed to it when the block ends well, removed when not.
+
+    What was written is on the disk before the name is, so that a power cut leaves the old file or the new one.
+
+    Raises:
+        OSError: naming `path`, where the disk is full or may not be written.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
+        flush_to_disk(temporary)
         temporary.replace(path)
+        flush_to_disk(path.parent)
+    except OSError as error:
+        if error.filename in (None, str(temporary)):
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what writers that were killed had under temporary names in a folder; nobody may write there now."""
+    for path in folder.glob(".*.tmp"):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def flush_to_disk(path: Path) -> None:
+    """Wait until the disk has a file's contents, or a folder's names."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_text(path: str | Path, text: str) -> None:

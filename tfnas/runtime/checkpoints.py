@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
 import pickle
 import zipfile
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from tfnas.runtime.artifacts import atomic_path
+from tfnas.runtime.artifacts import atomic_path, remove_unfinished
 from tfnas.runtime.errors import UserError
+from tfnas.runtime.locks import release_lock, take_lock
 
 KEPT = 2  # the newest, and one more in case the newest is damaged
 LOCK_NAME = "lock"
@@ -43,18 +42,17 @@ class CheckpointFolder:
         self._lock: IO[str] | None = None
 
     def __enter__(self) -> CheckpointFolder:
-        self._lock = _lock(self.path)
+        self._lock = take_lock(self.path / LOCK_NAME, job=str(self.path))
+        remove_unfinished(self.path)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._lock is not None
-        (self.path / LOCK_NAME).unlink(missing_ok=True)
-        self._lock.close()
+        release_lock(self._lock, self.path / LOCK_NAME)
         self._lock = None
-        if self.path.is_dir() and not any(self.path.iterdir()):
-            self.path.rmdir()
+        self._remove_empty()
 
     def load(self) -> dict[str, Any] | None:
         """The newest sound state of this digest, on the CPU; None when there is none."""
@@ -83,9 +81,14 @@ class CheckpointFolder:
         return files[-1] if files else None
 
     def discard(self) -> None:
-        """Remove all checkpoints: the job's results are written."""
+        """Remove all checkpoints, and the folder where nobody holds it: the job's results are written."""
         for path in self.path.glob("*.pt"):
             path.unlink()
+        self._remove_empty()
+
+    def _remove_empty(self) -> None:
+        if self.path.is_dir() and not any(self.path.iterdir()):
+            self.path.rmdir()
 
     def _files(self) -> list[Path]:
         return sorted(self.path.glob(f"{self._prefix}*.pt"))
@@ -99,7 +102,12 @@ def write_tensors(payload: dict[str, Any], path: str | Path) -> None:
     import torch
 
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        torch.save(payload, file)
+        try:
+            torch.save(payload, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # a full disk, in torch's words
+                raise error.__context__ from None
+            raise
 
 
 def read_tensors(path: str | Path) -> dict[str, Any]:
@@ -127,29 +135,3 @@ def _read(path: Path) -> dict[str, Any] | None:
     except (RuntimeError, EOFError, KeyError, pickle.UnpicklingError):
         return None
     return payload if isinstance(payload, dict) else None
-
-
-def _lock(folder: Path) -> IO[str]:
-    """The open, locked lock file; the kernel frees it when the process ends, however it ends."""
-    path = folder / LOCK_NAME
-    while True:
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            file = path.open("a+", encoding="utf-8")
-        except FileNotFoundError:  # the other process has just removed the folder
-            continue
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock's, not inherited by loader processes
-        except OSError:
-            file.seek(0)
-            owner = file.read().strip() or "unknown"
-            file.close()
-            raise UserError(
-                f"{folder}: another process ({owner}) runs this job; wait until it ends, or stop it"
-            ) from None
-        if path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino:
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
-            return file
-        file.close()  # the other process removed it between our opening and locking

@@ -38,6 +38,26 @@ class TrackingParams(Section):
     max_retries: CountOrZero
 
 
+class JobResources(Section):
+    """What a job of one stage asks of a cluster; a GPU is asked for where its device is one."""
+
+    mem_mb: Count
+    minutes: Count  # the scheduler stops a job that takes longer; the next try goes on from its checkpoint
+
+
+class ResourcesParams(Section):
+    prepare_data: JobResources
+    rank_classes: JobResources
+    build_subset: JobResources
+    profile_latency: JobResources
+    warm_up: JobResources
+    search: JobResources
+    derive: JobResources
+    retrain: JobResources
+    transfer: JobResources
+    report: JobResources
+
+
 class ConstraintParams(Section):
     """Either an absolute latency or a fraction of that of the widest, deepest network."""
 
@@ -268,6 +288,7 @@ class Params(Section):
     resolution: Annotated[int, Field(ge=8)]
     device: DeviceParams
     tracking: TrackingParams
+    resources: ResourcesParams
     targets: Annotated[dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")], TargetParams], Field(min_length=1)]
     prepare_data: PrepareDataParams
     rank_classes: RankClassesParams

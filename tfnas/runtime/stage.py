@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfnas.runtime import distributed
-from tfnas.runtime.artifacts import write_provenance
-from tfnas.runtime.errors import UserError
+from tfnas.runtime.artifacts import remove_unfinished, write_provenance
+from tfnas.runtime.errors import UserError, explain_disk
+from tfnas.runtime.gpus import claim_gpu
+from tfnas.runtime.locks import held_lock
+from tfnas.runtime.orphans import ENDS_WITHIN_SECONDS, end_with_engine
 from tfnas.runtime.params import load_params, stage_params
 from tfnas.runtime.schema import Params
 
@@ -36,11 +41,20 @@ def stage_parser(stage: str, description: str | None) -> argparse.ArgumentParser
 
 @dataclass
 class Job:
-    """One running job: its parameters, its tracking run, where it writes."""
+    """One running job: its parameters, its tracking run, where it writes.
+
+    Attributes:
+        at_end: what is done when all is written, provenance included; checkpoints are discarded here.
+    """
 
     params: Params
     run: Run
     out: Path
+    at_end: list[Callable[[], None]] = field(default_factory=list)
+
+    def end(self) -> None:
+        for action in self.at_end:
+            action()
 
 
 @contextmanager
@@ -68,6 +82,8 @@ def open_job(
     params = load_params(options.params)
     if target is not None and target not in params.targets:
         raise UserError(f"{options.params}: targets has no {target!r}; known: {', '.join(params.targets)}")
+    device = params.profile_latency.device if stage in ("profile_latency", "derive") else params.device.name
+    claim_gpu(device)
     for path in inputs:
         if not path.exists():
             raise UserError(f"{path}: is missing; run the stage that writes it")
@@ -76,19 +92,25 @@ def open_job(
     if distributed.rank() > 0:
         yield Job(params, _no_run(), options.out)
         return
-    _log_to(options.log)
-    options.out.mkdir(parents=True, exist_ok=True)
     from tfnas.runtime.devices import device_name
     from tfnas.runtime.tracking import tracked_run
 
     values = stage_params(params, stage, target)
-    device = params.profile_latency.device if stage in ("profile_latency", "derive") else params.device.name
-    found = resumes(params) if resumes is not None else None
-    with tracked_run(
-        stage, values, params.tracking, options.params, target=target, dataset=dataset, resumes=found
-    ) as run:
+    with (
+        open_alone(options),
+        tracked_run(
+            stage,
+            values,
+            params.tracking,
+            options.params,
+            target=target,
+            dataset=dataset,
+            resumes=resumes(params) if resumes is not None else None,
+        ) as run,
+    ):
         logger.info("%s %s %s", stage, target or "", dataset or "")
-        yield Job(params, run, options.out)
+        job = Job(params, run, options.out)
+        yield job
         write_provenance(
             options.out,
             stage=stage,
@@ -98,9 +120,37 @@ def open_job(
             device=device_name(device),
             mlflow_run_id=run.id,
         )
-        for name in (*outputs, "provenance.json"):
-            _log_small_file(run, options.out / name)
+        written = [options.out / name for name in (*outputs, "provenance.json")]
+        _date_after(inputs, written)
+        for path in written:
+            _log_small_file(run, path)
+        job.end()
         logger.info("%s done", stage)
+
+
+@contextmanager
+def open_alone(options: argparse.Namespace) -> Iterator[None]:
+    """Log and write where no other process runs the same job; end when the engine that runs this one ends.
+
+    A job whose engine was killed is given the time to end. What a killed one had half written is removed.
+
+    Raises:
+        UserError: another process runs this job.
+    """
+    with held_lock(options.log.with_suffix(".lock"), job=str(options.out), wait_seconds=ENDS_WITHIN_SECONDS):
+        _log_to(options.log)
+        end_with_engine()
+        options.out.mkdir(parents=True, exist_ok=True)
+        remove_unfinished(options.out)
+        yield
+
+
+def _date_after(inputs: Sequence[Path], outputs: Sequence[Path]) -> None:
+    """Leave no output older than an input, where the clock has jumped back: it would be made again and again."""
+    newest = max((path.stat().st_mtime for path in inputs), default=0.0)
+    if newest > time.time():
+        for path in outputs:
+            os.utime(path, (newest, newest))
 
 
 def _no_run() -> Run:
@@ -115,7 +165,7 @@ def _log_small_file(run: Run, path: Path) -> None:
 
 
 def run_script(main: Callable[[], None]) -> None:
-    """Run a script's main; a user's mistake becomes one line on stderr and exit code 2.
+    """Run a script's main; a user's mistake, or a disk that takes no more, becomes one line and exit code 2.
 
     A fault of ours keeps its traceback, in the log as well. An interrupted job says how to go on.
     """
@@ -123,6 +173,12 @@ def run_script(main: Callable[[], None]) -> None:
         main()
     except UserError as error:
         sys.exit(_report(error))
+    except OSError as error:
+        if (reason := explain_disk(error)) is None:
+            if logger.handlers:
+                logger.exception("failed")
+            raise
+        sys.exit(_report(reason))
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         sys.exit(130)
@@ -139,9 +195,16 @@ def _report(error: UserError) -> int:
     return 2
 
 
+class _LogFile(logging.FileHandler):
+    """Keeps silent where the disk is full: the job says so once."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        pass
+
+
 def _log_to(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path, mode="w", encoding="utf-8")
+    handler = _LogFile(path, mode="w", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)

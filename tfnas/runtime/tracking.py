@@ -6,6 +6,7 @@ import fcntl
 import logging
 import os
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from tfnas.runtime.artifacts import atomic_path, digest_text, git_commit
 from tfnas.runtime.errors import UserError
+from tfnas.runtime.outbox import Entry, Outbox, send_kept
 from tfnas.runtime.schema import TrackingParams
 
 if TYPE_CHECKING:
+    import mlflow
     import numpy as np
     from torch import nn
 
@@ -30,26 +33,25 @@ class Run:
     """The tracking run of one job.
 
     Once it is open, a store that fails is a warning in the log and no more: a job that has computed for a day does
-    not end for it, and every metric stands in the job's own files as well.
+    not end for it. Metrics and files are sent later, in this job or by the next one (`tfnas.runtime.outbox`); every
+    metric stands in the job's own files as well.
     """
 
-    def __init__(self, run_id: str | None, *, last_step: int = 0) -> None:
+    def __init__(self, run_id: str | None, outbox: Outbox | None = None, *, last_step: int = 0) -> None:
         self.id = run_id
+        self._outbox = outbox
         self._last_step = last_step
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Numbers, with the epoch they belong to; one that a run gone on with has already is left out."""
-        import mlflow
-
-        if step is not None and step <= self._last_step:
-            return
-        _unless_it_fails("metrics", lambda: mlflow.log_metrics(dict(metrics), step=step))
+        assert self._outbox is not None
+        if step is None or step > self._last_step:
+            self._outbox.put(Entry(metrics=dict(metrics), step=step or 0, milliseconds=round(1000 * time.time())))
 
     def log_artifact(self, path: Path) -> None:
         """A small file."""
-        import mlflow
-
-        _unless_it_fails(str(path), lambda: mlflow.log_artifact(str(path)))
+        assert self._outbox is not None
+        self._outbox.put(Entry(artifact=str(path)))
 
     def log_model(self, network: nn.Module, example: np.ndarray, *, alias: str | None = None) -> None:
         """A trained network in evaluation mode, on the CPU, with its signature: (N, 3, H, W) float32 to logits.
@@ -111,13 +113,51 @@ def tracked_run(
     pipeline = digest_text(commit + params_file.read_text(encoding="utf-8"))[:12]
     tags = {"stage": stage, "target": target, "dataset": dataset, "git_commit": commit, "pipeline_id": pipeline}
     if resumes is not None and (last_step := _last_step(resumes)) is not None:
-        with mlflow.start_run(run_id=resumes):
-            yield Run(resumes, last_step=last_step)
+        with _outlives_outage(mlflow.start_run(run_id=resumes)) as outbox:
+            yield Run(resumes, outbox, last_step=last_step)
         return
-    with mlflow.start_run(run_name=name, tags={key: value for key, value in tags.items() if value}) as run:
+    run = mlflow.start_run(run_name=name, tags={key: value for key, value in tags.items() if value})
+    with _outlives_outage(run) as outbox:
         comparable = {key.replace(f"targets.{target}.", "target."): value for key, value in values.items()}
-        mlflow.log_params(flatten(comparable))
-        yield Run(run.info.run_id)
+        _unless_it_fails("the parameters", lambda: mlflow.log_params(flatten(comparable)))
+        yield Run(run.info.run_id, outbox)
+
+
+@contextmanager
+def _outlives_outage(run: mlflow.ActiveRun) -> Iterator[Outbox]:
+    """The run's outbox; the run ends with the block, and a store that has gone raises nothing."""
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    failures = (MlflowException, OSError)
+    outbox, status = Outbox(run.info.run_id, _send, failures), "FAILED"
+    try:
+        yield outbox
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        outbox.flush()
+        try:
+            mlflow.end_run(status)
+        except failures:
+            outbox.put(Entry(status=status))
+        outbox.close()
+
+
+def _send(run_id: str, entry: Entry) -> None:
+    import mlflow
+    from mlflow.entities import Metric
+
+    client = mlflow.MlflowClient()
+    if entry.metrics:
+        metrics = [Metric(key, value, entry.milliseconds, entry.step) for key, value in entry.metrics.items()]
+        client.log_batch(run_id, metrics=metrics)
+    if entry.artifact is not None and Path(entry.artifact).exists():
+        client.log_artifact(run_id, entry.artifact)
+    if entry.status is not None:
+        client.set_terminated(run_id, entry.status)
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -175,6 +215,7 @@ def _open_store(uri: str, experiment: str) -> None:
                     mlflow.set_experiment(experiment)
             mlflow.set_tracking_uri(uri)
             mlflow.set_experiment(experiment)
+            send_kept(_send, (MlflowException, OSError))
         except MlflowException as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(

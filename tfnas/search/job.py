@@ -79,13 +79,13 @@ def run_warm_up_job(job: Job, inputs: SearchInputs) -> None:
         metrics = warm_up_metrics(records, warm_up.num_classes)
         write_json(job.out / "metrics.json", metrics)
         job.run.log_metrics(metrics)
-        checkpoints.discard()
+        job.at_end.append(checkpoints.discard)
 
 
 def run_search(job: Job, constraint: Constraint, warm_up: WarmUp, inputs: SearchInputs, *, target: str) -> None:
     """Search for a target and write supernet.pt, history.csv and metrics.json into `job.out`.
 
-    The checkpoint is discarded last, so that a job that fails to write does not search again.
+    The checkpoint is discarded when the job ends well, so that one that fails to write does not search again.
     """
     name, space = f"search/{target}", constraint.space
     with _opened(job, space, inputs, target) as (work, checkpoints):
@@ -108,7 +108,7 @@ def run_search(job: Job, constraint: Constraint, warm_up: WarmUp, inputs: Search
         write_history(result.history, job.out / "history.csv")
         write_json(job.out / "metrics.json", metrics)
         job.run.log_metrics(metrics)
-        checkpoints.discard()
+        job.at_end.append(checkpoints.discard)
 
 
 @contextmanager

@@ -57,7 +57,7 @@ def run_training(job: Job, training: Training) -> None:
     """Build a network, train it, and write weights.pt, history.csv and metrics.json into `job.out`.
 
     The processes that torchrun has started train it together, and the first writes. The checkpoint is discarded
-    last, so that a job that fails to write or to log does not train again.
+    when the job ends well, so that one that fails to write or to log does not train again.
 
     Raises:
         UserError: as `train`; or a batch that the processes cannot share equally.
@@ -71,7 +71,7 @@ def run_training(job: Job, training: Training) -> None:
         network, result = _train(job, training, device, checkpoints)
         if distributed.rank() == 0:
             _write(job, training, network, result)
-            checkpoints.discard()
+            job.at_end.append(checkpoints.discard)
 
 
 def check_shares(recipe: RecipeParams, label: str) -> None:

@@ -1,0 +1,39 @@
+"""kill -9 of an engine, alone or with its jobs, and of a job: the same command goes on, and nothing is done twice."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+from engine_calls import call
+from engine_processes import DVC, SNAKEMAKE, TARGET, kill_alone, kill_group, started, steps
+
+
+@pytest.mark.parametrize("command", [SNAKEMAKE, DVC], ids=["snakemake", "dvc"])
+@pytest.mark.parametrize("kill", [kill_group, kill_alone])
+def test_the_same_command_goes_on_after_the_engine_was_killed(folder, command, kill) -> None:
+    """Killed alone, the engine leaves its job running; that one must end, and may not run beside the next."""
+    kill(started(folder, *command))
+    text = call(folder, *command)
+    assert (folder / TARGET).exists()
+    assert ("its lock is cleared" in text) == (command == SNAKEMAKE)
+    numbers, processes = zip(*steps(folder), strict=True)
+    assert sorted(set(numbers)) == list(range(1, 31))
+    assert len(numbers) <= 31  # the one under way when it was killed
+    assert len(set(processes)) == 2 and sorted(processes, key=processes.index) == list(processes)  # no two at once
+
+
+def test_the_same_command_goes_on_after_a_job_was_killed(folder) -> None:
+    engine = started(folder, *SNAKEMAKE)
+    os.kill(steps(folder)[-1][1], signal.SIGKILL)
+    engine.communicate()
+    assert engine.returncode == 1 and not (folder / TARGET).exists()
+    call(folder, *SNAKEMAKE)
+    assert (folder / TARGET).exists() and len(steps(folder)) <= 31
+
+
+def test_what_one_engine_left_undone_the_other_finishes(folder) -> None:
+    kill_group(started(folder, *SNAKEMAKE))
+    call(folder, *DVC)
+    assert (folder / TARGET).exists() and len(steps(folder)) <= 31
