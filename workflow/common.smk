@@ -5,7 +5,7 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from tfnas.engines.guard import check_dvc_is_in_step, check_workdir_params
+from tfnas.engines.guard import check_workdir_params, learn_from_dvc, tell_dvc
 from tfnas.engines.stages import code_files, values_as_text
 from tfnas.runtime.errors import UserError
 
@@ -15,7 +15,6 @@ configfile: "params.yaml"
 
 try:
     PARAMS = check_workdir_params(config)
-    check_dvc_is_in_step(Path("."))
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
@@ -71,3 +70,13 @@ def job_gpus(wildcards):
 
 def profile_gpus(wildcards):
     return int(PARAMS.profile_latency.device != "cpu")
+
+
+def agree_with_dvc():
+    """Before the DAG is built, in the process that builds it for all jobs."""
+    if not workflow.is_main_process:
+        return
+    try:
+        learn_from_dvc(Path("."), everything(None))
+    except UserError as error:
+        raise WorkflowError(str(error)) from None

@@ -1,28 +1,27 @@
-"""A copy of the project's pipeline files, to run or to spoil without touching the checkout."""
+"""Project folders that a test may run in or spoil."""
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
-COPIED = ("Snakefile", "dvc.yaml", "params.yaml", ".dvcignore", "workflow", "tfnas", "presets")
+from pipeline_copy import commit_all, copy_pipeline, keep_one_target, use_stubs
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A folder with the pipeline as shipped, a DVC project without git, and no results."""
     folder = tmp_path / "project"
-    folder.mkdir()
-    for name in COPIED:
-        source = ROOT / name
-        if source.is_dir():
-            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(source, folder / name)
-    (folder / ".dvc").mkdir()
-    (folder / ".dvc" / "config").write_text("[core]\n    no_scm = true\n    analytics = false\n")
-    (folder / "results" / "transfer").mkdir(parents=True)
+    copy_pipeline(folder, git=False)
+    return folder
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """A git repository with the pipeline for one target, with scripts that take no time; nothing is run yet."""
+    folder = tmp_path / "tfnas"
+    copy_pipeline(folder, git=True)
+    use_stubs(folder)
+    keep_one_target(folder)
+    commit_all(folder)
     return folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -35,3 +36,20 @@ def set_param(folder: Path, key: str, value: object) -> None:
         section = section[part]
     section[last] = value
     path.write_text(yaml.safe_dump(params))
+
+
+def planned_by_snakemake(folder: Path) -> set[str]:
+    """The jobs that a dry run would run, by the names of their DVC stages."""
+    text = snakemake(folder, "--dry-run")
+    found = set()
+    for block in re.split(r"\n(?=rule \w+:\n)", text)[1:]:
+        rule = block[len("rule ") : block.index(":")]
+        wildcards = re.search(r"^    wildcards: (.*)$", block, re.MULTILINE)
+        values = re.findall(r"\w+=([\w-]+)", wildcards[1]) if wildcards else []
+        found.add("@".join(part for part in (rule, "-".join(values)) if part))
+    return found - {"all"}
+
+
+def planned_by_dvc(folder: Path) -> set[str]:
+    """The stages that DVC would run, or take from its cache instead."""
+    return set(re.findall(r"Running stage '(\S+)'", call(folder, "dvc", "repro", "--dry", "--force-downstream")))

@@ -13,6 +13,7 @@ from typing import IO, Any
 
 from tfnas.runtime.artifacts import atomic_path
 from tfnas.runtime.errors import UserError
+from tfnas.runtime.experiments import project_folder
 
 KEPT = 2  # the newest, and one more in case the newest is damaged
 LOCK_NAME = "lock"
@@ -29,6 +30,8 @@ class CheckpointFolder:
             checkpoints.discard()           # when the results are written
 
     Args:
+        path: the folder. For an experiment that DVC runs in a folder of its own, one beside those of the project,
+            with the digest in its path: experiments run side by side.
         digest: of all that the job's result depends on (parameters, inputs). Checkpoints of another
             digest are not resumed, and go with the first one saved.
 
@@ -37,7 +40,7 @@ class CheckpointFolder:
     """
 
     def __init__(self, path: str | Path, *, digest: str) -> None:
-        self.path = Path(path)
+        self.path = _lasting(Path(path), digest)
         self._digest = digest
         self._prefix = f"{digest[:16]}-"
         self._lock: IO[str] | None = None
@@ -89,6 +92,14 @@ class CheckpointFolder:
 
     def _files(self) -> list[Path]:
         return sorted(self.path.glob(f"{self._prefix}*.pt"))
+
+
+def _lasting(path: Path, digest: str) -> Path:
+    project = project_folder()
+    if project == Path() or path.is_absolute():
+        return path
+    first, *rest = path.parts
+    return project.joinpath(first, "experiments", *rest, digest[:16])
 
 
 def write_tensors(payload: dict[str, Any], path: str | Path) -> None:

@@ -7,12 +7,13 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfnas.runtime.artifacts import atomic_path, digest_text, git_commit
 from tfnas.runtime.errors import UserError
+from tfnas.runtime.experiments import experiment_name, project_folder
 from tfnas.runtime.schema import TrackingParams
 
 if TYPE_CHECKING:
@@ -58,8 +59,11 @@ class Run:
 
         Args:
             alias: also make it the newest version of the registered model that is named as the experiment, and move
-                this alias to it: `models:/tfnas-digits@A` is the target A's network.
+                this alias to it: `models:/tfnas-digits@A` is the target A's network. Not in a DVC experiment: of many,
+                the last would hold the alias.
         """
+        if experiment_name() is not None:
+            alias = None
         _unless_it_fails("the model", lambda: _log_model(network, example, alias))
 
 
@@ -90,10 +94,11 @@ def tracked_run(
     dataset: str | None = None,
     resumes: str | None = None,
 ) -> Iterator[Run]:
-    """A run named after the job, tagged with stage, target, dataset, commit and pipeline id.
+    """A run named after the job, tagged with stage, target, dataset, commit, pipeline id and DVC experiment.
 
     The pipeline id is the same for all jobs of one commit and one parameter file. Parameters of the job's own target
-    are logged as `target.*`, so that the runs of two targets stand in one row when they are compared.
+    are logged as `target.*`, so that the runs of two targets stand in one row when they are compared. The runs of a DVC
+    experiment have its name before their own, and are kept in the project's store, wherever DVC runs them.
 
     Args:
         resumes: id of the run of the same job, interrupted: it goes on, unless the store does not have it.
@@ -104,12 +109,14 @@ def tracked_run(
     _configure(tracking)
     import mlflow
 
-    uri = os.environ.get("MLFLOW_TRACKING_URI", STORE)
-    _open_store(uri, tracking.experiment)
+    _open_store(store_uri(), tracking.experiment)
     name = "-".join(part for part in (stage, target, dataset) if part)
+    if (experiment := experiment_name()) is not None:
+        name = f"{experiment}: {name}"
     commit = git_commit()
     pipeline = digest_text(commit + params_file.read_text(encoding="utf-8"))[:12]
     tags = {"stage": stage, "target": target, "dataset": dataset, "git_commit": commit, "pipeline_id": pipeline}
+    tags["dvc_experiment"] = experiment
     if resumes is not None and (last_step := _last_step(resumes)) is not None:
         with mlflow.start_run(run_id=resumes):
             yield Run(resumes, last_step=last_step)
@@ -118,6 +125,14 @@ def tracked_run(
         comparable = {key.replace(f"targets.{target}.", "target."): value for key, value in values.items()}
         mlflow.log_params(flatten(comparable))
         yield Run(run.info.run_id)
+
+
+def store_uri() -> str:
+    """Where runs are kept: MLFLOW_TRACKING_URI, or mlflow.db; a relative file is the project's."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI", STORE)
+    if not uri.startswith(SQLITE):
+        return uri
+    return f"{SQLITE}{project_folder() / uri.removeprefix(SQLITE)}"
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -166,7 +181,7 @@ def _open_store(uri: str, experiment: str) -> None:
     import mlflow
     from mlflow.exceptions import MlflowException
 
-    with LOCK.open("a") as lock:
+    with chdir(project_folder()), LOCK.open("a") as lock:  # MLflow puts artifacts below the working directory
         fcntl.lockf(lock, fcntl.LOCK_EX)
         try:
             if uri.startswith(SQLITE) and not (file := Path(uri.removeprefix(SQLITE))).exists():
