@@ -40,6 +40,7 @@ run: setup
 	@echo
 	@echo "Report:    results/report/report.html"
 	@echo "MLflow UI: make ui, then open http://127.0.0.1:5000"
+	@echo "Keep this: git add dvc.lock params.yaml, then git commit; make restore comes back to it"
 
 restore: setup
 	tfnas restore

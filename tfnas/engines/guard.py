@@ -58,12 +58,12 @@ def learn_from_dvc(folder: Path, outputs: Sequence[str]) -> None:
 
 
 def tell_dvc(folder: Path) -> None:
-    """After a run: commit to DVC what is up to date. A failure is a line and no more, `tfnas sync` tries again."""
+    """After a run: commit to DVC what is up to date. A failure is a line and no more: the run's own outcome stands."""
     if SYNCING in os.environ or not (folder / ".dvc").is_dir():
         return
     try:
         synced = sync(folder)
-    except (UserError, OSError) as error:
+    except Exception as error:
         _say(f"DVC does not know of these results yet, `tfnas sync` tells it ({error})")
         return
     _say(f"{len(synced.done)} stages are up to date in DVC as well")

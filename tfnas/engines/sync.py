@@ -90,10 +90,11 @@ def _forget(folder: Path, outputs: Sequence[str]) -> None:
 
 def _tell_dvc(folder: Path, project: DvcProject) -> Synced:
     """Commit, without running, every stage whose outputs Snakemake calls up to date."""
-    outputs = project.outputs()
+    outputs, changed = project.outputs(), project.changed()
+    if not changed:
+        return Synced("DVC", tuple(outputs), ())
     fresh = _fresh_outputs(folder)
     done = tuple(name for name, paths in outputs.items() if set(paths) <= fresh)
-    changed = project.changed()
     project.commit(name for name in done if name in changed)
     project.note_links(done)
     remember_lock(folder)
