@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from snakemake.persistence.file import FilePersistence
 
-from tfnas.engines.records import LONG_AGO, _record_name, age, is_aged, replaced
+from tfnas.engines.records import LONG_AGO, _record_name, forget, replaced
 from tfnas.runtime.artifacts import SNAKEMAKE_MARK
 
 NAME = "results/derive/A/architecture.json"
@@ -80,12 +80,13 @@ def test_a_folder_counts_by_its_mark_and_by_what_was_put_into_it_later(folder) -
     assert replaced(folder, ["results/images"]) == {"results/images"}
 
 
-def test_aged_outputs_are_older_than_any_input(folder) -> None:
+def test_a_forgotten_output_has_no_record_and_is_older_than_any_input(folder) -> None:
     images = folder / "results" / "images"
     images.mkdir()
     (images / SNAKEMAKE_MARK).touch()
-    for path in (folder / NAME, images):
-        assert not is_aged(path)
-        age(path)
-        assert is_aged(path)
-    assert (images / SNAKEMAKE_MARK).stat().st_mtime == LONG_AGO
+    for output in (NAME, "results/images", "results/missing"):
+        forget(folder, output)
+    assert replaced(folder, [NAME, "results/images", "results/missing"]) == {NAME, "results/images"}
+    assert not (folder / ".snakemake" / "metadata" / _record_name(NAME)).exists()
+    for path in (folder / NAME, images, images / SNAKEMAKE_MARK):
+        assert path.stat().st_mtime == LONG_AGO

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from tfnas.runtime.errors import UserError
@@ -19,21 +18,12 @@ def snakemake(folder: Path, *options: str) -> str:
     Raises:
         UserError: it fails; with the end of its own message.
     """
-    finished = _run(folder, options)
-    if finished.returncode != 0:
-        lines = (finished.stderr or finished.stdout).strip().splitlines()
-        raise UserError(f"snakemake {options[0]} failed: {' '.join(line.strip() for line in lines[-3:])}")
-    return finished.stdout
-
-
-def forget_records(folder: Path, outputs: Sequence[str]) -> None:
-    """Remove Snakemake's records of outputs; it fails where there was none, which is as well."""
-    _run(folder, ["--cores", "1", "--quiet", "all", "--cleanup-metadata", *outputs])
-
-
-def _run(folder: Path, options: Sequence[str]) -> subprocess.CompletedProcess[str]:
     programs = Path(sys.executable).parent
     path = os.pathsep.join((str(programs), os.environ.get("PATH", "")))
     environment = {**os.environ, "PATH": path, SYNCING: "1"}
     command = [str(programs / "snakemake"), *options]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    finished = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    if finished.returncode != 0:
+        lines = (finished.stderr or finished.stdout).strip().splitlines()
+        raise UserError(f"snakemake {options[0]} failed: {' '.join(line.strip() for line in lines[-3:])}")
+    return finished.stdout

@@ -13,8 +13,8 @@ from tfnas.engines.dvc_project import open_project
 from tfnas.runtime.errors import UserError
 
 RUN_ID = re.compile(r"[0-9a-f]{32}")
+WORKSPACE = "workspace"  # the folder as it stands, as DVC calls it
 PIPELINE_ID = re.compile(r"[0-9a-f]{12}")
-WORKSPACE = "workspace"
 
 
 @dataclass(frozen=True)

@@ -90,22 +90,17 @@ class DvcProject:
         from dvc.scm import RevError, resolve_rev
 
         try:
-            revisions = [resolve_rev(self._repo.scm, revision)] if revision is not None else None
+            name = "" if revision is None else resolve_rev(self._repo.scm, revision)  # as DVC keys the folder
         except RevError:
             return None
-        params = self._at(self._repo.params.show(revs=revisions, hide_workspace=True))
-        metrics = self._at(self._repo.metrics.show(revs=revisions, hide_workspace=True))
+        revisions = None if revision is None else [name]
+        params = self._repo.params.show(revs=revisions, hide_workspace=False)[name].get("data", {})
+        metrics = self._repo.metrics.show(revs=revisions, hide_workspace=False)[name].get("data", {})
         return ValuesAt(
             {path: file["data"] for path, file in params.items() if "data" in file},
             {path: file["data"] for path, file in metrics.items() if "data" in file},
             [path for path, file in metrics.items() if "error" in file],
         )
-
-    @staticmethod
-    def _at(shown: dict[str, Any]) -> dict[str, Any]:
-        """The files of the one revision that DVC has shown."""
-        (revision,) = shown.values()
-        return dict(revision.get("data", {}))
 
     def _relative(self, path: str) -> str:
         return os.path.relpath(path, self._folder)

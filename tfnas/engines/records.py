@@ -16,7 +16,7 @@ from pathlib import Path
 from tfnas.runtime.artifacts import SNAKEMAKE_MARK
 
 STATE = Path(".snakemake")
-LONG_AGO = 946684800  # 2000-01-01: older than any input; `age` sets it
+LONG_AGO = 946684800  # 2000-01-01: older than any input
 NAME_MAX = 254  # of a part of a record's name
 
 
@@ -37,15 +37,12 @@ def replaced(folder: Path, outputs: Iterable[str]) -> set[str]:
     }
 
 
-def age(path: Path) -> None:
-    """Make an output older than all that it depends on, so that its job runs again."""
-    for name in (path, path / SNAKEMAKE_MARK):
-        if name.exists():
-            os.utime(name, (LONG_AGO, LONG_AGO))
-
-
-def is_aged(path: Path) -> bool:
-    return _time(path) == LONG_AGO
+def forget(folder: Path, output: str) -> None:
+    """Remove the record of an output and date it before all that it depends on, so that its job runs again."""
+    (folder / STATE / "metadata" / _record_name(output)).unlink(missing_ok=True)
+    for path in (folder / output, folder / output / SNAKEMAKE_MARK):
+        if path.exists():
+            os.utime(path, (LONG_AGO, LONG_AGO))
 
 
 def _recorded_time(folder: Path, output: str) -> float | None:

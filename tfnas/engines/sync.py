@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tfnas.engines.calls import forget_records, snakemake
+from tfnas.engines.calls import snakemake
 from tfnas.engines.dvc_lock import lock_has_moved, remember_lock
 from tfnas.engines.dvc_project import DvcProject, open_project
-from tfnas.engines.records import age, is_aged, replaced
+from tfnas.engines.records import forget, replaced
 from tfnas.runtime.errors import UserError
 
 Outputs = Mapping[str, Sequence[str]]  # of each stage of dvc.yaml, relative to the project's folder
@@ -65,7 +65,9 @@ def catch_up(folder: Path, project: DvcProject) -> Synced:
     stale = project.stale() if names else set()
     done = tuple(name for name in names if name not in stale)
     _touch(folder, project, {name: outputs[name] for name in done})
-    _forget(folder, [path for name in names if name in stale for path in outputs[name]])
+    for name in stale & set(names):
+        for path in outputs[name]:
+            forget(folder, path)
     remember_lock(folder)
     return Synced("Snakemake", done, tuple(name for name in names if name in stale))
 
@@ -77,15 +79,6 @@ def _touch(folder: Path, project: DvcProject, outputs: Outputs) -> None:
     paths = [path for paths in outputs.values() for path in paths]
     snakemake(folder, "--touch", "--forceall", "--cores", "1", "--quiet", "all", "--no-hooks", "--", *paths)
     project.note_links(project.outputs())
-
-
-def _forget(folder: Path, outputs: Sequence[str]) -> None:
-    """Let Snakemake see stale outputs as older than their inputs, with no record that says otherwise."""
-    present = [path for path in outputs if (folder / path).exists() and not is_aged(folder / path)]
-    if present:
-        forget_records(folder, present)
-    for path in present:
-        age(folder / path)
 
 
 def _tell_dvc(folder: Path, project: DvcProject) -> Synced:

@@ -1,4 +1,4 @@
-"""MLflow: one run per job. The only file that imports mlflow."""
+"""MLflow: one run per job. The only file that writes to it; `tracked_runs` reads."""
 
 from __future__ import annotations
 
