@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
+from engine_calls import call, commit
 from pipeline_copy import commit_all, copy_pipeline, keep_one_target, use_stubs
 
 
@@ -19,7 +21,24 @@ def project(tmp_path: Path) -> Path:
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
     """A git repository with the pipeline for one target, with scripts that take no time; nothing is run yet."""
-    folder = tmp_path / "tfnas"
+    return make_repository(tmp_path / "tfnas")
+
+
+@pytest.fixture
+def finished(tmp_path: Path, finished_once: Path) -> Path:
+    """The same after `dvc repro`, with dvc.lock committed; Snakemake has never looked."""
+    return Path(shutil.copytree(finished_once, tmp_path / "tfnas"))
+
+
+@pytest.fixture(scope="session")
+def finished_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = make_repository(tmp_path_factory.mktemp("finished") / "tfnas")
+    call(folder, "dvc", "repro", "--quiet")
+    commit(folder, "run")
+    return folder
+
+
+def make_repository(folder: Path) -> Path:
     copy_pipeline(folder, git=True)
     use_stubs(folder)
     keep_one_target(folder)

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from engine_calls import call, planned_by_dvc, planned_by_snakemake, set_param, snakemake
+from engine_calls import call, commit, planned_by_dvc, planned_by_snakemake, set_param, snakemake
 
 PAGE = Path(__file__).parents[2] / "docs" / "engines.md"
-ROW = re.compile(r"^\| (?P<state>[^|]+?) +\| (?P<snakemake>[^|]+?) +\| (?P<dvc>[^|]+?) +\|$", re.MULTILINE)
+HEADER = "| state | Snakemake says | DVC says |\n|---|---|---|\n"
 JOBS = {
     "prepare_data": "prepare_data",
     "rank_classes": "rank_classes",
@@ -112,15 +112,11 @@ def after_pull(folder: Path) -> None:
     call(folder, "dvc", "pull", "--quiet")
 
 
-def commit(folder: Path, message: str) -> None:
-    call(folder, "git", "add", "params.yaml", "dvc.lock")
-    call(folder, "git", "commit", "--quiet", "--message", message)
-
-
 def table() -> dict[str, tuple[str, str]]:
     """The page's rows: what Snakemake and DVC say, by state."""
-    rows = ROW.findall(PAGE.read_text())
-    return {state: (of_snakemake, of_dvc) for state, of_snakemake, of_dvc in rows if of_dvc not in ("DVC says", "---")}
+    lines = PAGE.read_text().partition(HEADER)[2].partition("\n\n")[0].splitlines()
+    rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+    return {state: (of_snakemake, of_dvc) for state, of_snakemake, of_dvc in rows}
 
 
 def jobs_in(cell: str) -> set[str]:

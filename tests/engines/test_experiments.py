@@ -6,6 +6,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
+import yaml
 from engine_calls import call, planned_by_snakemake
 
 from tfnas.cli import main
@@ -37,43 +38,41 @@ if "DVC_EXP_NAME" in os.environ:
 """
 
 
-def test_an_experiment_in_place_is_compared_and_undone(repository, capsys) -> None:
-    call(repository, "dvc", "repro", "--quiet")
-    call(repository, "git", "add", "dvc.lock")
-    call(repository, "git", "commit", "--quiet", "--message", "run")
-    call(repository, "dvc", "exp", "run", "--quiet", "--name", "strong", "--set-param", "search.lambda=0.2")
-    assert planned_by_snakemake(repository) == set()
-    assert "search.lambda" in call(repository, "dvc", "params", "diff")
-    assert "results/search/A/metrics.json" in call(repository, "dvc", "metrics", "diff")
-    assert "index.html" in call(repository, "dvc", "plots", "diff")
-    assert "strong" in call(repository, "dvc", "exp", "show", "--csv")
+def test_an_experiment_in_place_is_compared_and_undone(finished, capsys) -> None:
+    shipped = yaml.safe_load((finished / "params.yaml").read_text())["search"]["lambda"]
+    call(finished, "dvc", "exp", "run", "--quiet", "--name", "strong", "--set-param", "search.lambda=0.2")
+    assert planned_by_snakemake(finished) == set()
+    assert "search.lambda" in call(finished, "dvc", "params", "diff")
+    assert "results/search/A/metrics.json" in call(finished, "dvc", "metrics", "diff")
+    assert "index.html" in call(finished, "dvc", "plots", "diff")
+    assert "strong" in call(finished, "dvc", "exp", "show", "--csv")
 
-    call(repository, "git", "checkout", "--quiet", ".")
-    assert main(["restore", "--folder", str(repository)]) == 0
+    call(finished, "git", "checkout", "--quiet", ".")
+    assert main(["restore", "--folder", str(finished)]) == 0
     capsys.readouterr()
-    assert main(["compare-runs", "HEAD", "strong", "--folder", str(repository)]) == 0
+    assert main(["compare-runs", "HEAD", "strong", "--folder", str(finished)]) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert [row[1:4] for row in rows if row[:1] == ["params"]] == [["search.lambda", "0.1", "0.2"]]
+    assert [row[1:4] for row in rows if row[:1] == ["params"]] == [["search.lambda", f"{shipped:g}", "0.2"]]
     assert "search/A.value" in [row[1] for row in rows if row[:1] == ["metrics"]]
 
 
-def test_a_queued_experiment_runs_its_own_code_and_is_tracked_in_the_project(repository) -> None:
-    (repository / "workflow" / "scripts" / "report.py").write_text(TRACKED)
-    with (repository / "tfnas" / "__init__.py").open("a") as file:
+def test_a_queued_experiment_runs_its_own_code_and_is_tracked_in_the_project(finished) -> None:
+    (finished / "workflow" / "scripts" / "report.py").write_text(TRACKED)
+    with (finished / "tfnas" / "__init__.py").open("a") as file:
         file.write(MARK)
-    call(repository, "git", "commit", "--quiet", "--all", "--message", "tracked")
+    call(finished, "git", "commit", "--quiet", "--all", "--message", "tracked")
     queue = ("dvc", "exp", "run", "--quiet", "--queue", "--name", "longer", "--set-param", "report.title=longer")
-    call(repository, *queue)
-    call(repository, "dvc", "exp", "run", "--run-all")
+    call(finished, *queue)
+    call(finished, "dvc", "exp", "run", "--run-all")
 
-    client = mlflow.MlflowClient(f"sqlite:///{repository}/mlflow.db")
+    client = mlflow.MlflowClient(f"sqlite:///{finished}/mlflow.db")
     (run,) = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
     assert (run.info.run_name, run.info.status) == ("longer: report", "FINISHED")
     assert run.data.tags["dvc_experiment"] == "longer"
     artifacts = Path(run.info.artifact_uri.removeprefix("file://"))
-    assert artifacts.is_relative_to(repository) and (artifacts / "summary.csv").read_text() == "longer"
-    assert (repository / "own_library").exists()
-    assert "longer" in call(repository, "dvc", "exp", "show", "--csv")
-    call(repository, "dvc", "exp", "apply", "--quiet", "longer")
-    assert (repository / "results" / "report" / "report.html").read_text() == "longer"
-    assert planned_by_snakemake(repository) == set()
+    assert artifacts.is_relative_to(finished) and (artifacts / "summary.csv").read_text() == "longer"
+    assert (finished / "own_library").exists()
+    assert "longer" in call(finished, "dvc", "exp", "show", "--csv")
+    call(finished, "dvc", "exp", "apply", "--quiet", "longer")
+    assert (finished / "results" / "report" / "report.html").read_text() == "longer"
+    assert planned_by_snakemake(finished) == set()

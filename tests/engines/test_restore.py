@@ -6,28 +6,15 @@ import shutil
 from pathlib import Path
 
 import pytest
-from engine_calls import call, planned_by_dvc, planned_by_snakemake, set_param
+from engine_calls import call, commit, planned_by_dvc, planned_by_snakemake, set_param
 
 from tfnas.cli import main
 
 pytestmark = pytest.mark.slow
 
 
-def commit(folder: Path, message: str) -> None:
-    call(folder, "git", "add", "params.yaml", "dvc.lock")
-    call(folder, "git", "commit", "--quiet", "--message", message)
-
-
 def restore(folder: Path, *options: str) -> int:
     return main(["restore", "--folder", str(folder), *options])
-
-
-@pytest.fixture
-def finished(repository) -> Path:
-    """The repository after a whole run, committed."""
-    call(repository, "dvc", "repro", "--quiet")
-    commit(repository, "run")
-    return repository
 
 
 def test_results_that_nobody_has_saved_are_kept_and_lacking_ones_are_named(finished, capsys) -> None:
@@ -42,6 +29,7 @@ def test_results_that_nobody_has_saved_are_kept_and_lacking_ones_are_named(finis
     assert weights.read_text() == saved
     assert "10 stages up to date in both engines, 0 to run" in capsys.readouterr().out
 
+    assert planned_by_snakemake(finished) == set()
     shutil.rmtree(finished / ".dvc" / "cache" / "files")
     shutil.rmtree(finished / "results" / "retrain")
     assert restore(finished) == 2

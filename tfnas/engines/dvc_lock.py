@@ -29,8 +29,3 @@ def lock_has_moved(folder: Path) -> bool:
 def remember_lock(folder: Path) -> None:
     """Note that Snakemake's records agree with dvc.lock."""
     write_text(folder / KNOWN, lock_digest(folder))
-
-
-def forget_lock(folder: Path) -> None:
-    """Note that Snakemake's records are of no dvc.lock, so that DVC's word counts."""
-    write_text(folder / KNOWN, "-")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from tfnas.engines.dvc_lock import LOCK, forget_lock
+from tfnas.engines.dvc_lock import LOCK
 from tfnas.engines.dvc_project import open_project
-from tfnas.engines.sync import catch_up, check_project
+from tfnas.engines.sync import check_project, sync
 from tfnas.runtime.errors import UserError
 
 
@@ -21,7 +21,7 @@ class Restored:
 
 
 def restore(folder: Path, *, force: bool = False) -> Restored:
-    """Put the results that dvc.lock records in place (`dvc checkout`), and tell Snakemake.
+    """Put the results that dvc.lock records in place (`dvc checkout`), and let the engines agree on them.
 
     Raises:
         UserError: no project or no dvc.lock; or results that DVC has not saved would be replaced, without `force`.
@@ -34,6 +34,8 @@ def restore(folder: Path, *, force: bool = False) -> Restored:
         )
     with open_project(folder) as project:
         missing = project.checkout(force=force)
-        forget_lock(folder)  # so that Snakemake takes DVC's word for all of them
-        known = catch_up(folder, project)
-    return Restored(known.done, known.stale, tuple(missing))
+    sync(folder)
+    with open_project(folder) as project:
+        names, stale = project.outputs(), project.stale()
+    done = tuple(name for name in names if name not in stale)
+    return Restored(done, tuple(name for name in names if name in stale), tuple(missing))
