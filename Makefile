@@ -7,10 +7,11 @@ export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := true
 
-.PHONY: help setup run test check format ui clean clean-all
+.PHONY: help setup run restore test check format ui clean
 
 help:
 	@echo "make run      set-up and the whole pipeline on params.yaml"
+	@echo "make restore  results of the commit that is checked out, from the DVC cache"
 	@echo "make ui       MLflow UI on http://127.0.0.1:5000"
 	@echo "make test     set-up and all tests"
 	@echo "make check    lint, types, import layers (what CI and pre-commit run)"
@@ -34,12 +35,15 @@ $(VENV)/installed-dev: pyproject.toml $(VENV)/installed
 	@touch $@
 
 run: setup
-	@tfnas sync --if-moved
 	snakemake --cores all
 	tfnas sync
 	@echo
 	@echo "Report:    results/report/report.html"
 	@echo "MLflow UI: make ui, then open http://127.0.0.1:5000"
+	@echo "Keep this: git add dvc.lock params.yaml, then git commit; make restore comes back to it"
+
+restore: setup
+	tfnas restore
 
 ui: setup
 	mlflow ui --backend-store-uri sqlite:///mlflow.db

@@ -263,3 +263,14 @@ rule report:
         values=values("report"),
     shell:
         "python {SCRIPTS}/report.py --params params.yaml --results results" " --out results/report --log {log}"
+
+
+agree_with_dvc()
+
+
+onsuccess:
+    tell_dvc(Path("."))
+
+
+onerror:
+    tell_dvc(Path("."))

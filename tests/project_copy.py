@@ -9,8 +9,8 @@ ROOT = Path(__file__).parents[1]
 COPIED = ("Snakefile", "dvc.yaml", "params.yaml", ".dvcignore", "workflow", "profiles", "tfnas", "presets")
 
 
-def copy_project(folder: Path) -> Path:
-    """Make `folder` the pipeline as shipped: a DVC project without git, and no results."""
+def copy_project(folder: Path, *, git: bool = False) -> Path:
+    """Make `folder` the pipeline as shipped: a DVC project with or without git, and no results."""
     folder.mkdir()
     for name in COPIED:
         source = ROOT / name
@@ -19,6 +19,7 @@ def copy_project(folder: Path) -> Path:
         else:
             shutil.copy(source, folder / name)
     (folder / ".dvc").mkdir()
-    (folder / ".dvc" / "config").write_text("[core]\n    no_scm = true\n    analytics = false\n")
+    scm = "autostage = false" if git else "no_scm = true"
+    (folder / ".dvc" / "config").write_text(f"[core]\n    analytics = false\n    {scm}\n")
     (folder / "results" / "transfer").mkdir(parents=True)
     return folder

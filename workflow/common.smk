@@ -7,8 +7,9 @@ from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
 from tfnas.engines.begin import begin
+from tfnas.engines.calls import SYNCING
 from tfnas.engines.dvc_users import keep_dvc_out
-from tfnas.engines.guard import SYNCING, check_workdir_params
+from tfnas.engines.guard import check_workdir_params, learn_from_dvc, tell_dvc
 from tfnas.engines.stages import code_files, values_as_text
 from tfnas.runtime.errors import UserError
 from tfnas.runtime.gpus import visible_gpus
@@ -106,3 +107,13 @@ def mem_mb(stage):
 
 def minutes(stage):
     return getattr(PARAMS.resources, stage).minutes
+
+
+def agree_with_dvc():
+    """Before the DAG is built, in the process that builds it for all jobs."""
+    if not workflow.is_main_process:
+        return
+    try:
+        learn_from_dvc(Path("."), everything(None))
+    except UserError as error:
+        raise WorkflowError(str(error)) from None

@@ -48,7 +48,7 @@ def run(stage: str, options: argparse.Namespace) -> None:
     for name in OUTPUTS[stage]:
         path = options.out / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"is": f"{name} {content}"}))
+        path.write_text(json.dumps({"is": f"{name} {content}", "value": int(content[:6], 16)}))
     runs = options.log.parent / "runs"
     options.log.parent.mkdir(parents=True, exist_ok=True)
     with runs.open("a") as file:

@@ -8,20 +8,19 @@ from pathlib import Path
 
 import pytest
 from engine_calls import call, set_param, snakemake
+from pipeline_copy import use_stubs
 from resolved_jobs import dvc_jobs
-from stub_stage import OUTPUTS, parse, run
+from stub_stage import parse, run
 
 from tfnas.engines.sync import sync
 
-STUB = Path(__file__).with_name("stub_stage.py")
 NOTHING_TO_DO = "Nothing to be done"
 
 
 @pytest.fixture
 def folder(project) -> Path:
     """The project with scripts that take no time."""
-    for stage in OUTPUTS:
-        shutil.copy(STUB, project / "workflow" / "scripts" / f"{stage}.py")
+    use_stubs(project)
     return project
 
 
@@ -60,8 +59,6 @@ def test_each_engine_accepts_the_others_work(folder, tmp_path, monkeypatch) -> N
     assert contents(folder) == rebuilt(folder, tmp_path / "clean", monkeypatch)
     runs(folder)
     assert NOTHING_TO_DO in snakemake(folder, "--dry-run")
-    synced = sync(folder)
-    assert (synced.told, synced.stale, len(synced.done)) == ("DVC", (), 14)
     assert "up to date" in call(folder, "dvc", "status")
     call(folder, "dvc", "repro")
     assert runs(folder) == set()
@@ -71,9 +68,6 @@ def test_each_engine_accepts_the_others_work(folder, tmp_path, monkeypatch) -> N
     expected = {f"{stage}/{target}" for stage in ("search", "derive", "retrain") for target in "AB"}
     expected |= {"transfer/A/shifted-digits", "transfer/B/shifted-digits", "report"}
     assert runs(folder) == expected
-    assert "run `tfnas sync` first" in snakemake(folder, ok=False)
-    synced = sync(folder)
-    assert (synced.told, synced.stale) == ("Snakemake", ())
     assert NOTHING_TO_DO in snakemake(folder)
     assert runs(folder) == set()
 
@@ -109,7 +103,7 @@ def test_a_partial_run_commits_only_what_is_fresh(folder) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0])
 def test_random_walk_ends_like_a_clean_rebuild(folder, tmp_path, monkeypatch, seed) -> None:
-    """Edits, runs of either engine (whole or in part) and forgotten syncs in random order."""
+    """Edits of parameters and of results, old results put back, runs of either engine (whole or in part), at random."""
     draw = random.Random(seed)
     edits = [
         ("seed", (0, 1)),
@@ -122,18 +116,17 @@ def test_random_walk_ends_like_a_clean_rebuild(folder, tmp_path, monkeypatch, se
     for step in range(10):
         key, choices = draw.choice(edits)
         set_param(folder, key, draw.choice(choices))
-        engine, partial, forget = draw.choice(("snakemake", "dvc")), draw.random() < 0.3, draw.random() < 0.4
+        spoil = draw.choice(("nothing", "nothing", "edit", "checkout"))
+        results = sorted((folder / "results").rglob("*.json"))
+        if spoil == "edit" and results:
+            draw.choice(results).write_text("{}")
+        elif spoil == "checkout" and (folder / "dvc.lock").exists():
+            call(folder, "dvc", "checkout", "--force")
+        engine, partial = draw.choice(("snakemake", "dvc")), draw.random() < 0.3
         if engine == "dvc":
-            if not forget:
-                sync(folder)
             call(folder, "dvc", "repro", *(["retrain@A"] if partial else []))
         else:
-            part = ["results/retrain/A/metrics.json"] if partial else []
-            if forget and "tfnas sync" in snakemake(folder, *part, ok=None):
-                forget = False
-            if not forget:
-                sync(folder)
-                snakemake(folder, *part)
+            snakemake(folder, *(["results/retrain/A/metrics.json"] if partial else []))
         if not partial:
             assert contents(folder) == rebuilt(folder, tmp_path / f"clean{step}", monkeypatch), (seed, step, engine)
 

@@ -142,8 +142,8 @@ def summary(table: LatencyTable, space: Space, rows: list[Validated], path: Path
     if rows:
         rank = f", rank correlation {metrics['spearman']:.3f}" if "spearman" in metrics else ""
         lines.append(
-            f"{len(rows)} random networks of all sizes, measured whole: the table is {metrics['bias_percent']:+.1f} % off on average"
-            f" ({metrics['mean_absolute_percentage_error']:.1f} % without signs{rank})"
+            f"{len(rows)} random networks of all sizes, measured whole: the table is {metrics['bias_percent']:+.1f} %"
+            f" off on average ({metrics['mean_absolute_percentage_error']:.1f} % without signs{rank})"
         )
     lines.append(f"Next: tfnas latency ARCHITECTURE --table {path} shows where a network's time goes.")
     return "\n".join(lines)

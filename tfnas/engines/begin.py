@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from tfnas.engines.calls import SYNCING
 from tfnas.engines.clock import redate_future
 from tfnas.engines.dvc_users import check_dvc_idle
-from tfnas.engines.guard import SYNCING, check_dvc_is_in_step
 from tfnas.engines.running import cancel_cluster_jobs, check_writable, enter
 
 
@@ -15,11 +15,10 @@ def begin(folder: Path) -> list[str]:
     """Refuse where a run would go wrong, and clear away what broke the last one; lines for the user.
 
     Raises:
-        UserError: DVC is at work, or has changed results since; a folder cannot be written.
+        UserError: DVC is at work; a folder cannot be written.
     """
     if SYNCING not in os.environ:
         check_dvc_idle(folder)
-        check_dvc_is_in_step(folder)
     check_writable(folder)
     lines = [
         f"{job} is dated in the future; the clock has jumped. It gets an earlier date." for job in redate_future(folder)

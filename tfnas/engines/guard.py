@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tfnas.engines.dvc_lock import lock_has_moved
+from tfnas.engines.calls import SYNCING
+from tfnas.engines.dvc_users import let_dvc_in
+from tfnas.engines.records import is_running
+from tfnas.engines.sync import Synced, catch_up, is_in_step, sync
 from tfnas.runtime.errors import UserError
 from tfnas.runtime.params import load_params, read_yaml
 from tfnas.runtime.schema import Params
 from tfnas.space import load_space
 
 PARAMS_FILE = "params.yaml"
-SYNCING = "TFNAS_SYNCING"  # set by `tfnas sync` for the Snakemake that it calls
 
 
 def check_workdir_params(config: Mapping[str, Any]) -> Params:
@@ -36,14 +39,47 @@ def check_workdir_params(config: Mapping[str, Any]) -> Params:
     return params
 
 
-def check_dvc_is_in_step(folder: Path) -> None:
-    """Refuse while DVC has changed results that Snakemake does not know of.
+def learn_from_dvc(folder: Path, outputs: Sequence[str]) -> None:
+    """Before the DAG is built: bring Snakemake's records up to date where DVC, or a hand, has changed results.
+
+    Not while another Snakemake runs there, which has files under way.
 
     Raises:
-        UserError: dvc.lock has moved since the last `tfnas sync`.
+        UserError: an engine refuses.
     """
-    if SYNCING not in os.environ and lock_has_moved(folder):
-        raise UserError(
-            "dvc.lock: DVC has changed results since Snakemake last looked; run `tfnas sync` first, which tells"
-            " Snakemake what is up to date"
-        )
+    if SYNCING in os.environ or not (folder / ".dvc").is_dir() or is_in_step(folder, outputs):
+        return
+    if is_running(folder):
+        _say("another Snakemake runs in this folder: results are not compared with DVC's")
+        return
+    from tfnas.engines.dvc_project import open_project
+
+    with open_project(folder) as project:
+        _say(_explain(catch_up(folder, project)))
+
+
+def tell_dvc(folder: Path) -> None:
+    """After a run: commit to DVC what is up to date. A failure is a line and no more: the run's own outcome stands."""
+    if SYNCING in os.environ or not (folder / ".dvc").is_dir():
+        return
+    let_dvc_in()
+    try:
+        synced = sync(folder)
+    except Exception as error:
+        _say(f"DVC does not know of these results yet, `tfnas sync` tells it ({error})")
+        return
+    _say(f"{len(synced.done)} stages are up to date in DVC as well")
+
+
+def _explain(synced: Synced) -> str:
+    text = f"results changed outside Snakemake: DVC calls {len(synced.done)} stages up to date"
+    if not synced.stale:
+        return text
+    return (
+        f"{text}, {len(synced.stale)} stale; after a git checkout, `tfnas restore` brings back the results that"
+        " dvc.lock records"
+    )
+
+
+def _say(line: str) -> None:
+    print(f"tfnas: {line}", file=sys.stderr)

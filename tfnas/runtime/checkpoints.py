@@ -11,6 +11,7 @@ from typing import IO, Any
 
 from tfnas.runtime.artifacts import atomic_path, remove_unfinished
 from tfnas.runtime.errors import UserError
+from tfnas.runtime.experiments import project_folder
 from tfnas.runtime.locks import release_lock, take_lock
 
 KEPT = 2  # the newest, and one more in case the newest is damaged
@@ -28,6 +29,8 @@ class CheckpointFolder:
             checkpoints.discard()           # when the results are written
 
     Args:
+        path: the folder. For an experiment that DVC runs in a folder of its own, one beside those of the project,
+            with the digest in its path: experiments run side by side.
         digest: of all that the job's result depends on (parameters, inputs). Checkpoints of another
             digest are not resumed, and go with the first one saved.
 
@@ -36,7 +39,7 @@ class CheckpointFolder:
     """
 
     def __init__(self, path: str | Path, *, digest: str) -> None:
-        self.path = Path(path)
+        self.path = _lasting(Path(path), digest)
         self._digest = digest
         self._prefix = f"{digest[:16]}-"
         self._lock: IO[str] | None = None
@@ -92,6 +95,14 @@ class CheckpointFolder:
 
     def _files(self) -> list[Path]:
         return sorted(self.path.glob(f"{self._prefix}*.pt"))
+
+
+def _lasting(path: Path, digest: str) -> Path:
+    project = project_folder()
+    if project == Path() or path.is_absolute():
+        return path
+    first, *rest = path.parts
+    return project.joinpath(first, "experiments", *rest, digest[:16])
 
 
 def write_tensors(payload: dict[str, Any], path: str | Path) -> None:

@@ -169,6 +169,7 @@ def run_script(main: Callable[[], None]) -> None:
 
     A fault of ours keeps its traceback, in the log as well. An interrupted job says how to go on.
     """
+    _use_own_library()
     try:
         main()
     except UserError as error:
@@ -186,6 +187,22 @@ def run_script(main: Callable[[], None]) -> None:
         if logger.handlers:
             logger.exception("failed")
         raise
+
+
+def _use_own_library() -> None:
+    """Start again with the library that lies beside the script, where another one was imported.
+
+    An experiment that DVC queues runs in a checkout of its own, while Python finds the tfnas of the project: the stage
+    would run other code than DVC has recorded for it.
+    """
+    import tfnas
+
+    root = Path(sys.argv[0]).resolve().parents[2]
+    searched = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    if not (root / "tfnas").is_dir() or Path(tfnas.__file__).is_relative_to(root) or searched[0] == str(root):
+        return
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(root), *filter(None, searched)])
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def _report(error: UserError) -> int:

@@ -1,4 +1,4 @@
-"""MLflow: one run per job. The only file that imports mlflow."""
+"""MLflow: one run per job. The only file that writes to it; `tracked_runs` reads."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfnas.runtime.artifacts import atomic_path, digest_text, git_commit
 from tfnas.runtime.errors import UserError
+from tfnas.runtime.experiments import experiment_name, project_folder
 from tfnas.runtime.outbox import Entry, Outbox, send_kept
 from tfnas.runtime.schema import TrackingParams
 
@@ -60,8 +61,11 @@ class Run:
 
         Args:
             alias: also make it the newest version of the registered model that is named as the experiment, and move
-                this alias to it: `models:/tfnas-digits@A` is the target A's network.
+                this alias to it: `models:/tfnas-digits@A` is the target A's network. Not in a DVC experiment: of many,
+                the last would hold the alias.
         """
+        if experiment_name() is not None:
+            alias = None
         _unless_it_fails("the model", lambda: _log_model(network, example, alias))
 
 
@@ -92,10 +96,11 @@ def tracked_run(
     dataset: str | None = None,
     resumes: str | None = None,
 ) -> Iterator[Run]:
-    """A run named after the job, tagged with stage, target, dataset, commit and pipeline id.
+    """A run named after the job, tagged with stage, target, dataset, commit, pipeline id and DVC experiment.
 
     The pipeline id is the same for all jobs of one commit and one parameter file. Parameters of the job's own target
-    are logged as `target.*`, so that the runs of two targets stand in one row when they are compared.
+    are logged as `target.*`, so that the runs of two targets stand in one row when they are compared. The runs of a DVC
+    experiment have its name before their own, and are kept in the project's store, wherever DVC runs them.
 
     Args:
         resumes: id of the run of the same job, interrupted: it goes on, unless the store does not have it.
@@ -106,12 +111,14 @@ def tracked_run(
     _configure(tracking)
     import mlflow
 
-    uri = os.environ.get("MLFLOW_TRACKING_URI", STORE)
-    _open_store(uri, tracking.experiment)
+    _open_store(store_uri(), tracking.experiment)
     name = "-".join(part for part in (stage, target, dataset) if part)
+    if (experiment := experiment_name()) is not None:
+        name = f"{experiment}: {name}"
     commit = git_commit()
     pipeline = digest_text(commit + params_file.read_text(encoding="utf-8"))[:12]
     tags = {"stage": stage, "target": target, "dataset": dataset, "git_commit": commit, "pipeline_id": pipeline}
+    tags["dvc_experiment"] = experiment
     if resumes is not None and (last_step := _last_step(resumes)) is not None:
         with _outlives_outage(mlflow.start_run(run_id=resumes)) as outbox:
             yield Run(resumes, outbox, last_step=last_step)
@@ -160,6 +167,14 @@ def _send(run_id: str, entry: Entry) -> None:
         client.set_terminated(run_id, entry.status)
 
 
+def store_uri() -> str:
+    """Where runs are kept: MLFLOW_TRACKING_URI, or mlflow.db; a relative file is the project's."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI", STORE)
+    if not uri.startswith(SQLITE):
+        return uri
+    return f"{SQLITE}{project_folder() / uri.removeprefix(SQLITE)}"
+
+
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested values under dotted names, as `search.weights.momentum`: one column each in the MLflow UI."""
     flat: dict[str, Any] = {}
@@ -206,7 +221,7 @@ def _open_store(uri: str, experiment: str) -> None:
     import mlflow
     from mlflow.exceptions import MlflowException
 
-    with LOCK.open("a") as lock:
+    with chdir(project_folder()), LOCK.open("a") as lock:  # MLflow puts artifacts below the working directory
         fcntl.lockf(lock, fcntl.LOCK_EX)
         try:
             if uri.startswith(SQLITE) and not (file := Path(uri.removeprefix(SQLITE))).exists():
