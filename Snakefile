@@ -6,6 +6,8 @@ include: "workflow/common.smk"
 rule all:
     input:
         everything,
+    message:
+        "all: every result is there"
 
 
 rule prepare_data:
@@ -20,12 +22,15 @@ rule prepare_data:
         provenance="results/prepare_data/provenance.json",
     log:
         "logs/prepare_data.log",
+    priority: 1  # before the hour of a latency table: it finds what is wrong with the images
     threads: 1
     resources:
         mem_mb=mem_mb("prepare_data"),
         runtime=minutes("prepare_data"),
     params:
         values=values("prepare_data"),
+    message:
+        "prepare_data: list the images; log: {log}"
     shell:
         "python {SCRIPTS}/prepare_data.py --params params.yaml --out results/prepare_data --log {log}"
 
@@ -50,6 +55,8 @@ rule rank_classes:
         runtime=minutes("rank_classes"),
     params:
         values=values("rank_classes"),
+    message:
+        "rank_classes: top-1 accuracy of each class; log: {log}"
     shell:
         "python {SCRIPTS}/rank_classes.py --params params.yaml"
         " --manifest {input.manifest} --images {input.images}"
@@ -77,6 +84,8 @@ rule build_subset:
         runtime=minutes("build_subset"),
     params:
         values=values("build_subset"),
+    message:
+        "build_subset: one class out of each accuracy group; log: {log}"
     shell:
         "python {SCRIPTS}/build_subset.py --params params.yaml"
         " --class-accuracy {input.accuracy} --manifest {input.manifest} --images {input.images}"
@@ -101,6 +110,8 @@ rule profile_latency:
         runtime=minutes("profile_latency"),
     params:
         values=values("profile_latency"),
+    message:
+        "profile_latency: measure the latency table, alone on all cores; log: {log}"
     shell:
         "python {SCRIPTS}/profile_latency.py --params params.yaml" " --out results/profile_latency --log {log}"
 
@@ -126,6 +137,8 @@ rule warm_up:
         runtime=minutes("warm_up"),
     params:
         values=values("warm_up"),
+    message:
+        "warm_up: train the supernet with alpha and beta frozen, once for all targets; log: {log}"
     shell:
         "python {SCRIPTS}/warm_up.py --params params.yaml"
         " --train {input.train} --val {input.val} --images {input.images}"
@@ -155,6 +168,8 @@ rule search:
         runtime=minutes("search"),
     params:
         values=values("search"),
+    message:
+        "search {wildcards.target}: operations, depths and widths for the target latency; log: {log}"
     shell:
         "python {SCRIPTS}/search.py --params params.yaml --target {wildcards.target}"
         " --train {input.train} --val {input.val} --images {input.images} --table {input.table}"
@@ -181,6 +196,8 @@ rule derive:
         runtime=minutes("derive"),
     params:
         values=values("derive"),
+    message:
+        "derive {wildcards.target}: the strongest network, measured end to end; log: {log}"
     shell:
         "python {SCRIPTS}/derive.py --params params.yaml --target {wildcards.target}"
         " --supernet {input.supernet} --table {input.table}"
@@ -208,6 +225,8 @@ rule retrain:
         runtime=minutes("retrain"),
     params:
         values=values("retrain"),
+    message:
+        "retrain {wildcards.target}: train the network from scratch; log: {log}"
     shell:
         "python {SCRIPTS}/retrain.py --params params.yaml --target {wildcards.target}"
         " --architecture {input.architecture} --manifest {input.manifest} --images {input.images}"
@@ -235,6 +254,8 @@ rule transfer:
         runtime=minutes("transfer"),
     params:
         values=values("transfer"),
+    message:
+        "transfer {wildcards.target} {wildcards.dataset}: fine-tune on other data; log: {log}"
     shell:
         "python {SCRIPTS}/transfer.py --params params.yaml"
         " --target {wildcards.target} --dataset {wildcards.dataset}"
@@ -261,6 +282,8 @@ rule report:
         runtime=minutes("report"),
     params:
         values=values("report"),
+    message:
+        "report: one page of all results; log: {log}"
     shell:
         "python {SCRIPTS}/report.py --params params.yaml --results results" " --out results/report --log {log}"
 

@@ -79,14 +79,8 @@ def set_param(folder: Path, key: str, value: object) -> None:
 
 def planned_by_snakemake(folder: Path) -> set[str]:
     """The jobs that a dry run would run, by the names of their DVC stages."""
-    text = snakemake(folder, "--dry-run")
-    found = set()
-    for block in re.split(r"\n(?=rule \w+:\n)", text)[1:]:
-        rule = block[len("rule ") : block.index(":")]
-        wildcards = re.search(r"^    wildcards: (.*)$", block, re.MULTILINE)
-        values = re.findall(r"\w+=([\w-]+)", wildcards[1]) if wildcards else []
-        found.add("@".join(part for part in (rule, "-".join(values)) if part))
-    return found - {"all"}
+    messages = re.findall(r"^Job \d+: (\w+)((?: [\w-]+)*):", snakemake(folder, "--dry-run"), re.MULTILINE)
+    return {"@".join(part for part in (rule, "-".join(values.split())) if part) for rule, values in messages} - {"all"}
 
 
 def planned_by_dvc(folder: Path) -> set[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import time
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def shift(folder: Path, seconds: float) -> None:
 def run(folder: Path) -> list[str]:
     """Stages that Snakemake ran for `TARGET`."""
     text = call(folder, "snakemake", "--cores", "2", TARGET)
-    return [line.split()[1].rstrip(":") for line in text.splitlines() if line.startswith(("rule ", "localrule "))]
+    return re.findall(r"^Job \d+: (\w+)", text, re.MULTILINE)
 
 
 def test_results_of_the_future_are_kept_and_become_stale_all_the_same(folder, monkeypatch) -> None:
