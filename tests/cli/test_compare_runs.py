@@ -64,16 +64,20 @@ def repository(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def store_folder(tmp_path_factory) -> Path:
+    return Path(tmp_path_factory.mktemp("store"))
+
+
 @pytest.fixture
-def store(tmp_path, monkeypatch) -> Path:
-    """An empty MLflow store, in a folder with a params.yaml."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    return tmp_path
+def store(store_folder, monkeypatch) -> None:
+    """An MLflow store, in the working directory, that these tests share: making one takes seconds."""
+    monkeypatch.chdir(store_folder)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store_folder}/mlflow.db")
 
 
 def track(stage: str, target: str | None, values: dict, metrics: dict, seed: int = 0) -> str:
-    """A run, and its pipeline id by the side."""
+    """The id of a run that is finished."""
     Path("params.yaml").write_text(f"seed: {seed}\n")
     settings = TrackingParams(experiment="test", timeout_seconds=1, max_retries=0)
     with tracked_run(stage, values, settings, Path("params.yaml"), target=target) as tracked:
@@ -133,9 +137,9 @@ def test_two_runs_of_mlflow(store, tmp_path, capsys) -> None:
 
 def test_two_pipelines_of_mlflow_by_their_newest_runs(store, repository) -> None:
     for loss in (9.0, 2.0):
-        first = track("search", "A", {"targets.A.constraint": {"relative": 0.5}}, {"loss": loss})
-    track("derive", "A", {"seed": 0}, {"macs": 5.0})
-    second = track("search", "A", {"targets.A.constraint": {"relative": 0.6}}, {"loss": 1.5}, seed=1)
+        first = track("search", "A", {"targets.A.constraint": {"relative": 0.5}}, {"loss": loss}, seed=1)
+    track("derive", "A", {"seed": 0}, {"macs": 5.0}, seed=1)
+    second = track("search", "A", {"targets.A.constraint": {"relative": 0.6}}, {"loss": 1.5}, seed=2)
     sides = [read_side(repository, pipeline_of(run_id)) for run_id in (first, second)]
     assert differences(*sides) == [
         Difference("params", "seed", "0", None),

@@ -1,4 +1,4 @@
-"""Imported once by the server that the engines are forked from: their modules, which take a second each."""
+"""Imported once by the server that the engines are forked from: their modules, which take seconds each."""
 
 import dvc.cli
 import dvc.commands.repro
@@ -8,4 +8,7 @@ import snakemake.cli
 import snakemake.persistence.file
 import snakemake.workflow
 
-__all__ = ["dvc", "snakemake"]
+import tfnas.engines.guard
+import tfnas.engines.sync
+
+__all__ = ["dvc", "snakemake", "tfnas"]

@@ -47,10 +47,8 @@ def test_a_run_is_kept_in_the_project_under_the_experiments_name(project, monkey
     assert [path.name for path in project.rglob("params.yaml")] == ["params.yaml"]
     assert [path.name for path in Path().iterdir()] == ["params.yaml"]
 
-
-def test_a_run_outside_of_experiments_has_no_such_tag(project, monkeypatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project}/mlflow.db")
     monkeypatch.delenv("DVC_EXP_NAME")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project}/other.db")
     with tracked_run("search", {}, TRACKING, Path("params.yaml"), target="A") as run:
         pass
     found = mlflow.MlflowClient().get_run(run.id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,8 +58,9 @@ class DvcProject:
         The files themselves stay as they are (DVC would replace them by links into its cache), so that Snakemake
         finds the times that it knows.
         """
-        for name in names:
-            self._repo.commit(name, force=True, relink=False)
+        with chdir(self._folder):  # where DVC looks for a stage that is given by its name
+            for name in names:
+                self._repo.commit(name, force=True, relink=False)
 
     def checkout(self, *, force: bool) -> list[str]:
         """Put the outputs of dvc.lock in place; those that the cache does not hold.

@@ -7,7 +7,7 @@ the last sync, DVC's.
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +16,6 @@ from tfnas.engines.dvc_lock import lock_has_moved, remember_lock
 from tfnas.engines.dvc_project import DvcProject, open_project
 from tfnas.engines.records import forget, replaced
 from tfnas.runtime.errors import UserError
-
-Outputs = Mapping[str, Sequence[str]]  # of each stage of dvc.yaml, relative to the project's folder
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,8 @@ def catch_up(folder: Path, project: DvcProject) -> Synced:
         names = tuple(name for name, paths in outputs.items() if others & set(paths))
     stale = project.stale() if names else set()
     done = tuple(name for name in names if name not in stale)
-    _touch(folder, project, {name: outputs[name] for name in done})
+    if done:  # all that DVC calls up to date, or those that were left out would be older than what they depend on
+        _touch(folder, project, [path for name in outputs if name not in stale for path in outputs[name]])
     for name in stale & set(names):
         for path in outputs[name]:
             forget(folder, path)
@@ -72,12 +71,9 @@ def catch_up(folder: Path, project: DvcProject) -> Synced:
     return Synced("Snakemake", done, tuple(name for name in names if name in stale))
 
 
-def _touch(folder: Path, project: DvcProject, outputs: Outputs) -> None:
-    """Have Snakemake record outputs, and all that they depend on, as they are now."""
-    if not outputs:
-        return
-    paths = [path for paths in outputs.values() for path in paths]
-    snakemake(folder, "--touch", "--forceall", "--cores", "1", "--quiet", "all", "--no-hooks", "--", *paths)
+def _touch(folder: Path, project: DvcProject, outputs: Sequence[str]) -> None:
+    """Have Snakemake record outputs as they are now, each later than what it depends on."""
+    snakemake(folder, "--touch", "--forceall", "--cores", "1", "--quiet", "all", "--no-hooks", "--", *outputs)
     project.note_links(project.outputs())
 
 
