@@ -27,7 +27,6 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 COPIED = ("Makefile", "pyproject.toml", "Snakefile", "dvc.yaml", ".dvcignore", "workflow", "profiles", "tfnas")
-COMMAND = ("make", "run")
 FEWER = {
     "search.epochs": 6,
     "search.warmup_epochs": 2,
@@ -82,12 +81,15 @@ def finish(process: subprocess.Popen[bytes], folder: Path) -> None:
         sys.exit(f"{' '.join(map(str, process.args))} failed:\n{(folder / 'run.log').read_text()[-3000:]}")
 
 
-def run_killed(folder: Path, most: int, seconds: float, draw: random.Random) -> int:
-    """How many times the run was killed before it ended; at most `most` times."""
+def run_killed(folder: Path, command: list[str], most: int, longest: float, draw: random.Random) -> int:
+    """How many times the run was killed before it ended; at most `most` times, each within so many seconds."""
     kills = 0
     while True:
-        process = start(folder, *COMMAND)
-        wait = draw.uniform(0.5, 0.2 * seconds) if kills < most else None
+        begun = said(folder)
+        process = start(folder, *command)
+        while process.poll() is None and said(folder) == begun:
+            time.sleep(0.05)
+        wait = draw.uniform(0.0, longest) if kills < most else None
         try:
             process.wait(wait)
         except subprocess.TimeoutExpired:
@@ -98,6 +100,12 @@ def run_killed(folder: Path, most: int, seconds: float, draw: random.Random) -> 
             continue
         finish(process, folder)
         return kills
+
+
+def said(folder: Path) -> int:
+    """How many bytes of output there are."""
+    log = folder / "run.log"
+    return log.stat().st_size if log.exists() else 0
 
 
 def last_job(folder: Path) -> str:
@@ -142,30 +150,43 @@ def leftovers(folder: Path) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--longest", type=float, default=30.0, help="seconds from the first output to a kill, at most")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--command", default="make run", help="the one command (default: make run)")
+    parser.add_argument("--work", type=Path, help="folder for the runs; a table and an undisturbed run there are used")
     options = parser.parse_args()
-    draw = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as temporary:
-        work = Path(temporary)
-        maker, made = copy_project(work / "table"), "results/profile_latency/latency_table.json"
+        work = options.work or Path(temporary)
+        work.mkdir(exist_ok=True)
+        kills, faults = kill_runs(work, options)
+    print(f"{kills} kills; faults: {', '.join(faults) or 'none'}")
+    sys.exit(1 if faults else 0)
+
+
+def kill_runs(work: Path, options: argparse.Namespace) -> tuple[int, list[str]]:
+    """Make the undisturbed run and killed ones, as many as the kills need; kills and faults."""
+    command, draw = options.command.split(), random.Random(options.seed)
+    table = {"profile_latency.table": str(work / "latency_table.json")}
+    whole = work / "whole"
+    if not whole.exists():
+        made = "results/profile_latency/latency_table.json"
+        maker = copy_project(work / "table")
         finish(start(maker, "snakemake", "--cores", "all", made), maker)
-        table = {"profile_latency.table": str(maker / made)}
-        whole = copy_project(work / "whole", **table)
+        shutil.copy(maker / made, work / "latency_table.json")
+        copy_project(whole, **table)
         begin = time.monotonic()
-        finish(start(whole, *COMMAND), whole)
-        seconds = time.monotonic() - begin
-        print(f"undisturbed: {seconds:.0f} s", flush=True)
-        kills, faults, number = 0, leftovers(whole), 0
-        while kills < options.kills:
-            number += 1
-            folder = copy_project(work / f"killed{number}", **table)
-            killed = run_killed(folder, options.kills - kills, seconds, draw)
-            kills += killed
-            found = differences(whole, folder) + leftovers(folder)
-            faults += found
-            print(f"run {number}: killed {killed} times, differences: {', '.join(found) or 'none'}", flush=True)
-        print(f"{kills} kills in {number} runs; faults: {', '.join(faults) or 'none'}")
-        sys.exit(1 if faults else 0)
+        finish(start(whole, *command), whole)
+        print(f"undisturbed: {time.monotonic() - begin:.0f} s", flush=True)
+    kills, faults, number = 0, leftovers(whole), 0
+    while kills < options.kills:
+        number += 1
+        folder = copy_project(work / f"killed{number}", **table)
+        killed = run_killed(folder, command, options.kills - kills, options.longest, draw)
+        kills += killed
+        found = differences(whole, folder) + leftovers(folder)
+        faults += found
+        print(f"run {number}: killed {killed} times, differences: {', '.join(found) or 'none'}", flush=True)
+    return kills, faults
 
 
 if __name__ == "__main__":

@@ -87,18 +87,19 @@ def cores():
 
 
 def job_gpus(wildcards):
-    return gpus(PARAMS.device.name)
+    return int(PARAMS.device.name != "cpu")
 
 
 def profile_gpus(wildcards):
-    return gpus(PARAMS.profile_latency.device)
+    return int(PARAMS.profile_latency.device != "cpu")
 
 
-def gpus(device):
-    """One for a job on a GPU; on this machine, unless --resources gpu=N says otherwise, no more jobs than GPUs."""
-    if device != "cpu" and workflow.local_exec and "gpu" not in workflow.global_resources:
-        workflow.register_resource("gpu", 1 if ":" in device else max(1, len(visible_gpus())))
-    return int(device != "cpu")
+def limit_gpus():
+    """On this machine run no more jobs side by side than it has GPUs, unless --resources gpu=N says how many."""
+    devices = {PARAMS.device.name, PARAMS.profile_latency.device} - {"cpu"}
+    if devices and cores() is not None and "gpu" not in workflow.global_resources:
+        pinned = any(":" in device for device in devices)
+        workflow.register_resource("gpu", 1 if pinned else max(1, len(visible_gpus())))
 
 
 def mem_mb(stage):
@@ -117,3 +118,7 @@ def agree_with_dvc():
         learn_from_dvc(Path("."), everything(None))
     except UserError as error:
         raise WorkflowError(str(error)) from None
+
+
+if workflow.is_main_process:
+    limit_gpus()

@@ -37,7 +37,7 @@ def steps(folder: Path) -> list[tuple[int, int]]:
     return [(int(line.split()[1]), int(line.split()[2])) for line in lines]
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 600.0) -> None:
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until, "waited in vain"
