@@ -67,6 +67,7 @@ class TargetResult:
 class Results:
     """Everything the page shows."""
 
+    source: str  # of the images: `prepare_data.source`
     images: dict[str, int]  # number of images of each split
     classes: list[ClassResult]  # best first
     table: LatencyTable
@@ -110,6 +111,7 @@ def read_results(params: Params, folder: Path) -> Results:
     for row in read_table(folder / "prepare_data/manifest.csv", texts=("split", "class", "path")):
         images[row["split"]] = images.get(row["split"], 0) + 1
     return Results(
+        source=params.prepare_data.source,
         images=images,
         classes=_read_classes(folder),
         table=LatencyTable.load(profile / "latency_table.json"),
