@@ -3,6 +3,9 @@
 include: "workflow/common.smk"
 
 
+report: "workflow/report/run.rst"  # for snakemake --report; the page of rule report says more
+
+
 rule all:
     input:
         everything,
@@ -35,7 +38,9 @@ rule rank_classes:
         images="results/prepare_data/images",
     output:
         accuracy="results/rank_classes/class_accuracy.csv",
-        figure="results/rank_classes/class_accuracy.svg",
+        figure=report(
+            "results/rank_classes/class_accuracy.svg", caption="workflow/report/classes.rst", category="Classes"
+        ),
         metrics="results/rank_classes/metrics.json",
         provenance="results/rank_classes/provenance.json",
     log:
@@ -81,7 +86,11 @@ rule profile_latency:
         code("profile_latency", "authors", "latency", "space"),
     output:
         table="results/profile_latency/latency_table.json",
-        validation="results/profile_latency/validation.csv",
+        validation=report(
+            "results/profile_latency/validation.csv",
+            caption="workflow/report/validation.rst",
+            category="Latency table",
+        ),
         metrics="results/profile_latency/metrics.json",
         provenance="results/profile_latency/provenance.json",
     log:
@@ -131,7 +140,12 @@ rule search:
         warm_up="results/warm_up/supernet.pt",
     output:
         supernet="results/search/{target}/supernet.pt",
-        history="results/search/{target}/history.csv",
+        history=report(
+            "results/search/{target}/history.csv",
+            caption="workflow/report/search.rst",
+            category="Search",
+            labels={"target": "{target}"},
+        ),
         metrics="results/search/{target}/metrics.json",
         provenance="results/search/{target}/provenance.json",
     log:
@@ -155,7 +169,12 @@ rule derive:
         supernet="results/search/{target}/supernet.pt",
         table="results/profile_latency/latency_table.json",
     output:
-        architecture="results/derive/{target}/architecture.json",
+        architecture=report(
+            "results/derive/{target}/architecture.json",
+            caption="workflow/report/architecture.rst",
+            category="Networks",
+            labels={"target": "{target}"},
+        ),
         metrics="results/derive/{target}/metrics.json",
         provenance="results/derive/{target}/provenance.json",
     log:
@@ -180,7 +199,12 @@ rule retrain:
         images="results/prepare_data/images",
     output:
         weights="results/retrain/{target}/weights.pt",
-        history="results/retrain/{target}/history.csv",
+        history=report(
+            "results/retrain/{target}/history.csv",
+            caption="workflow/report/training.rst",
+            category="Training",
+            labels={"target": "{target}", "data": "all classes"},
+        ),
         metrics="results/retrain/{target}/metrics.json",
         provenance="results/retrain/{target}/provenance.json",
     log:
@@ -205,7 +229,12 @@ rule transfer:
         data="results/prepare_data/transfer",
     output:
         weights="results/transfer/{target}/{dataset}/weights.pt",
-        history="results/transfer/{target}/{dataset}/history.csv",
+        history=report(
+            "results/transfer/{target}/{dataset}/history.csv",
+            caption="workflow/report/training.rst",
+            category="Training",
+            labels={"target": "{target}", "data": "{dataset}"},
+        ),
         metrics="results/transfer/{target}/{dataset}/metrics.json",
         provenance="results/transfer/{target}/{dataset}/provenance.json",
     log:
@@ -229,9 +258,9 @@ rule report:
         outputs_of("search", "derive", "retrain", target=TARGETS),
         outputs_of("transfer", target=TRANSFER_TARGETS, dataset=DATASETS),
     output:
-        page="results/report/report.html",
+        page=report("results/report/report.html", caption="workflow/report/page.rst", category="Overview"),
         summary="results/report/summary.json",
-        table="results/report/summary.csv",
+        table=report("results/report/summary.csv", caption="workflow/report/summary.rst", category="Overview"),
         provenance="results/report/provenance.json",
     log:
         "logs/report.log",

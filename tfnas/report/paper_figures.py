@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+NAMED = ("TF-NAS-A", "TF-NAS-B", "TF-NAS-C", "TF-NAS-D")  # the others' names are told over their points
+
+
 class Found(NamedTuple):
     """A network of this run in a figure of the paper's task."""
 
@@ -73,7 +76,7 @@ def _cited_points(axes: Axes, rows: Sequence[Cited], xs: Sequence[float], texts:
     for row, x in zip(rows, xs, strict=True):
         color = COLORS["blue" if row.is_tf_nas else "neutral"]
         axes.plot(x, row.top1_percent, "o", color=color, markersize=6 if row.is_tf_nas else 4.5, markeredgewidth=0)
-        if row.is_tf_nas and "wose" not in row.name:
+        if row.name in NAMED:
             axes.annotate(
                 row.name, (x, row.top1_percent), (0, 7), textcoords="offset points", ha="center", size=SMALL,
                 color=COLORS["blue"],

@@ -41,13 +41,13 @@ def _each(results: Results, tell: Callable[[TargetResult], str]) -> str:
 
 
 def _images(results: Results) -> str:
-    counts = " + ".join(f"{count:,} in {split}" for split, count in results.images.items())
-    return f"{counts}, {len(results.classes)} classes ({results.source})"
+    counts = " + ".join(f"{count:,} ({split})" for split, count in results.images.items())
+    return f"{counts} images of {len(results.classes)} classes, {results.source}"
 
 
 def _ranking(results: Results) -> str:
     best, worst = results.classes[0], results.classes[-1]
-    return f"{best.name} {best.top1_percent:.1f} % to {worst.name} {worst.top1_percent:.1f} %"
+    return f"from {best.top1_percent:.1f} % (class {best.name}) to {worst.top1_percent:.1f} % (class {worst.name})"
 
 
 def _subset(results: Results) -> str:
