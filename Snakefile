@@ -13,7 +13,8 @@ rule all:
 
 rule prepare_data:
     input:
-        code("prepare_data", "data"),
+        code("data"),
+        script=script_of("prepare_data"),
     output:
         manifest="results/prepare_data/manifest.csv",
         classes="results/prepare_data/classes.csv",
@@ -23,17 +24,20 @@ rule prepare_data:
         provenance="results/prepare_data/provenance.json",
     log:
         "logs/prepare_data.log",
+    conda:
+        "workflow/envs/tfnas.yaml"
     threads: 1
     params:
         values=values("prepare_data"),
     shell:
-        "python {SCRIPTS}/prepare_data.py --params params.yaml --out results/prepare_data --log {log}"
+        "python {input.script} --params params.yaml --out results/prepare_data --log {log}"
 
 
 # Appendix B: top-1 accuracy of each class over all training images
 rule rank_classes:
     input:
-        code("rank_classes", "data"),
+        code("data"),
+        script=script_of("rank_classes"),
         manifest="results/prepare_data/manifest.csv",
         images="results/prepare_data/images",
     output:
@@ -45,13 +49,15 @@ rule rank_classes:
         provenance="results/rank_classes/provenance.json",
     log:
         "logs/rank_classes.log",
+    conda:
+        "workflow/envs/tfnas.yaml"
     threads: job_threads
     resources:
         gpu=job_gpus,
     params:
         values=values("rank_classes"),
     shell:
-        "python {SCRIPTS}/rank_classes.py --params params.yaml"
+        "python {input.script} --params params.yaml"
         " --manifest {input.manifest} --images {input.images}"
         " --out results/rank_classes --log {log}"
 
@@ -59,7 +65,8 @@ rule rank_classes:
 # Appendix B: one class out of each accuracy group, split 80/20
 rule build_subset:
     input:
-        code("build_subset", "data"),
+        code("data"),
+        script=script_of("build_subset"),
         accuracy="results/rank_classes/class_accuracy.csv",
         manifest="results/prepare_data/manifest.csv",
         images="results/prepare_data/images",
@@ -71,11 +78,13 @@ rule build_subset:
         provenance="results/build_subset/provenance.json",
     log:
         "logs/build_subset.log",
+    conda:
+        "workflow/envs/tfnas.yaml"
     threads: 1
     params:
         values=values("build_subset"),
     shell:
-        "python {SCRIPTS}/build_subset.py --params params.yaml"
+        "python {input.script} --params params.yaml"
         " --class-accuracy {input.accuracy} --manifest {input.manifest} --images {input.images}"
         " --out results/build_subset --log {log}"
 
@@ -83,7 +92,8 @@ rule build_subset:
 # Sec. 3.1: the lookup table; it takes all cores, so that no other job disturbs what it measures
 rule profile_latency:
     input:
-        code("profile_latency", "authors", "latency", "space"),
+        code("authors", "latency", "space"),
+        script=script_of("profile_latency"),
     output:
         table="results/profile_latency/latency_table.json",
         validation=report(
@@ -95,19 +105,22 @@ rule profile_latency:
         provenance="results/profile_latency/provenance.json",
     log:
         "logs/profile_latency.log",
+    conda:
+        "workflow/envs/tfnas.yaml"
     threads: all_threads
     resources:
         gpu=profile_gpus,
     params:
         values=values("profile_latency"),
     shell:
-        "python {SCRIPTS}/profile_latency.py --params params.yaml" " --out results/profile_latency --log {log}"
+        "python {input.script} --params params.yaml" " --out results/profile_latency --log {log}"
 
 
 # Appendix B: the epochs with alpha and beta frozen, once for all targets
 rule warm_up:
     input:
-        code("warm_up", "search", "data", "space"),
+        code("search", "data", "space"),
+        script=script_of("warm_up"),
         train="results/build_subset/train.csv",
         val="results/build_subset/val.csv",
         images="results/build_subset/images",
@@ -118,13 +131,15 @@ rule warm_up:
         provenance="results/warm_up/provenance.json",
     log:
         "logs/warm_up.log",
+    conda:
+        "workflow/envs/tfnas.yaml"
     threads: job_threads
     resources:
         gpu=job_gpus,
     params:
         values=values("warm_up"),
     shell:
-        "python {SCRIPTS}/warm_up.py --params params.yaml"
+        "python {input.script} --params params.yaml"
         " --train {input.train} --val {input.val} --images {input.images}"
         " --out results/warm_up --log {log}"
 
@@ -132,7 +147,8 @@ rule warm_up:
 # Sec. 3: bi-sampling, sink-connecting, elasticity-scaling
 rule search:
     input:
-        code("search", "search", "data", "latency", "space"),
+        code("search", "data", "latency", "space"),
+        script=script_of("search"),
         train="results/build_subset/train.csv",
         val="results/build_subset/val.csv",
         images="results/build_subset/images",
@@ -150,13 +166,15 @@ rule search:
         provenance="results/search/{target}/provenance.json",
     log:
         "logs/search/{target}.log",
+    conda:
+        "workflow/envs/tfnas.yaml"
     threads: job_threads
     resources:
         gpu=job_gpus,
     params:
         values=values("search"),
     shell:
-        "python {SCRIPTS}/search.py --params params.yaml --target {wildcards.target}"
+        "python {input.script} --params params.yaml --target {wildcards.target}"
         " --train {input.train} --val {input.val} --images {input.images} --table {input.table}"
         " --warm-up {input.warm_up}"
         " --out results/search/{wildcards.target} --log {log}"
@@ -165,7 +183,8 @@ rule search:
 # Eq. 10, 11; it measures the network, so it takes all cores
 rule derive:
     input:
-        code("derive", "search", "latency", "space"),
+        code("search", "latency", "space"),
+        script=script_of("derive"),
         supernet="results/search/{target}/supernet.pt",
         table="results/profile_latency/latency_table.json",
     output:
@@ -179,13 +198,15 @@ rule derive:
         provenance="results/derive/{target}/provenance.json",
     log:
         "logs/derive/{target}.log",
+    conda:
+        "workflow/envs/tfnas.yaml"
     threads: all_threads
     resources:
         gpu=profile_gpus,
     params:
         values=values("derive"),
     shell:
-        "python {SCRIPTS}/derive.py --params params.yaml --target {wildcards.target}"
+        "python {input.script} --params params.yaml --target {wildcards.target}"
         " --supernet {input.supernet} --table {input.table}"
         " --out results/derive/{wildcards.target} --log {log}"
 
@@ -193,7 +214,8 @@ rule derive:
 # Appendix B: from scratch, on all classes
 rule retrain:
     input:
-        code("retrain", "train", "data", "space"),
+        code("train", "data", "space"),
+        script=script_of("retrain"),
         architecture="results/derive/{target}/architecture.json",
         manifest="results/prepare_data/manifest.csv",
         images="results/prepare_data/images",
@@ -209,13 +231,15 @@ rule retrain:
         provenance="results/retrain/{target}/provenance.json",
     log:
         "logs/retrain/{target}.log",
+    conda:
+        "workflow/envs/tfnas.yaml"
     threads: job_threads
     resources:
         gpu=job_gpus,
     params:
         values=values("retrain"),
     shell:
-        "python {SCRIPTS}/retrain.py --params params.yaml --target {wildcards.target}"
+        "python {input.script} --params params.yaml --target {wildcards.target}"
         " --architecture {input.architecture} --manifest {input.manifest} --images {input.images}"
         " --out results/retrain/{wildcards.target} --log {log}"
 
@@ -223,7 +247,8 @@ rule retrain:
 # Appendix F: other data, from the retrained weights
 rule transfer:
     input:
-        code("transfer", "train", "data", "space"),
+        code("train", "data", "space"),
+        script=script_of("transfer"),
         architecture="results/derive/{target}/architecture.json",
         weights="results/retrain/{target}/weights.pt",
         data="results/prepare_data/transfer",
@@ -239,13 +264,15 @@ rule transfer:
         provenance="results/transfer/{target}/{dataset}/provenance.json",
     log:
         "logs/transfer/{target}/{dataset}.log",
+    conda:
+        "workflow/envs/tfnas.yaml"
     threads: job_threads
     resources:
         gpu=job_gpus,
     params:
         values=values("transfer"),
     shell:
-        "python {SCRIPTS}/transfer.py --params params.yaml"
+        "python {input.script} --params params.yaml"
         " --target {wildcards.target} --dataset {wildcards.dataset}"
         " --architecture {input.architecture} --weights {input.weights} --data {input.data}"
         " --out results/transfer/{wildcards.target}/{wildcards.dataset} --log {log}"
@@ -253,10 +280,11 @@ rule transfer:
 
 rule report:
     input:
-        code("report", "report", "latency", "space"),
+        code("report", "latency", "space"),
         outputs_of("prepare_data", "rank_classes", "build_subset", "profile_latency", "warm_up"),
         outputs_of("search", "derive", "retrain", target=TARGETS),
         outputs_of("transfer", target=TRANSFER_TARGETS, dataset=DATASETS),
+        script=script_of("report"),
     output:
         page=report("results/report/report.html", caption="workflow/report/page.rst", category="Overview"),
         summary="results/report/summary.json",
@@ -264,8 +292,10 @@ rule report:
         provenance="results/report/provenance.json",
     log:
         "logs/report.log",
+    conda:
+        "workflow/envs/tfnas.yaml"
     threads: 1
     params:
         values=values("report"),
     shell:
-        "python {SCRIPTS}/report.py --params params.yaml --results results" " --out results/report --log {log}"
+        "python {input.script} --params params.yaml --results results" " --out results/report --log {log}"

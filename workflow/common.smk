@@ -20,12 +20,14 @@ except UserError as error:
     raise WorkflowError(str(error)) from None
 
 ROOT = Path(workflow.basedir)
-SCRIPTS = os.path.relpath(ROOT / "workflow" / "scripts")  # also right under snakemake --directory
 TARGETS = list(PARAMS.targets)
 TRANSFER_TARGETS = PARAMS.transfer.targets
 DATASETS = PARAMS.transfer.datasets
 
-shell.prefix(f"export PATH={Path(sys.executable).parent}:$PATH; ")  # the python that runs snakemake
+if workflow.deployment_settings.deployment_method:  # --software-deployment-method: the environment of each rule
+    shell.prefix(f"export PYTHONPATH={ROOT}; ")
+else:
+    shell.prefix(f"export PATH={Path(sys.executable).parent}:$PATH; ")  # the python that runs snakemake
 
 
 wildcard_constraints:
@@ -33,9 +35,13 @@ wildcard_constraints:
     dataset="[a-z0-9-]+",
 
 
-def code(stage, *rooms):
-    """The files whose change makes a stage's results stale: its script and its rooms of the library."""
-    return code_files(ROOT, stage, rooms)
+def script_of(stage):
+    return os.path.relpath(ROOT / "workflow" / "scripts" / f"{stage}.py")  # also right under snakemake --directory
+
+
+def code(*rooms):
+    """The files of the library whose change makes a stage's results stale, as its script does."""
+    return code_files(ROOT, rooms)
 
 
 def values(stage):
@@ -58,11 +64,16 @@ def everything(_):
 
 
 def job_threads(wildcards):
-    return min(PARAMS.device.threads, workflow.cores or PARAMS.device.threads)
+    return min(PARAMS.device.threads, cores() or PARAMS.device.threads)
 
 
 def all_threads(wildcards):
-    return workflow.cores or PARAMS.profile_latency.threads
+    return cores() or PARAMS.profile_latency.threads
+
+
+def cores():
+    """Of --cores; None on a cluster, where each job has its own."""
+    return workflow.resource_settings.cores
 
 
 def job_gpus(wildcards):

@@ -49,6 +49,11 @@ def make_page() -> Callable[[Results], str]:
     return lambda results: render_page(results, title="TF-NAS")
 
 
+@pytest.fixture(scope="session")
+def make_table() -> Callable[[Space, int], LatencyTable]:
+    return lambda space, resolution: _made_table(space, resolution, np.random.default_rng(0))
+
+
 def write_results(folder: Path, params: Params, *, classes: Iterable[str] = DIGITS) -> Path:
     """Everything that the report reads, for the targets and data sets of `params`."""
     random = np.random.default_rng(0)

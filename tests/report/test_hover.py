@@ -16,7 +16,7 @@ XS, YS = [1.0, 2.5, 4.0], [10.0, -3.0, 7.5]
 
 def figure(texts: Sequence[str] | None):
     made, axes = panel("title", "unit", "x")
-    axes.plot(XS, YS, "o")
+    axes.plot(XS, YS, "o", gid="points")
     if texts is not None:
         add_hover(axes, XS, YS, texts)
     axes.margins(0.3)  # the axes change after the texts were given
@@ -26,12 +26,12 @@ def figure(texts: Sequence[str] | None):
 def test_texts_lie_on_the_marks() -> None:
     svg = inline_svg(lambda: figure(["a", "b", "c"]), "x", "label")
     circles = re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)" r="[\d.]+"><title>(.)</title></circle>', svg)
-    marks = re.findall(r'<use [^>]*?x="([\d.]+)" y="([\d.]+)"[^>]*?style="[^"]*fill', svg)
-    marks = [m for m in marks if any(abs(float(m[0]) - float(c[0])) < 0.06 for c in circles)]
+    line = svg[svg.index('id="x-points"') :].split("</g>")[0]
+    marks = re.findall(r'<use [^>]*?x="([\d.]+)" y="([\d.]+)"', line)
     assert [text for *_, text in circles] == ["a", "b", "c"]
-    assert [(float(x), float(y)) for x, y, _ in circles] == [
-        pytest.approx((float(x), float(y)), abs=0.06) for x, y in marks
-    ]
+    assert len(marks) == len(circles)
+    for (x, y, _), mark in zip(circles, marks, strict=True):
+        assert (float(x), float(y)) == pytest.approx(tuple(map(float, mark)), abs=0.06)
 
 
 def test_without_texts_nothing_is_added_and_the_rest_is_the_same() -> None:
