@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from tfnas.report.inputs import read_results
+from tfnas.report.inputs import read_results, required_files
 from tfnas.report.page import TEMPLATES, everything, render_page
 from tfnas.report.style import COLORS
 from tfnas.report.summary import summarize
 from tfnas.runtime.artifacts import read_json, write_json
+from tfnas.runtime.errors import UserError
 from tfnas.runtime.params import STAGE_KEYS
 from tfnas.runtime.schema import Params
 
@@ -134,6 +135,22 @@ def test_the_papers_numbers_are_labelled_as_no_comparison_for_digits(html: str) 
     text = " ".join(Page(html).text.split())
     assert "The paper’s accuracies are of ImageNet and no measure for digits." in text
     assert text.count("No row compares with this run") == 3
+
+
+def test_networks_measured_by_compare_are_shown(shared_results: Path, params: Params, tmp_path: Path) -> None:
+    path = tmp_path / "comparison.csv"
+    header = "network,latency_ms,spread_ms,table_ms,macs,params,published_top1,source\n"
+    path.write_text(
+        f"{header}TF-NAS-A,9.5,0.1,,456,8,76.9,TF-NAS paper Table 9\nregnet,7.25,0.1,,400,5,74.0,torchvision\n"
+    )
+    report = params.report.model_copy(update={"comparison": str(path)})
+    asked = params.model_copy(update={"report": report})
+    assert required_files(asked, shared_results) == [*required_files(params, shared_results), path]
+    html = render_page(read_results(asked, shared_results), title="x")
+    assert 'data-kind="compared"' in html and "regnet\n74.0 % (torchvision)\n7.25 ms here" in html
+    path.write_text(header)
+    with pytest.raises(UserError, match="has no rows"):
+        read_results(asked, shared_results)
 
 
 def test_absent_provenance_is_said(make_results: Callable[..., Path], params: Params, tmp_path: Path) -> None:

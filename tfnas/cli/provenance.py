@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> None:
 def _from_run(run_id: str, folder: Path) -> tuple[Lineage, RunRecord | None]:
     """By the record in the results folder, or, where a later run has replaced it, by the copy that MLflow keeps."""
     from tfnas.engines.lineage import lineage_of_record, lineage_of_run
-    from tfnas.runtime.run_records import read_run
+    from tfnas.runtime.run_records import read_provenance, read_run
 
     lineage = lineage_of_run(run_id, folder)
     if lineage is not None:
@@ -62,9 +62,10 @@ def _from_run(run_id: str, folder: Path) -> tuple[Lineage, RunRecord | None]:
     record = read_run(run_id, folder)
     if record is None:
         raise UserError(f"{run_id}: neither a job in {folder / 'results'} nor a run in MLflow's store has this id")
-    if record.provenance is None:
+    provenance = read_provenance(run_id, folder)
+    if provenance is None:
         raise UserError(f"{run_id}: the run {record.name} is {record.status} and recorded no files; see {record.link}")
-    return lineage_of_record(record.provenance, folder.absolute()), record
+    return lineage_of_record(provenance, folder.absolute()), record
 
 
 def _run_of(lineage: Lineage) -> RunRecord | None:
@@ -79,7 +80,7 @@ def _run_of(lineage: Lineage) -> RunRecord | None:
 
 
 def as_json(lineage: Lineage, record: RunRecord | None) -> str:
-    mlflow = None if record is None else {key: value for key, value in asdict(record).items() if key != "provenance"}
+    mlflow = None if record is None else asdict(record)
     return json.dumps({**asdict(lineage), "verdict": verdict(lineage), "mlflow": mlflow}, indent=2, ensure_ascii=False)
 
 

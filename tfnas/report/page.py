@@ -177,6 +177,9 @@ def _paper_figures(results: Results, here: Sequence[HereRow]) -> dict[str, list[
         "paper-latency": ("The paper's Table 2, accuracy against latency", paper_figures.paper_latency_figure),
         "paper-macs": ("Accuracy against multiply-adds", partial(paper_figures.paper_macs_figure, found)),
     }
+    if results.compared:
+        compared = partial(paper_figures.compared_figure, results.compared)
+        figures["compared"] = ("Published networks measured here, accuracy against latency", compared)
     return {kind: [_svg(kind, label, make)] for kind, (label, make) in figures.items()}
 
 

@@ -10,6 +10,7 @@ from tfnas.report.comparison import HereRow
 from tfnas.report.hover import add_hover
 from tfnas.report.paper_tables import GPU, TABLE_2, TABLE_8, Cited
 from tfnas.report.style import COLORS, SMALL, shorten
+from tfnas.report.tables import Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,6 +70,29 @@ def paper_macs_figure(found: Sequence[Found]) -> Figure:
         axes.plot(network.x, network.top1_percent, "o", color=COLORS["orange"], markersize=7, markeredgewidth=0)
     texts = [f"{n.name} (this run)\n{n.top1_percent:.2f} %\n{n.x:.1f} M multiply-adds" for n in found]
     add_hover(axes, [n.x for n in found], [n.top1_percent for n in found], texts)
+    return figure
+
+
+def compared_figure(rows: Sequence[Row]) -> Figure:
+    """Networks measured by `tfnas compare`: published top-1 on ImageNet against latency here."""
+    figure, axes = panel(
+        "Published networks here", "published top-1 on ImageNet, %", "latency measured, ms", right=12.0
+    )
+    for row in rows:
+        of_the_paper = row["network"].startswith("TF-NAS")
+        color, size = (COLORS["blue"], 6) if of_the_paper else (COLORS["neutral"], 5)
+        axes.plot(row["latency_ms"], row["published_top1"], "o", color=color, markersize=size, markeredgewidth=0)
+        if row["network"] in NAMED:
+            axes.annotate(
+                row["network"], (row["latency_ms"], row["published_top1"]), (0, 7), textcoords="offset points",
+                ha="center", size=SMALL, color=COLORS["blue"],
+            )  # fmt: skip
+    texts = [
+        f"{row['network']}\n{row['published_top1']:.1f} % ({row['source']})\n{row['latency_ms']:.2f} ms here"
+        for row in rows
+    ]
+    add_hover(axes, [row["latency_ms"] for row in rows], [row["published_top1"] for row in rows], texts)
+    axes.margins(x=0.1, y=0.14)
     return figure
 
 

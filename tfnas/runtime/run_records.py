@@ -6,11 +6,14 @@ import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tfnas.runtime.artifacts import read_json
 from tfnas.runtime.errors import UserError
 from tfnas.runtime.tracking import SQLITE, STORE
+
+if TYPE_CHECKING:
+    import mlflow
 
 PROVENANCE = "provenance.json"
 UI = "http://127.0.0.1:5000"
@@ -23,7 +26,6 @@ class RunRecord:
     name: str
     status: str  # FINISHED, FAILED, KILLED, RUNNING
     tags: dict[str, str]  # stage, target, data set, commit, pipeline id
-    provenance: dict[str, Any] | None  # None where the job has not ended well
     link: str  # the page of the run
     command: str | None  # that serves the page; None for a server
 
@@ -37,14 +39,10 @@ def read_run(run_id: str, folder: Path) -> RunRecord | None:
     uri = store_uri(folder)
     if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).exists():
         return None  # MLflow would make an empty one
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-    import mlflow
     from mlflow.exceptions import MlflowException
 
-    client = mlflow.MlflowClient(uri)
     try:
-        run = client.get_run(run_id)
+        run = _client(uri).get_run(run_id)
     except MlflowException as error:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
             return None
@@ -54,7 +52,6 @@ def read_run(run_id: str, folder: Path) -> RunRecord | None:
         name=run.info.run_name or "",
         status=run.info.status,
         tags={key: value for key, value in run.data.tags.items() if not key.startswith("mlflow.")},
-        provenance=_provenance(client, run_id),
         link=f"{UI if local else uri.rstrip('/')}/#/experiments/{run.info.experiment_id}/runs/{run_id}",
         command=f"mlflow ui --backend-store-uri {uri}" if local else None,
     )
@@ -65,11 +62,22 @@ def store_uri(folder: Path) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{folder.absolute() / STORE.removeprefix(SQLITE)}"
 
 
-def _provenance(client: Any, run_id: str) -> dict[str, Any] | None:
+def read_provenance(run_id: str, folder: Path) -> dict[str, Any] | None:
+    """The provenance.json that a run holds; None where its job has not ended well."""
     from mlflow.exceptions import MlflowException
 
+    client = _client(store_uri(folder))
     with tempfile.TemporaryDirectory() as temporary:
         try:
             return read_json(client.download_artifacts(run_id, PROVENANCE, temporary), kind="provenance", version=1)
         except (MlflowException, OSError, UserError):
             return None
+
+
+def _client(uri: str) -> mlflow.MlflowClient:
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    import mlflow
+
+    return mlflow.MlflowClient(uri)

@@ -1,4 +1,4 @@
-"""MLflow: one run per job. The only file that imports mlflow."""
+"""MLflow: one run per job. Only this file and run_records.py import mlflow."""
 
 from __future__ import annotations
 
