@@ -166,7 +166,13 @@ def _lookup(table_ms: float | None, measured_ms: float) -> tuple[str, str, str]:
     if table_ms is None:
         return NONE, f"{measured_ms:.2f}", NONE
     percent = 100.0 * (table_ms / measured_ms - 1.0)
-    return f"{table_ms:.2f}", f"{measured_ms:.2f}", f"{percent:+.1f}".replace("-", "−")
+    return f"{table_ms:.2f}", f"{measured_ms:.2f}", signed(percent, "+.1f")
+
+
+def signed(value: float, form: str) -> str:
+    """A number with its sign, a true minus; without one where it is written as 0."""
+    text = format(value, form)
+    return text.replace("-", "−") if float(text) else text[1:]
 
 
 def _millions(count: int) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tfnas.report import paper_figures, percentage_figure, result_figures, search_figures, training_figures
 from tfnas.report.charts import target_colors
-from tfnas.report.comparison import HereRow, is_the_papers_task, networks_here, paper_tables
+from tfnas.report.comparison import HereRow, is_the_papers_task, networks_here, paper_tables, signed
 from tfnas.report.drawing import architecture_svg
 from tfnas.report.inputs import Results, TargetResult
 from tfnas.report.provenance import provenance_rows, recorded_packages
@@ -37,7 +37,7 @@ class Quantity(NamedTuple):
 QUANTITIES = {
     "target_ms": Quantity("Target latency", "ms", "{:.3f}".format),
     "table_latency_ms": Quantity("Latency by the table", "ms", "{:.3f}".format),
-    "gap_percent": Quantity("Table against target", "%", lambda value: f"{value:+.2f}".replace("-", "−")),
+    "gap_percent": Quantity("Table against target", "%", lambda value: signed(value, "+.2f")),
     "measured_latency_ms": Quantity("Latency measured", "ms", "{:.3f}".format),
     "macs": Quantity("Multiply-adds", "M", lambda value: f"{value / 1e6:.2f}"),
     "params": Quantity("Parameters", "M", lambda value: f"{value / 1e6:.3f}"),
