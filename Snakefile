@@ -3,6 +3,9 @@
 include: "workflow/common.smk"
 
 
+report: "workflow/report/run.rst"  # for snakemake --report; the page of rule report says more
+
+
 rule all:
     input:
         everything,
@@ -12,7 +15,8 @@ rule all:
 
 rule prepare_data:
     input:
-        code("prepare_data", "data"),
+        code("data"),
+        script=script_of("prepare_data"),
     output:
         manifest="results/prepare_data/manifest.csv",
         classes="results/prepare_data/classes.csv",
@@ -23,6 +27,8 @@ rule prepare_data:
     log:
         "logs/prepare_data.log",
     priority: 1  # before the hour of a latency table: it finds what is wrong with the images
+    conda:
+        "workflow/envs/tfnas.yaml"
     threads: 1
     resources:
         mem_mb=mem_mb("prepare_data"),
@@ -32,22 +38,27 @@ rule prepare_data:
     message:
         "prepare_data: list the images; log: {log}"
     shell:
-        "python {SCRIPTS}/prepare_data.py --params params.yaml --out results/prepare_data --log {log}"
+        "python {input.script} --params params.yaml --out results/prepare_data --log {log}"
 
 
 # Appendix B: top-1 accuracy of each class over all training images
 rule rank_classes:
     input:
-        code("rank_classes", "data"),
+        code("data"),
+        script=script_of("rank_classes"),
         manifest="results/prepare_data/manifest.csv",
         images="results/prepare_data/images",
     output:
         accuracy="results/rank_classes/class_accuracy.csv",
-        figure="results/rank_classes/class_accuracy.svg",
+        figure=report(
+            "results/rank_classes/class_accuracy.svg", caption="workflow/report/classes.rst", category="Classes"
+        ),
         metrics="results/rank_classes/metrics.json",
         provenance="results/rank_classes/provenance.json",
     log:
         "logs/rank_classes.log",
+    conda:
+        "workflow/envs/tfnas.yaml"
     threads: job_threads
     resources:
         gpu=job_gpus,
@@ -58,7 +69,7 @@ rule rank_classes:
     message:
         "rank_classes: top-1 accuracy of each class; log: {log}"
     shell:
-        "python {SCRIPTS}/rank_classes.py --params params.yaml"
+        "python {input.script} --params params.yaml"
         " --manifest {input.manifest} --images {input.images}"
         " --out results/rank_classes --log {log}"
 
@@ -66,7 +77,8 @@ rule rank_classes:
 # Appendix B: one class out of each accuracy group, split 80/20
 rule build_subset:
     input:
-        code("build_subset", "data"),
+        code("data"),
+        script=script_of("build_subset"),
         accuracy="results/rank_classes/class_accuracy.csv",
         manifest="results/prepare_data/manifest.csv",
         images="results/prepare_data/images",
@@ -78,6 +90,8 @@ rule build_subset:
         provenance="results/build_subset/provenance.json",
     log:
         "logs/build_subset.log",
+    conda:
+        "workflow/envs/tfnas.yaml"
     threads: 1
     resources:
         mem_mb=mem_mb("build_subset"),
@@ -87,7 +101,7 @@ rule build_subset:
     message:
         "build_subset: one class out of each accuracy group; log: {log}"
     shell:
-        "python {SCRIPTS}/build_subset.py --params params.yaml"
+        "python {input.script} --params params.yaml"
         " --class-accuracy {input.accuracy} --manifest {input.manifest} --images {input.images}"
         " --out results/build_subset --log {log}"
 
@@ -95,14 +109,21 @@ rule build_subset:
 # Sec. 3.1: the lookup table; it takes all cores, so that no other job disturbs what it measures
 rule profile_latency:
     input:
-        code("profile_latency", "authors", "latency", "space"),
+        code("authors", "latency", "space"),
+        script=script_of("profile_latency"),
     output:
         table="results/profile_latency/latency_table.json",
-        validation="results/profile_latency/validation.csv",
+        validation=report(
+            "results/profile_latency/validation.csv",
+            caption="workflow/report/validation.rst",
+            category="Latency table",
+        ),
         metrics="results/profile_latency/metrics.json",
         provenance="results/profile_latency/provenance.json",
     log:
         "logs/profile_latency.log",
+    conda:
+        "workflow/envs/tfnas.yaml"
     threads: all_threads
     resources:
         gpu=profile_gpus,
@@ -113,13 +134,14 @@ rule profile_latency:
     message:
         "profile_latency: measure the latency table, alone on all cores; log: {log}"
     shell:
-        "python {SCRIPTS}/profile_latency.py --params params.yaml" " --out results/profile_latency --log {log}"
+        "python {input.script} --params params.yaml" " --out results/profile_latency --log {log}"
 
 
 # Appendix B: the epochs with alpha and beta frozen, once for all targets
 rule warm_up:
     input:
-        code("warm_up", "search", "data", "space"),
+        code("search", "data", "space"),
+        script=script_of("warm_up"),
         train="results/build_subset/train.csv",
         val="results/build_subset/val.csv",
         images="results/build_subset/images",
@@ -130,6 +152,8 @@ rule warm_up:
         provenance="results/warm_up/provenance.json",
     log:
         "logs/warm_up.log",
+    conda:
+        "workflow/envs/tfnas.yaml"
     threads: job_threads
     resources:
         gpu=job_gpus,
@@ -140,7 +164,7 @@ rule warm_up:
     message:
         "warm_up: train the supernet with alpha and beta frozen, once for all targets; log: {log}"
     shell:
-        "python {SCRIPTS}/warm_up.py --params params.yaml"
+        "python {input.script} --params params.yaml"
         " --train {input.train} --val {input.val} --images {input.images}"
         " --out results/warm_up --log {log}"
 
@@ -148,7 +172,8 @@ rule warm_up:
 # Sec. 3: bi-sampling, sink-connecting, elasticity-scaling
 rule search:
     input:
-        code("search", "search", "data", "latency", "space"),
+        code("search", "data", "latency", "space"),
+        script=script_of("search"),
         train="results/build_subset/train.csv",
         val="results/build_subset/val.csv",
         images="results/build_subset/images",
@@ -156,11 +181,18 @@ rule search:
         warm_up="results/warm_up/supernet.pt",
     output:
         supernet="results/search/{target}/supernet.pt",
-        history="results/search/{target}/history.csv",
+        history=report(
+            "results/search/{target}/history.csv",
+            caption="workflow/report/search.rst",
+            category="Search",
+            labels={"target": "{target}"},
+        ),
         metrics="results/search/{target}/metrics.json",
         provenance="results/search/{target}/provenance.json",
     log:
         "logs/search/{target}.log",
+    conda:
+        "workflow/envs/tfnas.yaml"
     threads: job_threads
     resources:
         gpu=job_gpus,
@@ -171,7 +203,7 @@ rule search:
     message:
         "search {wildcards.target}: operations, depths and widths for the target latency; log: {log}"
     shell:
-        "python {SCRIPTS}/search.py --params params.yaml --target {wildcards.target}"
+        "python {input.script} --params params.yaml --target {wildcards.target}"
         " --train {input.train} --val {input.val} --images {input.images} --table {input.table}"
         " --warm-up {input.warm_up}"
         " --out results/search/{wildcards.target} --log {log}"
@@ -180,15 +212,23 @@ rule search:
 # Eq. 10, 11; it measures the network, so it takes all cores
 rule derive:
     input:
-        code("derive", "search", "latency", "space"),
+        code("search", "latency", "space"),
+        script=script_of("derive"),
         supernet="results/search/{target}/supernet.pt",
         table="results/profile_latency/latency_table.json",
     output:
-        architecture="results/derive/{target}/architecture.json",
+        architecture=report(
+            "results/derive/{target}/architecture.json",
+            caption="workflow/report/architecture.rst",
+            category="Networks",
+            labels={"target": "{target}"},
+        ),
         metrics="results/derive/{target}/metrics.json",
         provenance="results/derive/{target}/provenance.json",
     log:
         "logs/derive/{target}.log",
+    conda:
+        "workflow/envs/tfnas.yaml"
     threads: all_threads
     resources:
         gpu=profile_gpus,
@@ -199,7 +239,7 @@ rule derive:
     message:
         "derive {wildcards.target}: the strongest network, measured end to end; log: {log}"
     shell:
-        "python {SCRIPTS}/derive.py --params params.yaml --target {wildcards.target}"
+        "python {input.script} --params params.yaml --target {wildcards.target}"
         " --supernet {input.supernet} --table {input.table}"
         " --out results/derive/{wildcards.target} --log {log}"
 
@@ -207,17 +247,25 @@ rule derive:
 # Appendix B: from scratch, on all classes
 rule retrain:
     input:
-        code("retrain", "train", "data", "space"),
+        code("train", "data", "space"),
+        script=script_of("retrain"),
         architecture="results/derive/{target}/architecture.json",
         manifest="results/prepare_data/manifest.csv",
         images="results/prepare_data/images",
     output:
         weights="results/retrain/{target}/weights.pt",
-        history="results/retrain/{target}/history.csv",
+        history=report(
+            "results/retrain/{target}/history.csv",
+            caption="workflow/report/training.rst",
+            category="Training",
+            labels={"target": "{target}", "data": "all classes"},
+        ),
         metrics="results/retrain/{target}/metrics.json",
         provenance="results/retrain/{target}/provenance.json",
     log:
         "logs/retrain/{target}.log",
+    conda:
+        "workflow/envs/tfnas.yaml"
     threads: job_threads
     resources:
         gpu=job_gpus,
@@ -228,7 +276,7 @@ rule retrain:
     message:
         "retrain {wildcards.target}: train the network from scratch; log: {log}"
     shell:
-        "python {SCRIPTS}/retrain.py --params params.yaml --target {wildcards.target}"
+        "python {input.script} --params params.yaml --target {wildcards.target}"
         " --architecture {input.architecture} --manifest {input.manifest} --images {input.images}"
         " --out results/retrain/{wildcards.target} --log {log}"
 
@@ -236,17 +284,25 @@ rule retrain:
 # Appendix F: other data, from the retrained weights
 rule transfer:
     input:
-        code("transfer", "train", "data", "space"),
+        code("train", "data", "space"),
+        script=script_of("transfer"),
         architecture="results/derive/{target}/architecture.json",
         weights="results/retrain/{target}/weights.pt",
         data="results/prepare_data/transfer",
     output:
         weights="results/transfer/{target}/{dataset}/weights.pt",
-        history="results/transfer/{target}/{dataset}/history.csv",
+        history=report(
+            "results/transfer/{target}/{dataset}/history.csv",
+            caption="workflow/report/training.rst",
+            category="Training",
+            labels={"target": "{target}", "data": "{dataset}"},
+        ),
         metrics="results/transfer/{target}/{dataset}/metrics.json",
         provenance="results/transfer/{target}/{dataset}/provenance.json",
     log:
         "logs/transfer/{target}/{dataset}.log",
+    conda:
+        "workflow/envs/tfnas.yaml"
     threads: job_threads
     resources:
         gpu=job_gpus,
@@ -257,7 +313,7 @@ rule transfer:
     message:
         "transfer {wildcards.target} {wildcards.dataset}: fine-tune on other data; log: {log}"
     shell:
-        "python {SCRIPTS}/transfer.py --params params.yaml"
+        "python {input.script} --params params.yaml"
         " --target {wildcards.target} --dataset {wildcards.dataset}"
         " --architecture {input.architecture} --weights {input.weights} --data {input.data}"
         " --out results/transfer/{wildcards.target}/{wildcards.dataset} --log {log}"
@@ -265,17 +321,20 @@ rule transfer:
 
 rule report:
     input:
-        code("report", "report", "latency", "space"),
+        code("report", "latency", "space"),
         outputs_of("prepare_data", "rank_classes", "build_subset", "profile_latency", "warm_up"),
         outputs_of("search", "derive", "retrain", target=TARGETS),
         outputs_of("transfer", target=TRANSFER_TARGETS, dataset=DATASETS),
+        script=script_of("report"),
     output:
-        page="results/report/report.html",
+        page=report("results/report/report.html", caption="workflow/report/page.rst", category="Overview"),
         summary="results/report/summary.json",
-        table="results/report/summary.csv",
+        table=report("results/report/summary.csv", caption="workflow/report/summary.rst", category="Overview"),
         provenance="results/report/provenance.json",
     log:
         "logs/report.log",
+    conda:
+        "workflow/envs/tfnas.yaml"
     threads: 1
     resources:
         mem_mb=mem_mb("report"),
@@ -285,7 +344,7 @@ rule report:
     message:
         "report: one page of all results; log: {log}"
     shell:
-        "python {SCRIPTS}/report.py --params params.yaml --results results" " --out results/report --log {log}"
+        "python {input.script} --params params.yaml --results results" " --out results/report --log {log}"
 
 
 agree_with_dvc()

@@ -27,13 +27,14 @@ except UserError as error:
     raise WorkflowError(str(error)) from None
 
 ROOT = Path(workflow.basedir)
-SCRIPTS = os.path.relpath(ROOT / "workflow" / "scripts")  # also right under snakemake --directory
 TARGETS = list(PARAMS.targets)
 TRANSFER_TARGETS = PARAMS.transfer.targets
 DATASETS = PARAMS.transfer.datasets
 
-# the python that runs snakemake; and which snakemake, so that its jobs end with it
-shell.prefix(f"export PATH={Path(sys.executable).parent}:$PATH {ENGINE}={os.getpid()}; ")
+if workflow.deployment_settings.deployment_method:  # --software-deployment-method: the environment of each rule
+    shell.prefix(f"export PYTHONPATH={ROOT} {ENGINE}={os.getpid()}; ")
+else:  # the python that runs snakemake; and which snakemake, so that its jobs end with it
+    shell.prefix(f"export PATH={Path(sys.executable).parent}:$PATH {ENGINE}={os.getpid()}; ")
 
 
 onstart:
@@ -49,9 +50,13 @@ wildcard_constraints:
     dataset="[a-z0-9-]+",
 
 
-def code(stage, *rooms):
-    """The files whose change makes a stage's results stale: its script and its rooms of the library."""
-    return code_files(ROOT, stage, rooms)
+def script_of(stage):
+    return os.path.relpath(ROOT / "workflow" / "scripts" / f"{stage}.py")  # also right under snakemake --directory
+
+
+def code(*rooms):
+    """The files of the library whose change makes a stage's results stale, as its script does."""
+    return code_files(ROOT, rooms)
 
 
 def values(stage):

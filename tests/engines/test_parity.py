@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,12 @@ def test_a_deviation_is_noticed(project, right, wrong, noticed) -> None:
     assert right in text
     path.write_text(text.replace(right, wrong, 2))
     assert any(line.startswith(noticed) for line in differences(dvc_jobs(project), snakemake_jobs(project)))
+
+
+def test_the_rules_environment_has_the_versions_of_the_package() -> None:
+    environment = yaml.safe_load((ROOT / "workflow" / "envs" / "tfnas.yaml").read_text())
+    (pip,) = (part["pip"] for part in environment["dependencies"] if isinstance(part, dict))
+    assert pip == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
 
 
 def test_one_word_names_a_stage_everywhere() -> None:

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from tfnas.latency import Curve, LatencyTable, OperationKey
+from tfnas.report.inputs import Results
+from tfnas.report.page import render_page
 from tfnas.runtime.artifacts import write_json, write_provenance
 from tfnas.runtime.params import load_params, stage_params
 from tfnas.runtime.schema import Params
@@ -40,6 +42,16 @@ def make_results() -> Callable[..., Path]:
 def shared_results(tmp_path_factory: pytest.TempPathFactory, params: Params) -> Path:
     """One results folder for all tests that only read."""
     return write_results(tmp_path_factory.mktemp("shared") / "results", params)
+
+
+@pytest.fixture(scope="session")
+def make_page() -> Callable[[Results], str]:
+    return lambda results: render_page(results, title="TF-NAS")
+
+
+@pytest.fixture(scope="session")
+def make_table() -> Callable[[Space, int], LatencyTable]:
+    return lambda space, resolution: _made_table(space, resolution, np.random.default_rng(0))
 
 
 def write_results(folder: Path, params: Params, *, classes: Iterable[str] = DIGITS) -> Path:

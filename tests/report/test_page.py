@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from tfnas.report.inputs import read_results
+from tfnas.report.inputs import read_results, required_files
 from tfnas.report.page import TEMPLATES, everything, render_page
 from tfnas.report.style import COLORS
 from tfnas.report.summary import summarize
 from tfnas.runtime.artifacts import read_json, write_json
+from tfnas.runtime.errors import UserError
+from tfnas.runtime.params import STAGE_KEYS
 from tfnas.runtime.schema import Params
 
 
@@ -44,7 +46,9 @@ def test_one_figure_for_each_thing_and_target(html: str, params: Params) -> None
     kinds = Counter(attributes["data-kind"] for tag, attributes in page.tags if tag == "figure")
     targets = len(params.targets)
     each = dict.fromkeys(("architecture", "latency", "depth", "operations", "percentages"), targets)
-    one = dict.fromkeys(("tradeoff", "supernet", "entropy", "validation", "stage-latency", "classes"), 1)
+    of_the_paper = ("here", "paper-latency", "paper-macs")
+    of_the_run = ("tradeoff", "supernet", "entropy", "validation", "stage-latency", "classes")
+    one = dict.fromkeys((*of_the_run, *of_the_paper), 1)
     assert kinds == {**each, **one, "training": 1 + len(params.transfer.datasets)}
     labels = [attributes.get("aria-label") for tag, attributes in page.tags if tag == "svg"]
     assert len(labels) == sum(kinds.values()) and all(labels)
@@ -61,7 +65,8 @@ def test_ids_are_unique_and_links_lead_somewhere(html: str) -> None:
 
 def test_the_page_loads_nothing(html: str) -> None:
     page = Page(html)
-    assert not {"script", "link", "img", "iframe", "object", "embed", "base"} & {tag for tag, _ in page.tags}
+    assert not {"link", "img", "iframe", "object", "embed", "base"} & {tag for tag, _ in page.tags}
+    assert [attributes for tag, attributes in page.tags if tag == "script"] == [{}]  # its own, in the page
     assert not any("src" in attributes for _, attributes in page.tags)
     assert "@import" not in html and not re.search(r"url\((?!#)", html)
 
@@ -87,7 +92,8 @@ def test_names_are_text_and_no_markup(make_results: Callable[..., Path], params:
     classes = ["<b>bold</b>", '"><script>alert(1)</script>', "a $x$ & b", *map(str, range(7))]
     html = render_page(read_results(params, make_results(tmp_path / "r", params, classes=classes)), title="<i>T</i>")
     page = Page(html)
-    assert not {"b", "i", "script"} & {tag for tag, attributes in page.tags if not attributes.get("style")}
+    assert not {"b", "i"} & {tag for tag, attributes in page.tags if not attributes.get("style")}
+    assert sum(tag == "script" for tag, _ in page.tags) == 1
     assert "<i>T</i>" in page.text and "a $x$ & b" in page.text and "<b>bold</b>" in page.text
 
 
@@ -109,6 +115,44 @@ def test_latency_measured_on_another_device_is_not_taken_for_the_targets(
     assert "The table is of Some Phone; the latencies called measured are of" in text and "pipeline, My Laptop" in text
 
 
+def test_every_target_and_stage_has_its_place(html: str, params: Params) -> None:
+    page = Page(html)
+    ids = [attributes["id"] for tag, attributes in page.tags if tag == "section"]
+    assert [name for name in ids if name and name.startswith("target-")] == [
+        f"target-{name}" for name in params.targets
+    ]
+    stages = html[html.index('<section id="stages">') :].split("</section>")[0]
+    assert re.findall(r'<th scope="row"><a href="#[\w-]+">(\w+)</a></th>', stages) == [*STAGE_KEYS][:-1]
+
+
+def test_values_are_told_without_a_script(html: str) -> None:
+    titles = re.findall(r"<title>(.*?)</title></circle>", html, re.DOTALL)
+    assert len(titles) == html.count("<circle ") > 100 and all(titles)
+    assert "TF-NAS-A (paper)\n76.9 %\n18.03 ms" in titles
+
+
+def test_the_papers_numbers_are_labelled_as_no_comparison_for_digits(html: str) -> None:
+    text = " ".join(Page(html).text.split())
+    assert "The paper’s accuracies are of ImageNet and no measure for digits." in text
+    assert text.count("No row compares with this run") == 3
+
+
+def test_networks_measured_by_compare_are_shown(shared_results: Path, params: Params, tmp_path: Path) -> None:
+    path = tmp_path / "comparison.csv"
+    header = "network,latency_ms,spread_ms,table_ms,macs,params,published_top1,source\n"
+    path.write_text(
+        f"{header}TF-NAS-A,9.5,0.1,,456,8,76.9,TF-NAS paper Table 9\nregnet,7.25,0.1,,400,5,74.0,torchvision\n"
+    )
+    report = params.report.model_copy(update={"comparison": str(path)})
+    asked = params.model_copy(update={"report": report})
+    assert required_files(asked, shared_results) == [*required_files(params, shared_results), path]
+    html = render_page(read_results(asked, shared_results), title="x")
+    assert 'data-kind="compared"' in html and "regnet\n74.0 % (torchvision)\n7.25 ms here" in html
+    path.write_text(header)
+    with pytest.raises(UserError, match="has no rows"):
+        read_results(asked, shared_results)
+
+
 def test_absent_provenance_is_said(make_results: Callable[..., Path], params: Params, tmp_path: Path) -> None:
     folder = make_results(tmp_path / "results", params)
     for path in folder.rglob("provenance.json"):
@@ -118,7 +162,7 @@ def test_absent_provenance_is_said(make_results: Callable[..., Path], params: Pa
 
 def test_the_style_sheet_has_every_colour_twice() -> None:
     css = (TEMPLATES / "report.css").read_text()
-    light, dark = css.split("@media (prefers-color-scheme: dark)")[:2]
+    light, dark = css.split("@media screen and (prefers-color-scheme: dark)")[:2]
     for name, color in COLORS.items():
         assert f"--{name}: {color};" in light
         assert f"--{name}: " in dark and f"--{name}: {color};" not in dark

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from tfnas.data.cifar_format import FORMATS, SIZE, check_transfer_set
 from tfnas.data.cifar_pickle import read_batch, read_classes
 from tfnas.data.manifest import ManifestRecord
 from tfnas.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 IMAGE_BYTES = 3 * SIZE * SIZE
 
@@ -34,6 +36,8 @@ class CifarStore:
         batch = self._batches.get(name)
         if batch is None or not number.isdigit() or int(number) >= len(batch):
             raise UserError(f"{self.root / path}: there is no such CIFAR image; run prepare_data again")
+        import torch
+
         return torch.from_numpy(batch[int(number)]).permute(2, 0, 1)
 
 

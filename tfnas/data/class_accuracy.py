@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, NamedTuple
 
 from tfnas.data.tables import read_table, whole_number, write_table
 from tfnas.runtime.devices import autocast
 from tfnas.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
 
 COLUMNS = ("class", "images", "correct", "top1")  # top1 in percent
 
@@ -29,7 +30,6 @@ class ClassAccuracy(NamedTuple):
         return 100.0 * self.correct / self.images
 
 
-@torch.no_grad()
 def count_correct(
     network: nn.Module,
     batches: Iterable[tuple[Tensor, Tensor]],
@@ -44,12 +44,14 @@ def count_correct(
         batches: (N, 3, H, W) images, (N,) labels; how they are cut into batches changes no result but for
             rounding in the last bit.
     """
+    import torch
+
     network.eval()
     images = torch.zeros(num_classes, dtype=torch.int64, device=device)
     correct = torch.zeros_like(images)
     for pictures, labels in batches:
         labels = labels.to(device, non_blocking=True)
-        with autocast(device, precision):
+        with torch.no_grad(), autocast(device, precision):
             logits = network(pictures.to(device, non_blocking=True))  # (N, K)
         images += labels.bincount(minlength=num_classes)
         correct += labels[logits.argmax(1) == labels].bincount(minlength=num_classes)

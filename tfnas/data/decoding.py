@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
-from torchvision.io import ImageReadMode, decode_jpeg
 
 from tfnas.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # where Pillow, too, takes an image for an attack on the memory
 _JPEG = b"\xff\xd8\xff"
@@ -52,6 +53,9 @@ def decode(data: np.ndarray) -> Tensor:
         Exception: of many kinds, for what is no image or a broken one.
     """
     if data[:3].tobytes() == _JPEG and _jpeg_channels(data) in (1, 3):
+        import torch
+        from torchvision.io import ImageReadMode, decode_jpeg
+
         try:
             return decode_jpeg(torch.from_numpy(data), mode=ImageReadMode.RGB)
         except RuntimeError:  # Pillow says why, in better words
@@ -64,6 +68,8 @@ def decode(data: np.ndarray) -> Tensor:
 
 def to_tensor(image: Image.Image) -> Tensor:
     """(3, H, W) uint8 of a picture, in memory by rows of RGB pixels."""
+    import torch
+
     return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
 
 

@@ -6,10 +6,7 @@ import logging
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-
-from torch import Tensor
-from torchvision.io import encode_jpeg
-from torchvision.transforms.v2 import functional
+from typing import TYPE_CHECKING
 
 from tfnas.data.decoding import BrokenImageError
 from tfnas.data.folders import atomic_folder
@@ -18,6 +15,9 @@ from tfnas.data.stores import PACK, SOURCE, Store, describe, open_store, read_so
 from tfnas.runtime.artifacts import write_json
 from tfnas.runtime.progress import track
 from tfnas.runtime.schema import MaterializeParams
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 NONE, JPEG, RAW = "none", "jpeg", "raw"
 
@@ -60,11 +60,15 @@ def materialize(
 def pack_image(picture: Tensor, path: str, form: str, shorter_side: int | None, quality: int) -> PackedImage:
     """A (3, H, W) uint8 picture as a row of a pack, made smaller where its shorter side is longer."""
     if shorter_side is not None and min(picture.shape[1:]) > shorter_side:
+        from torchvision.transforms.v2 import functional
+
         picture = functional.resize(picture, [shorter_side], antialias=True)
     height, width = picture.shape[1:]
     if form == RAW:
         image = picture.permute(1, 2, 0).contiguous().numpy().tobytes()
     else:
+        from torchvision.io import encode_jpeg
+
         image = encode_jpeg(picture.contiguous(), quality).numpy().tobytes()
     return PackedImage(path, height, width, image)
 

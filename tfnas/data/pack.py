@@ -15,14 +15,15 @@ import os
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from tfnas.data.decoding import decode, reason
 from tfnas.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FILE_BYTES = 1 << 30  # of images in one file, about
 ROWS = 256  # of a record batch
@@ -102,6 +103,8 @@ class PackStore:
         if os.preadv(self._files[file], [data.data], start) != length:
             raise UserError(f"{self.folder}: ends within image {path!r}; run build_subset again")
         if self._form == "raw":
+            import torch
+
             return torch.from_numpy(data.reshape(height, width, 3)).permute(2, 0, 1)
         try:
             return decode(data)

@@ -7,9 +7,7 @@ opens the folder and does not ask.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tfnas.data.cifar_store import CifarStore
 from tfnas.data.decoding import read_image
@@ -17,6 +15,9 @@ from tfnas.data.folders import atomic_folder
 from tfnas.data.pack import PackStore
 from tfnas.runtime.artifacts import read_json, write_json
 from tfnas.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SOURCE = "source.json"
 KIND, VERSION = "image_source", 1

@@ -14,15 +14,12 @@ LIBRARY = "tfnas"
 IGNORED = ("__pycache__",)  # as .dvcignore
 
 
-def code_files(root: Path, stage: str, rooms: Iterable[str]) -> list[str]:
-    """A stage's script and every file of its rooms, relative to the working directory.
+def code_files(root: Path, rooms: Iterable[str]) -> list[str]:
+    """Every file of rooms of the library, relative to the working directory.
 
     dvc.yaml names the same rooms as folders.
     """
-    files = [root / "workflow" / "scripts" / f"{stage}.py"]
-    for room in rooms:
-        files += room_files(root / LIBRARY / room)
-    return [os.path.relpath(path) for path in files]
+    return [os.path.relpath(path) for room in rooms for path in room_files(root / LIBRARY / room)]
 
 
 def room_files(room: Path) -> Iterator[Path]:

@@ -67,11 +67,13 @@ class TargetResult:
 class Results:
     """Everything the page shows."""
 
+    source: str  # of the images: `prepare_data.source`
     images: dict[str, int]  # number of images of each split
     classes: list[ClassResult]  # best first
     table: LatencyTable
     validation: list[Row]  # empty where profile_latency.validation_networks is 0
     targets: list[TargetResult]
+    compared: list[Row]  # networks measured by `tfnas compare`; empty where the report names no file
     provenance: dict[str, dict[str, Any]]  # by job, e.g. `search/A`; a job without the file is absent
 
 
@@ -84,7 +86,7 @@ def job_folders(params: Params) -> Iterator[str]:
 
 
 def required_files(params: Params, folder: Path) -> list[Path]:
-    """The files that `read_results` needs, below the results folder."""
+    """The files that `read_results` needs, below the results folder but for the comparison."""
     names = {
         "prepare_data": ("manifest.csv",),
         "rank_classes": ("class_accuracy.csv",),
@@ -96,7 +98,8 @@ def required_files(params: Params, folder: Path) -> list[Path]:
         "retrain": ("history.csv", "metrics.json"),
         "transfer": ("history.csv", "metrics.json"),
     }
-    return [folder / job / name for job in job_folders(params) for name in names[job.split("/")[0]]]
+    comparison = [] if params.report.comparison is None else [Path(params.report.comparison)]
+    return [folder / job / name for job in job_folders(params) for name in names[job.split("/")[0]]] + comparison
 
 
 def read_results(params: Params, folder: Path) -> Results:
@@ -110,6 +113,7 @@ def read_results(params: Params, folder: Path) -> Results:
     for row in read_table(folder / "prepare_data/manifest.csv", texts=("split", "class", "path")):
         images[row["split"]] = images.get(row["split"], 0) + 1
     return Results(
+        source=params.prepare_data.source,
         images=images,
         classes=_read_classes(folder),
         table=LatencyTable.load(profile / "latency_table.json"),
@@ -117,8 +121,16 @@ def read_results(params: Params, folder: Path) -> Results:
             profile / "validation.csv", texts=("network",), numbers=("table_ms", "measured_ms"), may_be_empty=True
         ),
         targets=[_read_target(params, folder, name) for name in params.targets],
+        compared=_read_comparison(params),
         provenance=_read_provenance(params, folder),
     )
+
+
+def _read_comparison(params: Params) -> list[Row]:
+    if params.report.comparison is None:
+        return []
+    path = Path(params.report.comparison)
+    return read_table(path, texts=("network", "source"), numbers=("latency_ms", "macs", "published_top1"))
 
 
 def _read_classes(folder: Path) -> list[ClassResult]:

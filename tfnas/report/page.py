@@ -7,11 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tfnas.report import percentage_figure, result_figures, search_figures, training_figures
+from tfnas.report import paper_figures, percentage_figure, result_figures, search_figures, training_figures
 from tfnas.report.charts import target_colors
+from tfnas.report.comparison import HereRow, is_the_papers_task, networks_here, paper_tables, signed
 from tfnas.report.drawing import architecture_svg
 from tfnas.report.inputs import Results, TargetResult
 from tfnas.report.provenance import provenance_rows, recorded_packages
+from tfnas.report.stage_rows import stage_rows
 from tfnas.report.style import inline_svg
 from tfnas.report.summary import Numbers, summarize
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 TEMPLATES = Path(__file__).parent / "templates"
 CLOSE_PERCENT = 1.0  # a network this near below its target uses its time up
+TABLE_PERCENT = 5.0  # a table further off than this is worth a word
 
 
 class Quantity(NamedTuple):
@@ -34,7 +37,7 @@ class Quantity(NamedTuple):
 QUANTITIES = {
     "target_ms": Quantity("Target latency", "ms", "{:.3f}".format),
     "table_latency_ms": Quantity("Latency by the table", "ms", "{:.3f}".format),
-    "gap_percent": Quantity("Table against target", "%", lambda value: f"{value:+.2f}".replace("-", "−")),
+    "gap_percent": Quantity("Table against target", "%", lambda value: signed(value, "+.2f")),
     "measured_latency_ms": Quantity("Latency measured", "ms", "{:.3f}".format),
     "macs": Quantity("Multiply-adds", "M", lambda value: f"{value / 1e6:.2f}"),
     "params": Quantity("Parameters", "M", lambda value: f"{value / 1e6:.3f}"),
@@ -54,13 +57,18 @@ def render_page(results: Results, *, title: str) -> str:
         lstrip_blocks=True,
     )  # fmt: skip
     summary = summarize(results)
+    here = networks_here(results)
     return environment.get_template("report.html").render(
         title=title,
         results=results,
         summary=summary,
         cards=[_card(target, summary[target.name]) for target in results.targets],
         table=everything(summary),
-        figures=_figures(results),
+        stages=stage_rows(results),
+        figures=_figures(results) | _paper_figures(results, here),
+        here=here,
+        paper=paper_tables(results),
+        same_task=is_the_papers_task(results),
         swatches=_swatches(results.targets),
         error_percent=result_figures.validation_error_percent(results.validation) if results.validation else None,
         chosen=[result for result in results.classes if result.group is not None],
@@ -95,7 +103,18 @@ def _card(target: TargetResult, numbers: Numbers) -> dict[str, Any]:
         verdict, good = f"{-gap:.2f} % below the target: time left unused", False
     else:
         verdict, good = f"{-gap:.2f} % below the target", True
-    return {"name": target.name, "numbers": numbers, "verdict": verdict, "good": good}
+    off = 100.0 * (numbers["measured_latency_ms"] / numbers["table_latency_ms"] - 1.0)
+    measured = f"measured {numbers['measured_latency_ms']:.3f} ms"
+    if abs(off) > TABLE_PERCENT:
+        measured += f", {abs(off):.0f} % {'more' if off > 0 else 'less'} than the table says"
+    return {
+        "name": target.name,
+        "numbers": numbers,
+        "verdict": verdict,
+        "good": good,
+        "measured": measured if target.measured_on_the_tables_device else "",
+        "transfers": {dataset: training.metrics["top1_percent"] for dataset, training in target.transfers.items()},
+    }
 
 
 def _figures(results: Results) -> dict[str, list[Markup]]:
@@ -110,7 +129,6 @@ def _figures(results: Results) -> dict[str, list[Markup]]:
         return [_svg(kind, label, make)]
 
     return {
-        "tradeoff": one("tradeoff", partial(result_figures.tradeoff_figure, targets), "Accuracy against latency"),
         "architecture": [_markup(architecture_svg(t.architecture, f"architecture-{t.name}")) for t in targets],
         "latency": each("latency", search_figures.latency_figure, "Latency of the derived network at each epoch"),
         "depth": each("depth", search_figures.depth_figure, "Depth of each stage at each epoch"),
@@ -141,6 +159,28 @@ def _figures(results: Results) -> dict[str, list[Markup]]:
         ),
         "classes": one("classes", partial(result_figures.class_figure, results.classes), "Accuracy of each class"),
     }
+
+
+def _paper_figures(results: Results, here: Sequence[HereRow]) -> dict[str, list[Markup]]:
+    """Trade-offs of this run and of the paper; each in the other's only where the task is the same."""
+    same = is_the_papers_task(results)
+    published = [row for row in here if not row.ours] if same else []
+    macs = {row.name: row.macs / 1e6 for row in here if row.ours}
+    found = [
+        paper_figures.Found(target.name, macs[f"{target.name} (this run)"], target.retrain.metrics["top1_percent"])
+        for target in results.targets
+        if same
+    ]
+    figures = {
+        "tradeoff": ("Accuracy against latency", partial(result_figures.tradeoff_figure, results.targets, published)),
+        "here": ("Latency of this run's and the paper's networks here", partial(paper_figures.here_figure, here)),
+        "paper-latency": ("The paper's Table 2, accuracy against latency", paper_figures.paper_latency_figure),
+        "paper-macs": ("Accuracy against multiply-adds", partial(paper_figures.paper_macs_figure, found)),
+    }
+    if results.compared:
+        compared = partial(paper_figures.compared_figure, results.compared)
+        figures["compared"] = ("Published networks measured here, accuracy against latency", compared)
+    return {kind: [_svg(kind, label, make)] for kind, (label, make) in figures.items()}
 
 
 def _training_figures(targets: Sequence[TargetResult]) -> list[Markup]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tfnas.latency import LatencyTable
 from tfnas.report.charts import EndLabel, label_ends, name_label, name_rows, panel, target_colors
+from tfnas.report.hover import add_hover
 from tfnas.report.inputs import ClassResult, TargetResult
 from tfnas.report.style import COLORS, SMALL, shorten
 from tfnas.report.tables import Row
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from tfnas.report.comparison import HereRow
     from tfnas.space import Architecture
 
 NAMED_CLASSES = 30  # as many fit with their names
@@ -55,6 +57,7 @@ def _ranked_classes(classes: Sequence[ClassResult]) -> Figure:
         (rank, result.top1_percent) for rank, result in zip(ranks, classes, strict=True) if result.group is not None
     ]
     axes.plot(*zip(*chosen, strict=True), "o", color=COLORS["blue"], markersize=2.5, markeredgewidth=0)
+    add_hover(axes, ranks, values, [f"{result.name}\n{result.top1_percent:.1f} %" for result in classes])
     axes.margins(x=0.02)
     axes.grid(axis="x", visible=False)
     labels = [
@@ -80,9 +83,16 @@ def validation_figure(validation: Sequence[Row]) -> Figure:
     limits = (low - margin, high + margin)
     axes.plot(limits, limits, color=COLORS["neutral"], linewidth=1.0)
     axes.plot(table, measured, "o", color=COLORS["blue"], markersize=4.5, markeredgewidth=0)
+    add_hover(axes, table, measured, [_told_network(row) for row in validation])
     axes.set(xlim=limits, ylim=limits)
     label_ends(axes, [EndLabel(limits[1], "equal", COLORS["muted"])])
     return figure
+
+
+def _told_network(row: Row) -> str:
+    percent = 100.0 * (row["table_ms"] / row["measured_ms"] - 1.0)
+    latencies = f"table {row['table_ms']:.3f} ms\nmeasured {row['measured_ms']:.3f} ms"
+    return f"{row['network']}\n{latencies}\ntable {percent:+.1f} %"
 
 
 def validation_error_percent(validation: Sequence[Row]) -> float:
@@ -91,8 +101,12 @@ def validation_error_percent(validation: Sequence[Row]) -> float:
     return 100.0 * sum(errors) / len(errors)
 
 
-def tradeoff_figure(targets: Sequence[TargetResult]) -> Figure:
-    """Accuracy against latency: by the table (filled), measured end to end on the table's device (hollow)."""
+def tradeoff_figure(targets: Sequence[TargetResult], published: Sequence[HereRow] = ()) -> Figure:
+    """Accuracy against latency: by the table (filled), measured end to end on the table's device (hollow).
+
+    Args:
+        published: networks of the paper by the same table, with the paper's accuracies; none where the task is another.
+    """
     figure, axes = panel("Accuracy against latency", "top-1 accuracy after retraining, %", "latency, ms", right=74.0)
     colors = target_colors(targets)
     for target in targets:
@@ -103,6 +117,13 @@ def tradeoff_figure(targets: Sequence[TargetResult]) -> Figure:
             axes.plot([table, measured], [top1, top1], color=color, linewidth=0.8)
             axes.plot(measured, top1, "o", markersize=6, markerfacecolor="none", markeredgecolor=color)
         axes.plot(table, top1, "o", markersize=6, color=color, markeredgewidth=0)
+        told = f"{target.name}\n{top1:.2f} %\ntable {table:.3f} ms\nmeasured {measured:.3f} ms"
+        shown = [table, measured] if target.measured_on_the_tables_device else [table]
+        add_hover(axes, shown, [top1] * len(shown), [told] * len(shown))
+    for row in published:
+        axes.plot(row.table_ms, row.published_top1_percent, "D", color=COLORS["neutral"], markersize=5)
+        told = f"{row.name} (paper)\n{row.published_top1_percent} % by the paper\ntable {row.table_ms:.3f} ms here"
+        add_hover(axes, [row.table_ms], [row.published_top1_percent], [told])
     _room_around_points(axes)
     label_ends(axes, [name_label(t.name, t.retrain.metrics["top1_percent"], COLORS[colors[t.name]]) for t in targets])
     return figure

@@ -8,6 +8,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from tfnas.report.charts import MARKED_EPOCHS, EndLabel, epoch_axis, label_ends, name_rows, panel
+from tfnas.report.hover import add_hover
 from tfnas.report.inputs import TargetResult
 from tfnas.report.style import COLORS, SMALL
 from tfnas.report.tables import Row
@@ -41,6 +42,8 @@ def latency_figure(target: TargetResult) -> Figure:
         axes.plot(epochs, values, marks, color=COLORS[color], markersize=3 if len(epochs) <= MARKED_EPOCHS else 0)
         shade = COLORS["muted"] if color == "neutral" else COLORS[color]
         labels.append(EndLabel(values[-1], f"{text} {values[-1]:#.4g}", shade))
+        texts = [f"epoch {epoch}\n{text} {value:.4g} ms" for epoch, value in zip(epochs, values, strict=True)]
+        add_hover(axes, epochs, values, texts)
     axes.margins(y=0.12)
     epoch_axis(axes, epochs)
     _shade_warm_up(axes, target.search)

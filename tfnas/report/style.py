@@ -10,6 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tfnas.report.hover import hover_svg
 from tfnas.runtime.artifacts import atomic_path
 from tfnas.runtime.errors import UserError
 
@@ -82,7 +83,7 @@ def new_figure(height_inches: float, width_inches: float = WIDTH_INCHES) -> Figu
     return Figure(figsize=(width_inches, height_inches))
 
 
-def save_figure(make: Callable[[], Figure], file: Any, suffix: str) -> None:
+def save_figure(make: Callable[[], Figure], file: Any, suffix: str) -> Figure:
     """Draw and write a figure as `svg` or `png`, without dates, on white where the format is opaque."""
     with styled():
         figure = make()
@@ -91,6 +92,7 @@ def save_figure(make: Callable[[], Figure], file: Any, suffix: str) -> None:
             figure.savefig(file, format="svg", metadata=no_metadata)
         else:
             figure.savefig(file, format="png", dpi=200, facecolor="white", metadata={"Software": None})
+    return figure
 
 
 def write_figure(make: Callable[[], Figure], path: str | Path) -> None:
@@ -107,16 +109,16 @@ def write_figure(make: Callable[[], Figure], path: str | Path) -> None:
 
 
 def inline_svg(make: Callable[[], Figure], name: str, label: str) -> str:
-    """A figure as an `<svg>` element to stand inside a page.
+    """A figure as an `<svg>` element to stand inside a page, with the texts of its points (`add_hover`).
 
     Args:
         name: prefix of every id in it, so that no two figures of a page share one; letters, digits, `-`.
         label: what the figure shows, for screen readers.
     """
     buffer = io.StringIO()
-    save_figure(make, buffer, "svg")
+    figure = save_figure(make, buffer, "svg")
     svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :].strip()
+    svg = svg[svg.index("<svg") :].strip().removesuffix("</svg>")
     svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
     svg = re.sub(r'href="#', f'href="#{name}-', svg)
@@ -125,7 +127,7 @@ def inline_svg(make: Callable[[], Figure], name: str, label: str) -> str:
         svg = svg.replace(color, f"var(--{variable})")
     opening, rest = svg.split(">", 1)
     opening = re.sub(r'\s(?:width|height|version)="[^"]*"', "", opening)
-    return f'{opening} role="img" aria-label="{escape(label)}">{rest}'
+    return f'{opening} role="img" aria-label="{escape(label)}">{rest}{hover_svg(figure)}</svg>'
 
 
 def shorten(text: str, longest: int) -> str:

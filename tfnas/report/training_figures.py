@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tfnas.report.charts import MARKED_EPOCHS, epoch_axis, label_ends, name_label, panel, target_colors
+from tfnas.report.hover import add_hover
 from tfnas.report.inputs import TargetResult, Training
 from tfnas.report.style import COLORS
+from tfnas.report.tables import Row
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,11 +30,16 @@ def training_figure(title: str, trainings: Mapping[str, Training], colors: Mappi
         axes.plot(epochs, [row["train_top1"] for row in training.history], color=color, linewidth=0.8, alpha=0.6)
         top1 = [row["val_top1"] for row in training.history]
         axes.plot(epochs, top1, "o-", color=color, markersize=3 if len(epochs) <= MARKED_EPOCHS else 0)
+        add_hover(axes, epochs, top1, [_told(name, row) for row in training.history])
         labels.append(name_label(name, top1[-1], color))
     axes.margins(y=0.06)
     epoch_axis(axes, [row["epoch"] for training in trainings.values() for row in training.history])
     label_ends(axes, labels)
     return figure
+
+
+def _told(name: str, row: Row) -> str:
+    return f"{name}, epoch {row['epoch']}\nvalidation {row['val_top1']:.2f} %\ntraining {row['train_top1']:.2f} %"
 
 
 def supernet_figure(targets: Sequence[TargetResult]) -> Figure:
@@ -52,7 +59,10 @@ def _search_curve(
     colors, labels = target_colors(targets), []
     for target in targets:
         values, color = [row[column] for row in target.search], COLORS[colors[target.name]]
-        axes.plot([row["epoch"] for row in target.search], values, color=color)
+        epochs = [row["epoch"] for row in target.search]
+        axes.plot(epochs, values, color=color)
+        texts = [f"{target.name}, epoch {epoch}\n{write(value)}" for epoch, value in zip(epochs, values, strict=True)]
+        add_hover(axes, epochs, values, texts)
         labels.append(name_label(target.name, values[-1], color, write))
     epoch_axis(axes, [row["epoch"] for target in targets for row in target.search])
     label_ends(axes, labels)

@@ -280,6 +280,7 @@ class TransferParams(RecipeParams):
 
 class ReportParams(Section):
     title: str
+    comparison: str | None  # a comparison.csv; null: none is shown
 
 
 class Params(Section):

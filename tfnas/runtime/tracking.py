@@ -1,4 +1,4 @@
-"""MLflow: one run per job. The only file that writes to it; `tracked_runs` reads."""
+"""MLflow: one run per job. The only file that writes to it; `tracked_runs` and `run_records` read."""
 
 from __future__ import annotations
 

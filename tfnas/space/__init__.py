@@ -1,9 +1,16 @@
 """What an architecture is: search spaces, operations, networks, complexity, the published networks."""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from tfnas.space.architecture import Architecture, Block
 from tfnas.space.complexity import count_macs, count_params
-from tfnas.space.network import build_network
 from tfnas.space.space import Candidate, Head, Layer, Space, StageSpec, Stem, load_space
+
+if TYPE_CHECKING:
+    from tfnas.space.network import build_network
 
 __all__ = [
     "Architecture",
@@ -19,3 +26,13 @@ __all__ = [
     "count_params",
     "load_space",
 ]
+
+_LATER = {  # needs torch, whose import takes longer than all that reads a space
+    "build_network": "tfnas.space.network",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        return getattr(importlib.import_module(_LATER[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

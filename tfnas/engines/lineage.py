@@ -1,0 +1,157 @@
+"""Where a result came from, by the provenance.json of its job, and whether all of it is still so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tfnas.engines.commits import Commit, find_commit
+from tfnas.engines.dvc_record import CHANGED, MISSING, SAME, DvcRecord, dvc_records
+from tfnas.runtime.artifacts import digest_file, read_json
+from tfnas.runtime.errors import UserError
+from tfnas.runtime.params import load_params, stage_params
+from tfnas.runtime.tracking import flatten
+
+PROVENANCE = "provenance.json"
+FIELDS = ("stage", "created", "git_commit", "params", "inputs", "outputs", "device", "packages", "mlflow_run_id")
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A file or folder with its recorded digest (SHA-256), and whether it still has it."""
+
+    path: str
+    digest: str
+    state: str  # same, changed or missing
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """How a job was run and what it wrote."""
+
+    file: str | None  # the one that was asked for; None for all of a job
+    folder: str  # of the project: what all names are relative to
+    job: str  # stage, target and data set, e.g. `transfer/A/cifar10`
+    stage: str
+    target: str | None
+    created: str
+    commit: Commit
+    params: dict[str, Any]  # of the stage, under dotted names
+    params_now: dict[str, Any] | None  # those that differ in params.yaml; None where it does not have this job
+    inputs: tuple[Traced, ...]
+    outputs: tuple[Traced, ...]  # the file asked for, or all of the job
+    dvc: tuple[DvcRecord, ...]  # one each output
+    device: str
+    packages: dict[str, str]
+    mlflow_run_id: str | None
+
+
+def lineage_of(file: Path) -> Lineage:
+    """The lineage of one file, or of a folder that is an output.
+
+    Raises:
+        UserError: no job wrote it, or the record is damaged.
+    """
+    file = file.absolute()
+    for folder in (file, *file.parents):
+        record = folder / PROVENANCE
+        if record.is_file():
+            provenance = _read(record)
+            home = project_folder(provenance, folder)
+            shown = str(file.relative_to(home) if file.is_relative_to(home) else file)
+            names = [shown] if file == record else [n for n in provenance["outputs"] if file.is_relative_to(home / n)]
+            if names:  # its own digest is the one that a record cannot hold
+                return lineage_of_record(provenance, home, outputs=names, file=shown)
+            break
+    raise UserError(f"{file}: no job wrote it: no {PROVENANCE} in its folder or above it names it")
+
+
+def lineage_of_run(run_id: str, folder: Path) -> Lineage | None:
+    """The lineage of the job in a project's results that an MLflow run records; None where no job there has it."""
+    for record in sorted((folder / "results").rglob(PROVENANCE)):
+        provenance = _read(record)
+        if provenance["mlflow_run_id"] == run_id:
+            return lineage_of_record(provenance, folder.absolute())
+    return None
+
+
+def lineage_of_record(
+    provenance: Mapping[str, Any], folder: Path, *, outputs: Sequence[str] | None = None, file: str | None = None
+) -> Lineage:
+    """What a provenance.json says, against what lies in a project's folder now.
+
+    Args:
+        outputs: those to look at; None for all of the job.
+    """
+    names = list(provenance["outputs"]) if outputs is None else list(outputs)
+    job = _job(provenance)
+    target = job[1] if len(job) > 1 else None
+    return Lineage(
+        file=file,
+        folder=str(folder),
+        job="/".join(job),
+        stage=job[0],
+        target=target,
+        created=provenance["created"],
+        commit=find_commit(provenance["git_commit"], folder),
+        params=flatten(provenance["params"]),
+        params_now=_params_now(provenance["params"], folder, job[0], target),
+        inputs=_trace(provenance["inputs"], folder),
+        outputs=_trace({name: provenance["outputs"][name] for name in names if name in provenance["outputs"]}, folder),
+        dvc=dvc_records(folder, [folder / name for name in names]),
+        device=provenance["device"],
+        packages=provenance["packages"],
+        mlflow_run_id=provenance["mlflow_run_id"],
+    )
+
+
+def project_folder(provenance: Mapping[str, Any], folder: Path) -> Path:
+    """What the names in a record are relative to, from the folder that it lies in.
+
+    That is the project's folder, wherever it has been moved to; the working directory where only results were.
+    """
+    parts = _place(provenance).parts
+    if parts and folder.parts[-len(parts) :] == parts:
+        return Path(*folder.parts[: -len(parts)])
+    return Path.cwd()
+
+
+def _read(record: Path) -> dict[str, Any]:
+    provenance = read_json(record, kind="provenance", version=1)
+    missing = [name for name in FIELDS if name not in provenance]
+    if missing:
+        raise UserError(f"{record}: has no {missing[0]!r}; run the stage that writes it again")
+    return provenance
+
+
+def _place(provenance: Mapping[str, Any]) -> Path:
+    """The folder that a job wrote into, as it was named."""
+    return Path(next(iter(provenance["outputs"]), PROVENANCE)).parent
+
+
+def _job(provenance: Mapping[str, Any]) -> tuple[str, ...]:
+    """Stage, target and data set; the last two are in no field of their own but in the name of the folder."""
+    stage, parts = str(provenance["stage"]), _place(provenance).parts
+    return parts[len(parts) - 1 - parts[::-1].index(stage) :] if stage in parts else (stage,)
+
+
+def _trace(digests: Mapping[str, str], folder: Path) -> tuple[Traced, ...]:
+    return tuple(Traced(name, digest, _state(folder / name, digest)) for name, digest in digests.items())
+
+
+def _state(path: Path, digest: str) -> str:
+    if not path.exists():
+        return MISSING
+    return SAME if digest_file(path) == digest else CHANGED
+
+
+def _params_now(params: Mapping[str, Any], folder: Path, stage: str, target: str | None) -> dict[str, Any] | None:
+    """The stage's values in params.yaml that are not those recorded."""
+    try:
+        now = flatten(stage_params(load_params(folder / "params.yaml"), stage, target))
+    except (UserError, KeyError):  # no such file, one that this version does not take, or no such target in it
+        return None
+    then = flatten(params)
+    return {key: now.get(key) for key in {**then, **now} if then.get(key) != now.get(key)}
