@@ -8,6 +8,7 @@ rule all:
         everything,
 
 
+# before the minutes of profile_latency, so that a broken image is named at once
 rule prepare_data:
     input:
         code("prepare_data", "data"),
@@ -20,6 +21,7 @@ rule prepare_data:
         provenance="results/prepare_data/provenance.json",
     log:
         "logs/prepare_data.log",
+    priority: 1
     threads: 1
     params:
         values=values("prepare_data"),
