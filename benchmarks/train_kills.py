@@ -4,8 +4,8 @@ its end with that of an undisturbed one.
     python benchmarks/train_kills.py --results results --kills 5
 
 RESULTS must hold `prepare_data` and `derive`. The parameters are those of params.yaml but for
-`checkpoint_every_steps`. Says where each training was killed and from where it went on; exits with 1 where weights.pt,
-metrics.json or history.csv (but for seconds) differ.
+`checkpoint_every_steps`. Each kill falls into a part of its own of the training. Says from where the training went on;
+exits with 1 where weights.pt, metrics.json or history.csv (but for seconds) differ.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,7 +28,22 @@ from tfnas.runtime.checkpoints import read_tensors
 from tfnas.runtime.params import load_params
 
 SCRIPT = Path(__file__).parents[1] / "workflow" / "scripts" / "retrain.py"
-POLL_SECONDS = 0.02
+POLL_SECONDS = 0.01
+AFTER_SECONDS = 0.3  # at most, between a checkpoint and the kill
+
+
+class Job(NamedTuple):
+    """Where the training runs and what it reads."""
+
+    work: Path
+    results: Path
+    target: str
+
+    def checkpoints(self) -> list[Path]:
+        return sorted((self.work / "checkpoints" / "retrain" / self.target).glob("*.pt"))
+
+    def said(self, out: str) -> str:
+        return (self.work / f"{out}.txt").read_text()
 
 
 class Saved(NamedTuple):
@@ -39,25 +55,21 @@ class Saved(NamedTuple):
 
 def main() -> None:
     options = _parse_options()
-    results = options.results.resolve()
     target = options.target or next(iter(load_params(options.params).targets))
     draw = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as folder:
-        work = Path(folder)
-        write_params(options, work / "params.yaml")
-        if start(work, results, target, "whole").wait() != 0:
-            sys.exit(read_log(work, "whole") or "the training did not start")
-        epochs, seconds = epochs_and_seconds(work / "whole" / "history.csv")
-        print(f"undisturbed: {epochs} epochs, {seconds:.1f} s", flush=True)
-        left, faults, number = options.kills, list[str](), 0
-        while left > 0:
-            number += 1
-            out = f"killed{number}"
-            left -= kill_until_it_ends(work, results, target, out, left, seconds / (options.kills + 1), draw)
-            found = differences(work / "whole", work / out)
-            faults += found
-            print(f"training {number}: differences: {', '.join(found) or 'none'}", flush=True)
-        sys.exit(1 if faults else 0)
+        job = Job(Path(folder), options.results.resolve(), target)
+        write_params(options, job.work / "params.yaml")
+        begin = time.monotonic()
+        saves = watch(job, start(job, "whole"), until=None)
+        seconds = time.monotonic() - begin
+        print(f"undisturbed: {saves} checkpoints in {seconds:.1f} s", flush=True)
+        # a kill in each of as many equal parts of the training
+        moments = [(saves - 3) * (part + draw.random()) / options.kills for part in range(options.kills)]
+        kill_at(job, "killed", [1 + int(moment) for moment in moments], draw.random)
+        found = differences(job.work / "whole", job.work / "killed")
+        print(f"differences: {', '.join(found) or 'none'}", flush=True)
+        sys.exit(1 if found else 0)
 
 
 def write_params(options: argparse.Namespace, path: Path) -> None:
@@ -67,64 +79,46 @@ def write_params(options: argparse.Namespace, path: Path) -> None:
     path.write_text(yaml.safe_dump(params), encoding="utf-8")
 
 
-def start(work: Path, results: Path, target: str, out: str) -> subprocess.Popen[bytes]:
+def start(job: Job, out: str) -> subprocess.Popen[bytes]:
     """The training as the engines call it, in a folder and a tracking store of its own."""
     inputs = {
-        "--architecture": f"derive/{target}/architecture.json",
+        "--architecture": f"derive/{job.target}/architecture.json",
         "--manifest": "prepare_data/manifest.csv",
         "--images": "prepare_data/images",
     }
-    command = [sys.executable, str(SCRIPT), "--params", "params.yaml", "--target", target]
+    command = [sys.executable, str(SCRIPT), "--params", "params.yaml", "--target", job.target]
     for option, path in inputs.items():
-        command += [option, str(results / path)]
+        command += [option, str(job.results / path)]
     command += ["--out", out, "--log", f"{out}.log"]
-    environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{work}/{out}.db"}
-    with (work / f"{out}.txt").open("w") as said:
-        return subprocess.Popen(command, cwd=work, env=environment, stdout=said, stderr=said)
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{job.work}/{out}.db"}
+    with (job.work / f"{out}.txt").open("w") as said:
+        return subprocess.Popen(command, cwd=job.work, env=environment, stdout=said, stderr=said)
 
 
-def kill_until_it_ends(
-    work: Path, results: Path, target: str, out: str, most: int, share: float, draw: random.Random
-) -> int:
-    """How many times a training was killed before it ended; at most `most` times.
-
-    Args:
-        share: seconds of training between two kills, on average.
-    """
-    kills = 0
-    while True:
-        process = start(work, results, target, out)
-        if kills == most or not killed_under_way(process, work, target, share * draw.uniform(0.2, 1.6)):
-            assert process.wait() == 0, read_log(work, out)
-            return kills
-        kills += 1
-        saved = newest(work, target)
-        print(f"  kill {kills}: goes on after epoch {saved.epochs}, step {saved.steps}", flush=True)
-
-
-def killed_under_way(process: subprocess.Popen[bytes], work: Path, target: str, wait: float) -> bool:
-    """Kill a process some seconds after its first checkpoint; false where it ended before."""
-    before = checkpoint_files(work, target)
-    while checkpoint_files(work, target) == before:
-        if process.poll() is not None:
-            return False
+def watch(job: Job, process: subprocess.Popen[bytes], *, until: int | None) -> int:
+    """Wait for the end of the process, or until so many checkpoints were saved; gives how many were."""
+    saves = 0
+    while process.poll() is None and (until is None or saves < until):
         time.sleep(POLL_SECONDS)
-    try:
-        process.wait(wait)
-    except subprocess.TimeoutExpired:
+        # CheckpointFolder counts them in their names, also over several processes
+        saves = max([saves, *(int(path.stem.rpartition("-")[2]) for path in job.checkpoints())])
+    return saves
+
+
+def kill_at(job: Job, out: str, moments: list[int], draw: Callable[[], float]) -> None:
+    """Kill the training soon after each of these numbers of checkpoints, and let it go on to its end."""
+    for moment in moments:
+        process = start(job, out)
+        watch(job, process, until=moment)
+        time.sleep(AFTER_SECONDS * draw())
+        assert process.poll() is None, f"it ended before its checkpoint {moment}: {job.said(out)}"
         process.kill()
         process.wait()
-        return True
-    return False
-
-
-def checkpoint_files(work: Path, target: str) -> list[Path]:
-    return sorted((work / "checkpoints" / "retrain" / target).glob("*.pt"))
-
-
-def newest(work: Path, target: str) -> Saved:
-    progress = read_tensors(checkpoint_files(work, target)[-1])["state"]["progress"]
-    return Saved(len(progress["history"]), progress["step"])
+        progress = read_tensors(job.checkpoints()[-1])["state"]["progress"]
+        saved = Saved(len(progress["history"]), progress["step"])
+        print(f"killed at checkpoint {moment}: goes on after epoch {saved.epochs}, step {saved.steps}", flush=True)
+    process = start(job, out)
+    assert process.wait() == 0, job.said(out)
 
 
 def differences(one: Path, two: Path) -> list[str]:
@@ -134,19 +128,9 @@ def differences(one: Path, two: Path) -> list[str]:
     return found if rows[0] == rows[1] else [*found, "history.csv"]
 
 
-def epochs_and_seconds(history: Path) -> tuple[int, float]:
-    rows = read_rows(history)
-    return len(rows), sum(float(row["seconds"]) for row in rows)
-
-
 def read_rows(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
-
-
-def read_log(work: Path, out: str) -> str:
-    path = work / f"{out}.txt"
-    return path.read_text() if path.exists() else ""
 
 
 def _parse_options() -> argparse.Namespace:
