@@ -13,6 +13,7 @@ rule all:
         "all: every result is there"
 
 
+# before the minutes of profile_latency, so that a broken image is named at once
 rule prepare_data:
     input:
         code("data"),
@@ -26,7 +27,7 @@ rule prepare_data:
         provenance="results/prepare_data/provenance.json",
     log:
         "logs/prepare_data.log",
-    priority: 1  # before the hour of a latency table: it finds what is wrong with the images
+    priority: 1
     conda:
         "workflow/envs/tfnas.yaml"
     threads: 1

@@ -29,8 +29,8 @@ from PIL import Image
 from tfnas.data import ImageDataset, make_loader, train_transform
 from tfnas.runtime.schema import AugmentationParams, RecipeParams
 from tfnas.space import build_network, zoo
+from tfnas.train.epoch_loop import EpochLoop
 from tfnas.train.stepper import Stepper
-from tfnas.train.trainer import _Training
 
 CPU = torch.device("cpu")
 CROP_SCALE = (0.08, 1.0)
@@ -87,11 +87,11 @@ def our_epoch(folder: Path, samples: list[tuple[str, int]], options: argparse.Na
     )
     network = build_network(zoo.load(options.network), dropout=0.2, drop_connect=recipe.drop_connect)
     stepper = Stepper(network, recipe, device=CPU, precision="float32")
-    training = _Training(stepper, loader, loader, name="benchmark", seed=0, checkpoints=None)
+    loop = EpochLoop(stepper, loader, loader, name="benchmark", seed=0, checkpoints=None)
 
     def epoch() -> None:
-        training._train_epoch(iter(()))
-        training.progress.step, training.progress.seconds = 0, 0.0
+        loop.train_epoch(iter(()))
+        loop.progress.step, loop.progress.seconds = 0, 0.0
 
     return epoch
 

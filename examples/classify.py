@@ -1,6 +1,6 @@
 """Classify a picture with a network that the pipeline has found.
 
-    python examples/classify.py                     # after `make run`: the a validation digit
+    python examples/classify.py                     # after `make run`: a digit of the validation set
     python examples/classify.py PICTURE --target B
 
 Any other trained network is loaded in the same way: `load_network("TF-NAS-A", "weights.pt")`.
@@ -9,10 +9,12 @@ Any other trained network is loaded in the same way: `load_network("TF-NAS-A", "
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from tfnas.data import manifest_classes, read_manifest
 from tfnas.deploy import classify, load_network
+from tfnas.runtime.errors import UserError
 from tfnas.runtime.params import load_params
 
 RESULTS = Path("results")
@@ -33,4 +35,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"error: {error}")

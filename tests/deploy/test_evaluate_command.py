@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -53,10 +54,16 @@ def test_classes_by_counting(files, pictures, tmp_path, capsys) -> None:
 def test_mistakes_are_one_line(files, pictures, tmp_path, capsys) -> None:
     options = [files[1], "--architecture", files[0]]
     (tmp_path / "empty").mkdir()
-    (pictures / "val" / "fourth").mkdir()
+    broken, nested = tmp_path / "broken", tmp_path / "nested"
+    (broken / "dark").mkdir(parents=True)
+    (broken / "dark" / "empty.png").touch()
+    (nested / "dark" / "more").mkdir(parents=True)
+    shutil.copytree(pictures / "val" / "dark", pictures / "val" / "fourth")
     for data, words in (
         (tmp_path / "none", "there is no such folder"),
-        (tmp_path / "empty", "has no images"),
+        (tmp_path / "empty", "holds no class"),
+        (broken, "empty.png: is no image (is empty)"),
+        (nested, "more: is a folder"),
         (pictures, "tells 3 classes apart"),
     ):
         assert evaluate(*options, "--data", data) == 2

@@ -129,9 +129,9 @@ def test_two_jobs_leave_the_same_weights_and_no_checkpoint(run_job, tmp_path) ->
 def test_a_job_that_fails_after_training_does_not_train_again(run_job, monkeypatch) -> None:
     with pytest.raises(ConnectionError):
         run_job("first", FakeRun(fails_at="model"))
-    import tfnas.train.trainer as trainer
+    from tfnas.train.epoch_loop import EpochLoop
 
-    monkeypatch.setattr(trainer._Training, "_train_epoch", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(EpochLoop, "train_epoch", lambda *_: pytest.fail("trained again"))
     again = FakeRun()
     out = run_job("second", again)
     assert digest_file(out / "weights.pt") == digest_file(out.parent / "first" / "weights.pt")

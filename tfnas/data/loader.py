@@ -10,16 +10,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from tfnas.data.colour import Colours
+from tfnas.data.epoch_sampler import EpochSampler, Key
 from tfnas.data.image_dataset import PictureDataset
 from tfnas.data.transforms import Transform, View
 from tfnas.runtime.errors import UserError
 from tfnas.runtime.seeding import derive_seed
 
 PREFETCHED_BATCHES = 4  # of each worker process
-Key = tuple[int, int]  # epoch, index
 
 logger = logging.getLogger("tfnas.data")
 
@@ -55,7 +55,7 @@ class EpochLoader:
     """
 
     def __init__(
-        self, loader: DataLoader[Any], sampler: _EpochSampler, dataset: Dataset[Any], device: torch.device | None
+        self, loader: DataLoader[Any], sampler: EpochSampler, dataset: Dataset[Any], device: torch.device | None
     ) -> None:
         self._loader, self._sampler = loader, sampler
         self._device = torch.device("cpu") if device is None else device
@@ -122,7 +122,7 @@ def make_loader(
     the memory that passes between processes costs more time than that step.
     """
     length = len(dataset)  # type: ignore[arg-type]
-    sampler = _EpochSampler(
+    sampler = EpochSampler(
         length, batch_size, seed=seed, shuffle=shuffle, drop_last=drop_last, rank=rank, world_size=world_size
     )
     loader = DataLoader(
@@ -136,31 +136,6 @@ def make_loader(
         generator=torch.Generator(),  # else each pass would draw from torch's global one
     )
     return EpochLoader(loader, sampler, dataset, device)
-
-
-class _EpochSampler(Sampler[list[Key]]):
-    """Gives the indices of a batch together with the epoch, which so reaches workers that live on."""
-
-    def __init__(
-        self, length: int, batch_size: int, *, seed: int, shuffle: bool, drop_last: bool, rank: int, world_size: int
-    ) -> None:
-        assert batch_size > 0 and 0 <= rank < world_size
-        self.length, self.seed, self.shuffle = length, seed, shuffle
-        self.rank, self.world_size, self.whole = rank, world_size, batch_size * world_size
-        usable = length - length % self.whole if drop_last else length
-        self.bounds = list(range(0, max(0, usable - rank), self.whole))  # of batches in which this rank has a share
-        self.epoch = self.start = 0
-
-    def __len__(self) -> int:
-        return len(self.bounds)
-
-    def __iter__(self) -> Iterator[list[Key]]:
-        epoch, start, indices = self.epoch, self.start, list(range(self.length))
-        if self.shuffle:
-            generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", epoch))
-            indices = torch.randperm(self.length, generator=generator).tolist()
-        for bound in self.bounds[start:]:
-            yield [(epoch, index) for index in indices[bound + self.rank : bound + self.whole : self.world_size]]
 
 
 class _SeededDataset(Dataset[Any]):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from tfnas.data.loader import EpochLoader
@@ -54,10 +54,8 @@ def fit(
     for epoch in range(done, params.epochs):
         loader.set_epoch(epoch)
         for (images, labels), _ in zip(loader, ticks, strict=False):
-            with autocast(device, precision):
-                logits = network(images.to(device, non_blocking=True))
-                loss = functional.cross_entropy(logits, labels.to(device, non_blocking=True))
             optimizer.zero_grad(set_to_none=True)
+            loss = cross_entropy(network, images, labels, device=device, precision=precision)
             scaler.scale(loss).backward()
             scaler.step(optimizer)
             scaler.update()
@@ -66,6 +64,15 @@ def fit(
     if not math.isfinite(loss.item()):
         raise UserError("params.yaml: rank_classes.fit: the loss is not finite; lower fit.learning_rate")
     estimate_statistics(network, loader, device=device, precision=precision)
+
+
+def cross_entropy(
+    network: nn.Module, images: Tensor, labels: Tensor, *, device: torch.device, precision: str
+) -> Tensor:
+    """The mean loss of a batch, (N, 3, H, W) and (N,), computed on the device."""
+    with autocast(device, precision):
+        logits = network(images.to(device, non_blocking=True))
+        return functional.cross_entropy(logits, labels.to(device, non_blocking=True))
 
 
 @torch.no_grad()

@@ -9,7 +9,8 @@ from torch.utils.data import Dataset
 
 from tfnas.data import ImageDataset, eval_transform, load_transfer_set, manifest_samples, read_manifest
 from tfnas.data.cifar_format import FORMATS
-from tfnas.data.image_folder import IMAGE_SUFFIXES
+from tfnas.data.image_folder import folder_names, scan_class_folders
+from tfnas.data.transforms import Transform
 from tfnas.runtime.errors import UserError
 
 LAYOUTS = "manifest.csv and images/ of prepare_data, a CIFAR set, val/<class>/*, or <class>/*"
@@ -37,15 +38,13 @@ def read_image_set(folder: Path, resolution: int, *, images: Path | None = None)
     if sets:
         found = load_transfer_set(sets[0], folder, False, transform)
         return found, found.classes
-    root = folder / "val" if (folder / "val").is_dir() else folder
-    classes = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    samples = [
-        (str(path.relative_to(root)), label) for label, name in enumerate(classes) for path in _files(root / name)
-    ]
-    if not samples:
-        raise UserError(f"{folder}: has no images; name a folder with {LAYOUTS}")
+    return _class_folders(folder / "val" if (folder / "val").is_dir() else folder, transform)
+
+
+def _class_folders(root: Path, transform: Transform) -> tuple[Dataset[Any], list[str]]:
+    listing = scan_class_folders(root, [("val", name, name) for name in folder_names(root, root)])
+    if listing.broken:
+        first = listing.broken[0]
+        raise UserError(f"{root / first.path}: is no image ({first.reason}); replace or remove it")
+    samples, classes = manifest_samples(listing.records, "val")
     return ImageDataset(root, samples, transform), classes
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)

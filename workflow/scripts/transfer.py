@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 from tfnas.runtime.errors import UserError
@@ -13,13 +14,7 @@ OUTPUTS = ("weights.pt", "history.csv", "metrics.json")
 
 
 def main() -> None:
-    parser = stage_parser(STAGE, __doc__)
-    parser.add_argument("--target", required=True, help="name of the target, a key of `targets`")
-    parser.add_argument("--dataset", required=True, help="name of the image set, one of `transfer.datasets`")
-    parser.add_argument("--architecture", type=Path, required=True, help="architecture.json that derive wrote")
-    parser.add_argument("--weights", type=Path, required=True, help="weights.pt that retrain wrote")
-    parser.add_argument("--data", type=Path, required=True, help="transfer/ that prepare_data wrote")
-    options = parser.parse_args()
+    options = _parse_options()
 
     def check(params: Params) -> None:
         known = params.transfer.datasets
@@ -58,6 +53,16 @@ def main() -> None:
             inputs=inputs,
         )
         run_training(job, training)
+
+
+def _parse_options() -> argparse.Namespace:
+    parser = stage_parser(STAGE, __doc__)
+    parser.add_argument("--target", required=True, help="name of the target, a key of `targets`")
+    parser.add_argument("--dataset", required=True, help="name of the image set, one of `transfer.datasets`")
+    parser.add_argument("--architecture", type=Path, required=True, help="architecture.json that derive wrote")
+    parser.add_argument("--weights", type=Path, required=True, help="weights.pt that retrain wrote")
+    parser.add_argument("--data", type=Path, required=True, help="transfer/ that prepare_data wrote")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":
