@@ -207,9 +207,11 @@ def _use_own_library() -> None:
     """
     import tfnas
 
-    root = Path(sys.argv[0]).resolve().parents[2]
+    folder = Path(sys.argv[0]).resolve().parent
+    root = folder.parent.parent
     searched = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    if not (root / "tfnas").is_dir() or Path(tfnas.__file__).is_relative_to(root) or searched[0] == str(root):
+    is_script = folder == root / "workflow" / "scripts" and (root / "tfnas").is_dir()
+    if not is_script or Path(tfnas.__file__).is_relative_to(root) or searched[0] == str(root):
         return
     os.environ["PYTHONPATH"] = os.pathsep.join([str(root), *filter(None, searched)])
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
