@@ -38,7 +38,7 @@ def test_results_of_the_future_are_kept_and_become_stale_all_the_same(folder, mo
     for stage in ("rank_classes", "build_subset"):
         shift(folder / "results" / stage, DAY)
     assert run(folder) == []
-    assert max(path.stat().st_mtime for path in (folder / "results").rglob("*")) < time.time()
+    assert max(path.stat().st_mtime for path in (folder / "results").rglob("provenance.json")) < time.time()
     shift(folder / "results", DAY)
     with (folder / "workflow/scripts/build_subset.py").open("a") as file:
         file.write("# changed\n")
