@@ -4,7 +4,8 @@
 
 PROJECT is a folder in which the pipeline has run (`make run`). It is copied; in the copy every job's command of
 dvc.lock is started and ended when its log has its first line. The work is what the logs of the finished run say.
-Printed: seconds of start-up (least of the repeats) and of work of each job, and start-up's share in the sum of both.
+Printed: seconds of start-up (least of the repeats; and of computing, which other programs disturb less) and of work of
+each job, and start-up's share in the sum of both.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -41,12 +43,18 @@ def main() -> None:
             log = Path(command[command.index("--log") + 1])
             worked[name] = work_seconds(options.project / log)
             started[name] = min(start_up_seconds(command, copy, copy / log) for _ in range(options.repeats))
-            print(f"{name:32} {started[name]:6.2f} s start-up {worked[name]:7.1f} s work", flush=True)
-    start_up, work = sum(started.values()), sum(worked.values())
-    print(f"{'sum':32} {start_up:6.2f} s start-up {work:7.1f} s work: {100 * start_up / (start_up + work):.1f} %")
+            print(line(name, *started[name], worked[name]), flush=True)
+    wall, computing = (sum(seconds) for seconds in zip(*started.values(), strict=True))
+    work = sum(worked.values())
+    print(line("sum", wall, computing, work), f"= {100 * wall / (wall + work):.1f} %")
 
 
-def start_up_seconds(command: list[str], folder: Path, log: Path) -> float:
+def line(name: str, wall: float, computing: float, work: float) -> str:
+    return f"{name:32} start-up {wall:6.2f} s ({computing:5.2f} s computing)   work {work:6.1f} s"
+
+
+def start_up_seconds(command: list[str], folder: Path, log: Path) -> tuple[float, float]:
+    """Until the log has a line: seconds by the clock, and of computing."""
     log.unlink(missing_ok=True)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     begin = time.perf_counter()
@@ -57,7 +65,9 @@ def start_up_seconds(command: list[str], folder: Path, log: Path) -> float:
             time.sleep(STEP_SECONDS)
         seconds = time.perf_counter() - begin
         process.kill()
-    return seconds
+        _, _, usage = os.wait4(process.pid, 0)
+        process.returncode = -signal.SIGKILL
+    return seconds, usage.ru_utime + usage.ru_stime
 
 
 def work_seconds(log: Path) -> float:

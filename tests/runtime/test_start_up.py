@@ -52,6 +52,10 @@ def test_help_and_a_mistake_in_params_come_before_anything_heavy(script: str, tm
     assert imported_by(run, *given) == set()
 
 
+def test_training_and_searching_small_pictures_needs_no_torchvision() -> None:
+    assert imported_by("import tfnas.search.job, tfnas.train.job, tfnas.train.sets, tfnas.data.rank_job") == {"torch"}
+
+
 def test_what_is_asked_for_later_is_there() -> None:
     import tfnas.data
     import tfnas.latency

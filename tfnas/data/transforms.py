@@ -16,8 +16,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional
 
 from tfnas.data.colour import Colours, change_colours, draw_colours
 from tfnas.data.decoding import to_tensor
@@ -96,16 +94,20 @@ class EvalTransform(Transform):
     size already is not cut at its borders, where small pictures have a part of their object.
     """
 
-    def __init__(self, resolution: int, interpolation: InterpolationMode) -> None:
-        self.resolution, self.interpolation = resolution, interpolation
+    def __init__(self, resolution: int, *, bicubic: bool) -> None:
+        self.resolution, self.bicubic = resolution, bicubic
 
     def view(self, picture: Tensor, random: Random) -> View:
         height, width = picture.shape[1:]
         if height == width == self.resolution:
             return View(picture, None)
+        from torchvision.transforms import InterpolationMode  # takes as long to import as torch
+        from torchvision.transforms.v2 import functional
+
+        interpolation = InterpolationMode.BICUBIC if self.bicubic else InterpolationMode.BILINEAR
         whole = min(height, width) <= THUMBNAIL
         shorter = self.resolution if whole else round(self.resolution / CROP_FRACTION)
-        resized = functional.resize(picture, [shorter], interpolation=self.interpolation, antialias=True)
+        resized = functional.resize(picture, [shorter], interpolation=interpolation, antialias=True)
         return View(functional.center_crop(resized, [self.resolution, self.resolution]), None)
 
 
@@ -115,7 +117,7 @@ def train_transform(resolution: int, augmentation: AugmentationParams) -> TrainT
 
 def eval_transform(resolution: int, *, bicubic: bool = False) -> EvalTransform:
     """Without randomness; `bicubic` as torchvision's EfficientNet-B0 was validated."""
-    return EvalTransform(resolution, InterpolationMode.BICUBIC if bicubic else InterpolationMode.BILINEAR)
+    return EvalTransform(resolution, bicubic=bicubic)
 
 
 def draw_crop(height: int, width: int, scale: tuple[float, float], random: Random) -> tuple[int, int, int, int]:

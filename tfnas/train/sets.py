@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from torch.utils.data import Dataset
-from torchvision.transforms import v2
 
 from tfnas.data import (
     ImageDataset,
@@ -72,6 +71,8 @@ def augmented(resolution: int, recipe: RecipeParams) -> Callable[[Any], Any]:
     transform = train_transform(resolution, recipe.augmentation)
     if recipe.extras.rand_augment == 0:
         return transform
+    from torchvision.transforms import v2
+
     return v2.Compose([v2.RandAugment(num_ops=2, magnitude=recipe.extras.rand_augment), transform])
 
 
