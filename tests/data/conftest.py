@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from wnids import WNIDS
 
 from tfnas.data.cifar_format import FORMATS, write_cifar, write_meta
 
-WNIDS = ("n01440764", "n01443537", "n01484850")
 COUNTS = {"train": 4, "val": 2}
 
 

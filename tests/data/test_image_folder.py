@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -47,6 +48,14 @@ def refused(root: Path, words: str, *, scan: bool = False) -> None:
     with pytest.raises(UserError, match=words) as caught:
         (scan_image_folder if scan else check_image_folder)(root)
     assert "\n" not in str(caught.value)
+
+
+def test_a_folder_that_may_not_be_entered(image_folder: Path, monkeypatch) -> None:
+    """Permissions do not stop the root user, so the answer is made here."""
+    allowed = os.access
+    for closed in (image_folder, image_folder / "val", image_folder / "train" / WNID):
+        monkeypatch.setattr(os, "access", lambda path, mode, closed=closed: path != closed and allowed(path, mode))
+        refused(image_folder, rf"{closed.name}: cannot be opened \(Permission denied\); let this user", scan=True)
 
 
 def test_missing_folders_and_classes(image_folder: Path, tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import WNIDS
 from scipy.io import savemat
+from wnids import WNIDS
 
 from tfnas.data.image_folder import scan_image_folder
 from tfnas.data.imagenet import GROUND_TRUTH, KAGGLE, check_imagenet, scan_imagenet

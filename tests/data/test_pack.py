@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import WNIDS
 from PIL import Image
+from wnids import WNIDS
 
 from tfnas.data import ImageDataset, eval_transform, image_root
 from tfnas.data import pack as pack_module

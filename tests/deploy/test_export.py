@@ -10,10 +10,17 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from PIL import Image
 
 from tfnas.cli import main
+from tfnas.deploy import classify
 from tfnas.deploy.export import EXPORTS, export_checked, max_difference
+from tfnas.deploy.origin import read_origin
+from tfnas.deploy.trained_on import TrainedOn, read_trained_on
+from tfnas.runtime.artifacts import digest_file
 from tfnas.runtime.errors import UserError
+
+CLASSES = ("dark", "light", "middle")
 
 
 @pytest.mark.parametrize("suffix", list(EXPORTS))
@@ -55,6 +62,8 @@ def retrained(files, tmp_path) -> Path:
     folder = tmp_path / "retrain"
     folder.mkdir()
     files[1].rename(folder / "weights.pt")
+    rows = "".join(f"val,{name},{name}/1.png,9\n" for name in CLASSES)
+    (tmp_path / "manifest.csv").write_text("split,class,path,bytes\n" + rows)
     recipe = {"batch_size": 8, "accumulate": 2, "learning_rate": 0.123}
     params = {"resolution": 16, "device.threads": 1, "prepare_data": {"source": "digits"}, "retrain": recipe}
     origin = {
@@ -63,7 +72,7 @@ def retrained(files, tmp_path) -> Path:
         "stage": "retrain",
         "git_commit": "abc",
         "params": params | {"targets.A.dropout": 0.3},
-        "inputs": {str(files[0]): "0" * 64},
+        "inputs": {str(files[0]): "0" * 64, str(tmp_path / "manifest.csv"): digest_file(tmp_path / "manifest.csv")},
         "packages": {"torch": "2"},
     }
     (folder / "provenance.json").write_text(json.dumps(origin))
@@ -77,6 +86,7 @@ def test_the_command_writes_files_and_a_card(retrained, tmp_path, capsys) -> Non
     assert sorted(path.name for path in out.iterdir()) == [
         "MODEL_CARD.md",
         "architecture.svg",
+        "classes.txt",
         "small.onnx",
         "small.pt2",
     ]
@@ -89,9 +99,34 @@ def test_the_command_writes_files_and_a_card(retrained, tmp_path, capsys) -> Non
         "top-1 %: 87.5",
         "| learning_rate | 0.123 |",
         "| dropout | 0.3 |",
+        "3 images of scikit-learn's digits",
+        "dark, light, middle",
         "commit: abc",
     ):
         assert fact in card, fact
+
+
+@pytest.mark.parametrize("size", [(90, 200), (64, 70)])
+def test_the_cards_program_gives_our_class(retrained, network, tmp_path, monkeypatch, capsys, size) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", str(retrained), "--out", ".", "--formats", "onnx", "--repeats", "1"]) == 0
+    pixels = np.random.default_rng(1).integers(0, 256, (*size, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save("picture.jpg")
+    (program,) = re.findall(r"^```python\n(.*?)^```", Path("MODEL_CARD.md").read_text(), re.MULTILINE | re.DOTALL)
+    capsys.readouterr()
+    found: dict[str, object] = {}
+    exec(program, found)
+    ours = classify(network, "picture.jpg", CLASSES, resolution=16)
+    assert capsys.readouterr().out.strip() == ours[0][0]
+    theirs = torch.tensor(found["logits"][0]).softmax(0)
+    assert [float(theirs[CLASSES.index(name)]) for name, _ in ours] == pytest.approx([p for _, p in ours], abs=0.02)
+
+
+def test_classes_of_another_data_set_are_not_taken(retrained, tmp_path) -> None:
+    assert read_trained_on(read_origin(retrained)) == TrainedOn("scikit-learn's digits", CLASSES, 3)
+    with (tmp_path / "manifest.csv").open("a") as file:
+        file.write("val,other,other/1.png,9\n")
+    assert read_trained_on(read_origin(retrained)) == TrainedOn("scikit-learn's digits")
 
 
 @pytest.mark.parametrize(

@@ -61,10 +61,11 @@ def export(options: argparse.Namespace, formats: list[str]) -> Card:
     """
     from tfnas.cli.zoo import read_network
     from tfnas.deploy.export import export_checked
-    from tfnas.deploy.latencies import measure_ms, read_promised
+    from tfnas.deploy.latencies import measure, read_promised
     from tfnas.deploy.load import load_network
     from tfnas.deploy.model_card import Card
     from tfnas.deploy.origin import read_origin
+    from tfnas.deploy.trained_on import read_trained_on
     from tfnas.runtime.artifacts import digest_file, read_json
     from tfnas.runtime.devices import device_name
 
@@ -82,6 +83,7 @@ def export(options: argparse.Namespace, formats: list[str]) -> Card:
         for path in paths
     }
     runners = {"torch eager": network, **{RUNTIMES[Path(name).suffix]: runner for name, runner in checked.items()}}
+    measured = measure(runners, resolution, batch_size=batch_size, threads=threads, repeats=options.repeats)
     metrics = options.weights.with_name("metrics.json")
     return Card(
         architecture=architecture,
@@ -89,11 +91,13 @@ def export(options: argparse.Namespace, formats: list[str]) -> Card:
         num_classes=network.get_submodule("classifier.linear").out_features,
         metrics=read_json(metrics) if origin.fields and metrics.is_file() else {},
         origin=origin,
+        trained_on=read_trained_on(origin),
         promised=promised,
         device=device_name("cpu"),
         batch_size=batch_size,
         threads=threads,
-        measured=measure_ms(runners, resolution, batch_size=batch_size, threads=threads, repeats=options.repeats),
+        measured=measured.timings,
+        busy=measured.busy,
         differences={name: runner.difference for name, runner in checked.items()},
         digests={path.name: digest_file(path) for path in paths},
     )
@@ -111,8 +115,10 @@ def summary(card: Card, folder: Path) -> str:
     promised = card.promised
     if promised is not None:
         target = "" if promised.target_ms is None else f"target {promised.target_ms:.3f} ms, "
-        lines.append(f"{target}table {promised.table_ms:.3f} ms ({promised.device}, batch {promised.batch_size})")
+        lines.append(f"{target}table {promised.table_ms:.3f} ms ({promised.device}, {promised.how})")
     times = ", ".join(f"{name} {timing.median_ms:.3f} ms" for name, timing in card.measured.items())
     lines.append(f"{times} ({card.device}, batch {card.batch_size}, threads {card.threads})")
+    if card.busy:
+        lines.append("warning: other programs ran beside the measurements: these latencies are too long")
     lines.append(f"{folder / 'MODEL_CARD.md'}: says the same, and where the network comes from")
     return "\n".join(lines)

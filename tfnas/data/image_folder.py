@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -74,19 +75,34 @@ def check_root(root: Path) -> None:
         raise UserError(f"{root}: is a file; prepare_data.root must be the folder that holds {LAYOUT}")
     if not root.is_dir():
         raise UserError(f"{root}: there is no such folder; set prepare_data.root to the one that holds {LAYOUT}")
+    entries_of(root)
 
 
 def folder_names(folder: Path, root: Path) -> list[str]:
     """Names of the folders in a folder, sorted; hidden ones do not count."""
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such folder; {root} must hold {LAYOUT}")
-    with os.scandir(folder) as entries:
-        names = sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+    names = [entry.name for entry in entries_of(folder) if not entry.name.startswith(".") and entry.is_dir()]
     if not names:
         raise UserError(f"{folder}: holds no class; {root} must hold {LAYOUT}")
     for name in names:
         _check_name(name, folder)
     return names
+
+
+def entries_of(folder: Path) -> list[os.DirEntry[str]]:
+    """What is in a folder, sorted by name.
+
+    Raises:
+        UserError: this user may not look into it.
+    """
+    try:
+        if not os.access(folder, os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be opened ({error.strerror}); let this user read and enter it") from None
 
 
 def scan_class_folders(root: Path, folders: list[ClassFolder]) -> Listing:
@@ -121,10 +137,8 @@ def list_folder(root: Path, folder: str, label: Callable[[str], tuple[str, str]]
         label: split and class of a file's name.
     """
     place = root / folder
-    with os.scandir(place) as found:
-        entries = sorted(found, key=lambda entry: entry.name)
     records, broken = [], []
-    for entry in entries:
+    for entry in entries_of(place):
         name = entry.name
         _check_name(name, place)
         if name.startswith("."):

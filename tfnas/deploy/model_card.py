@@ -7,13 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tfnas.data.transforms import CROP_FRACTION, MEAN, STD, THUMBNAIL
 from tfnas.deploy.latencies import Promised
 from tfnas.deploy.origin import Origin
+from tfnas.deploy.trained_on import TrainedOn
 from tfnas.latency.timer import Timing
 from tfnas.runtime.artifacts import write_text
 from tfnas.space import Architecture, count_macs, count_params
 
-DRAWING = "architecture.svg"
+DRAWING, CLASSES = "architecture.svg", "classes.txt"
+SHOWN_CLASSES = 20
 RECIPE_NOTES = ("root", "targets", "datasets", "resolution", "checkpoint_every_steps", "execution")  # not of a recipe
 
 
@@ -26,6 +29,7 @@ class Card:
     num_classes: int
     metrics: Mapping[str, Any]  # of metrics.json beside the weights; empty where there is none
     origin: Origin
+    trained_on: TrainedOn
     promised: Promised | None
     device: str  # that the measurements were made on
     batch_size: int
@@ -33,13 +37,16 @@ class Card:
     measured: Mapping[str, Timing]  # by runtime
     differences: Mapping[str, float]  # by file: largest difference to eager
     digests: Mapping[str, str] = field(default_factory=dict)  # SHA-256 by file
+    busy: bool = False  # other programs ran beside the measurements
 
 
 def write_card(card: Card, folder: Path) -> None:
-    """Write MODEL_CARD.md and the drawing it shows."""
+    """Write MODEL_CARD.md, the drawing it shows, and classes.txt where the names are known."""
     from tfnas.report.drawing import draw_architecture
 
     draw_architecture(card.architecture, folder / DRAWING)
+    if card.trained_on.classes:
+        write_text(folder / CLASSES, "\n".join(card.trained_on.classes) + "\n")
     write_text(folder / "MODEL_CARD.md", "\n".join(_lines(card)) + "\n")
 
 
@@ -47,10 +54,10 @@ def _lines(card: Card) -> Iterator[str]:
     architecture, size = card.architecture, card.resolution
     macs, params = count_macs(architecture, size, card.num_classes), count_params(architecture, card.num_classes)
     yield from (f"# {architecture.name}", "")
-    yield f"An image classifier of the search space `{architecture.space}`, found or published by TF-NAS (ECCV 2020):"
+    yield f"An image classifier of TF-NAS (ECCV 2020) and its search space `{architecture.space}`:"
     yield f"{macs / 1e6:.1f} M multiply-adds, {params / 1e6:.2f} M parameters, {card.num_classes} classes."
-    yield f"Input: (N, 3, {size}, {size}) float32, RGB in [0, 1], normalised by ImageNet's mean and deviation."
-    yield from ("Output: (N, classes) logits.", "", f"![architecture]({DRAWING})", "")
+    yield from ("", f"![architecture]({DRAWING})", "")
+    yield from ("## Use", "", *_use(card), "")
     yield from ("## Data and accuracy", "", *_accuracy(card), "")
     yield from ("## Recipe", "", *_recipe(card.origin), "")
     yield from ("## Latency", "", *_latency(card), "")
@@ -58,22 +65,46 @@ def _lines(card: Card) -> Iterator[str]:
     yield from ("## Provenance", "", *_provenance(card.origin))
 
 
+def _use(card: Card) -> Iterator[str]:
+    size, classes = card.resolution, card.trained_on.classes
+    yield f"Input: `images`, (N, 3, {size}, {size}) float32. The shorter side of a picture is resized to"
+    yield f"{round(size / CROP_FRACTION)} pixels and the centre cut out; one of {THUMBNAIL} or less to {size}, uncut."
+    yield f"RGB in [0, 1], less the mean {list(MEAN)}, divided by {list(STD)}."
+    names = "" if classes else "; their names are not recorded"
+    yield f"Output: `logits`, (N, {card.num_classes}), one a class{names}."
+    if classes:
+        more = f", ... (all of them in `{CLASSES}`)" if len(classes) > SHOWN_CLASSES else ""
+        yield f"In their order: {', '.join(classes[:SHOWN_CLASSES])}{more}."
+    model = next((name for name in card.differences if name.endswith(".onnx")), None)
+    if model is not None:
+        yield from ("", "```python", *_program(model, size, named=bool(classes)), "```")
+
+
+def _program(model: str, size: int, *, named: bool) -> Iterator[str]:
+    """Classifies a picture with ONNX Runtime."""
+    yield from ("import numpy as np", "import onnxruntime", "from PIL import Image, ImageOps", "")
+    yield 'picture = Image.open("picture.jpg").convert("RGB")'
+    yield f"border = 0 if min(picture.size) <= {THUMBNAIL} else {(1 - CROP_FRACTION) / 2}"
+    yield f"picture = ImageOps.fit(picture, ({size}, {size}), Image.Resampling.BILINEAR, bleed=border)"
+    yield f"pixels = (np.asarray(picture) / 255 - {list(MEAN)}) / {list(STD)}"
+    yield "images = pixels.transpose(2, 0, 1)[None].astype(np.float32)"
+    yield f'(logits,) = onnxruntime.InferenceSession("{model}").run(None, {{"images": images}})'
+    if named:
+        yield f'classes = open("{CLASSES}", encoding="utf-8").read().splitlines()'
+        yield "print(classes[logits[0].argmax()])"
+    else:
+        yield "print(logits[0].argmax())"
+
+
 def _accuracy(card: Card) -> Iterator[str]:
     if not card.metrics:
         yield "Not recorded beside the weights; `tfnas evaluate` measures it."
         return
-    data = card.origin.fields.get("dataset") or _data(card.origin)
-    yield f"Validated on {data}:"
+    count = f"{card.trained_on.val_images:,} images of " if card.trained_on.val_images else ""
+    yield f"Validated on {count}{card.trained_on.name}, after the last epoch:"
     for name, text in (("top1_percent", "top-1 %"), ("top5_percent", "top-5 %"), ("loss", "cross-entropy")):
         if name in card.metrics:
             yield f"- {text}: {card.metrics[name]:.4g}"
-
-
-def _data(origin: Origin) -> str:
-    source, root = origin.value("prepare_data.source"), origin.value("prepare_data.root")
-    if source == "digits":
-        return "scikit-learn's digits"
-    return f"the validation images of {root}" if source else ", ".join(origin.recipe.get("datasets", ["unknown data"]))
 
 
 def _recipe(origin: Origin) -> Iterator[str]:
@@ -82,19 +113,34 @@ def _recipe(origin: Origin) -> Iterator[str]:
         return
     rows = {key: value for key, value in origin.recipe.items() if key not in RECIPE_NOTES}
     dropout = next((v for k, v in origin.fields.get("params", {}).items() if k.endswith(".dropout")), None)
-    yield from _table(("parameter", "value"), [*rows.items(), ("dropout", dropout)])
+    yield from _table(("parameter", "value"), [*_flat(rows).items(), ("dropout", dropout)])
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, str]:
+    """As they stand in params.yaml, nested ones under dotted names."""
+    found: dict[str, str] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            found |= {f"{key}.{name}": text for name, text in _flat(value).items()}
+        else:
+            found[key] = str(value).lower() if isinstance(value, bool) else str(value)
+    return found
 
 
 def _latency(card: Card) -> Iterator[str]:
     rows: list[tuple[Any, ...]] = []
     if card.promised is not None:
-        where = (card.promised.device, f"batch {card.promised.batch_size}")
+        where = (card.promised.device, card.promised.how)
         if card.promised.target_ms is not None:
             rows.append(("target", *where, f"{card.promised.target_ms:.3f}"))
         rows.append(("latency table", *where, f"{card.promised.table_ms:.3f}"))
     here = (card.device, f"batch {card.batch_size}, threads {card.threads}")
     rows += [(name, *here, f"{timing.median_ms:.3f}") for name, timing in card.measured.items()]
     yield from _table(("what", "device", "how", "ms"), rows)
+    if card.promised is not None:
+        yield from ("", "Target and table are promises about the table's device and runtime alone.")
+    if card.busy:
+        yield from ("", "Other programs ran beside the measurements of the runtimes: those are too long.")
 
 
 def _files(card: Card) -> Iterator[str]:

@@ -11,9 +11,14 @@ from tfnas.runtime.artifacts import read_json
 
 @dataclass(frozen=True)
 class Origin:
-    """A provenance file; empty where there is none."""
+    """A provenance file; empty where there is none.
+
+    Attributes:
+        folder: that it is in.
+    """
 
     fields: dict[str, Any]
+    folder: Path = Path()
 
     def value(self, key: str, default: Any = None) -> Any:
         """A parameter of the job by its dotted name, as `retrain.batch_size`."""
@@ -40,6 +45,14 @@ class Origin:
         return self.value(self.stage, {}) if self.stage in ("retrain", "transfer") else {}
 
     @property
+    def dataset(self) -> str | None:
+        """Of a transfer, whose folder is named after its data set; None where it has been moved elsewhere."""
+        datasets: list[str] = self.recipe.get("datasets", []) if self.stage == "transfer" else []
+        if self.folder.absolute().name in datasets:
+            return self.folder.absolute().name
+        return datasets[0] if len(datasets) == 1 else None
+
+    @property
     def resolution(self) -> int | None:
         """Of the images that the network was trained on."""
         return self.recipe.get("resolution", self.value("resolution"))
@@ -58,4 +71,4 @@ def read_origin(file: str | Path) -> Origin:
         UserError: there is one, and it cannot be read.
     """
     path = Path(file).with_name("provenance.json")
-    return Origin(read_json(path, kind="provenance", version=1) if path.is_file() else {})
+    return Origin(read_json(path, kind="provenance", version=1) if path.is_file() else {}, path.parent)
