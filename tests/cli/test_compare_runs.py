@@ -135,18 +135,18 @@ def test_two_runs_of_mlflow(store, tmp_path, capsys) -> None:
     assert [difference.change for difference in found] == [pytest.approx(0.1), -0.5]
 
 
-def test_two_pipelines_of_mlflow_by_their_newest_runs(store, repository) -> None:
+def test_two_pipelines_of_mlflow_by_their_newest_runs(store, repository, capsys) -> None:
     for loss in (9.0, 2.0):
         first = track("search", "A", {"targets.A.constraint": {"relative": 0.5}}, {"loss": loss}, seed=1)
     track("derive", "A", {"seed": 0}, {"macs": 5.0}, seed=1)
     second = track("search", "A", {"targets.A.constraint": {"relative": 0.6}}, {"loss": 1.5}, seed=2)
     sides = [read_side(repository, pipeline_of(run_id)) for run_id in (first, second)]
     assert differences(*sides) == [
-        Difference("params", "seed", "0", None),
         Difference("params", "targets.A.constraint.relative", "0.5", "0.6"),
-        Difference("metrics", "derive/A.macs", 5.0, None),
         Difference("metrics", "search/A.loss", 2.0, 1.5),
     ]
+    assert main(["compare-runs", *map(pipeline_of, (first, second)), "--folder", str(repository)]) == 0
+    assert f"run by {pipeline_of(first)} alone, not compared: derive/A\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["no-such-branch", "0" * 32, "0" * 12])

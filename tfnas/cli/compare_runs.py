@@ -45,7 +45,10 @@ def run(options: argparse.Namespace) -> None:
     if options.out is not None:
         _write([header, *map(csv_row, found)] if options.out.suffix == ".csv" else rows, options.out)
     print(layout(rows, left={0, 1}) if found else f"{names[0]} and {names[1]}: nothing differs")
-    for name, side in zip(names, sides, strict=True):
+    for name, side, other in zip(names, sides, reversed(sides), strict=True):
+        alone = sorted({job.job for job in side.jobs} - {job.job for job in other.jobs})
+        if alone:
+            print(f"run by {name} alone, not compared: {', '.join(alone)}")
         if side.missing:
             print(f"{name}: {len(side.missing)} metrics files are not in the DVC cache; `dvc fetch --all-commits`")
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tfnas.engines.dvc_project import open_project
 from tfnas.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from tfnas.runtime.tracked_runs import TrackedJob
 
 RUN_ID = re.compile(r"[0-9a-f]{32}")
 WORKSPACE = "workspace"  # the folder as it stands, as DVC calls it
@@ -25,6 +28,14 @@ class Side:
     params: Mapping[str, Any]
     metrics: Mapping[str, Any]
     missing: tuple[str, ...] = ()  # metrics files that DVC records and the cache does not hold
+    jobs: tuple[TrackedJob, ...] = ()  # of a pipeline id, whose values these are
+
+    def only(self, names: Container[str]) -> Side:
+        """The same with the values of some of its jobs."""
+        jobs = tuple(job for job in self.jobs if job.job in names)
+        params = {name: value for job in jobs for name, value in job.params.items()}
+        metrics = {f"{job.job}.{name}": value for job in jobs for name, value in job.metrics.items()}
+        return replace(self, params=params, metrics=metrics, jobs=jobs)
 
 
 @dataclass(frozen=True)
@@ -69,13 +80,16 @@ def read_side(folder: Path, name: str) -> Side:
 
 
 def differences(a: Side, b: Side) -> list[Difference]:
-    """Parameters first, then metrics, by name.
+    """Parameters first, then metrics, by name; of two pipelines, of the jobs that both have run.
 
     Raises:
         UserError: the sides are of different kinds, whose names do not agree.
     """
     if a.kind != b.kind:
         raise UserError(f"compare-runs: {a.kind} and {b.kind} have other names for their values; name two of a kind")
+    if a.jobs and b.jobs:
+        common = {job.job for job in a.jobs} & {job.job for job in b.jobs}
+        a, b = a.only(common), b.only(common)
     found = []
     for what, of_a, of_b in (("params", a.params, b.params), ("metrics", a.metrics, b.metrics)):
         for name in sorted({*of_a, *of_b}):
@@ -112,9 +126,7 @@ def _pipeline(pipeline_id: str) -> Side | None:
     jobs = read_pipeline(pipeline_id)
     if not jobs:
         return None
-    params = {name: value for job in jobs for name, value in job.params.items()}
-    metrics = {f"{job.job}.{name}": value for job in jobs for name, value in job.metrics.items()}
-    return Side("a pipeline id", params, metrics)
+    return Side("a pipeline id", {}, {}, jobs=tuple(jobs)).only([job.job for job in jobs])
 
 
 def _flat(content: Any) -> dict[str, Any]:
