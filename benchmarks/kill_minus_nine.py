@@ -153,7 +153,7 @@ def main() -> None:
     parser.add_argument("--longest", type=float, default=30.0, help="seconds from the first output to a kill, at most")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--command", default="make run", help="the one command (default: make run)")
-    parser.add_argument("--work", type=Path, help="folder for the runs; a table and an undisturbed run there are used")
+    parser.add_argument("--work", type=Path, help="folder for the runs; those that are there are used, or go on")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         work = options.work or Path(temporary)
@@ -180,7 +180,9 @@ def kill_runs(work: Path, options: argparse.Namespace) -> tuple[int, list[str]]:
     kills, faults, number = 0, leftovers(whole), 0
     while kills < options.kills:
         number += 1
-        folder = copy_project(work / f"killed{number}", **table)
+        folder = work / f"killed{number}"
+        if not folder.exists():
+            copy_project(folder, **table)
         killed = run_killed(folder, command, options.kills - kills, options.longest, draw)
         kills += killed
         found = differences(whole, folder) + leftovers(folder)

@@ -9,6 +9,7 @@ pods and here (default: this folder).
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import subprocess
@@ -37,11 +38,14 @@ def manifest(options: argparse.Namespace, environment: dict[str, str]) -> dict[s
         "containers": [container],
         "volumes": [{"name": "project", "persistentVolumeClaim": {"claimName": environment["TFNAS_CLAIM"]}}],
     }
+    project = hashlib.sha256(folder.encode()).hexdigest()[
+        :16
+    ]  # by which tfnas ends jobs of a Snakemake that was killed
     name = f"tfnas-{options.rule.replace('_', '-')}-{uuid.uuid4().hex[:8]}"
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": {"name": name, "labels": {"app": "tfnas"}},
+        "metadata": {"name": name, "labels": {"app": "tfnas", "tfnas-project": project}},
         "spec": {
             "backoffLimit": 0,  # Snakemake tries again
             "activeDeadlineSeconds": 60 * options.minutes,

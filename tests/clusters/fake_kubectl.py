@@ -27,8 +27,11 @@ def main() -> None:
             done = CLUSTER / f"{name}.code"
             code = done.read_text().strip() if done.exists() else ""
             print(json.dumps({"status": {} if not code else {"succeeded": 1} if code == "0" else {"failed": 1}}))
-        case ["delete", "job", *_]:
-            pass
+        case ["delete", "job", "--selector", label, "--output=name"]:
+            key, value = label.split("=")
+            for path in CLUSTER.glob("*.json"):
+                if json.loads(path.read_text())["metadata"]["labels"].get(key) == value:
+                    print(f"job.batch/{path.stem}")
 
 
 if __name__ == "__main__":

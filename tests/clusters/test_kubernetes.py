@@ -11,6 +11,8 @@ import pytest
 from engine_calls import call, set_param
 from engine_processes import TARGET
 
+from tfnas.engines.running import cancel_cluster_jobs
+
 FAKE = Path(__file__).with_name("fake_kubectl.py")
 PLUGIN = "snakemake_executor_plugin_cluster_generic"
 
@@ -49,6 +51,11 @@ def test_jobs_run_as_kubernetes_jobs_on_the_shared_volume(folder, cluster, monke
     (volume,) = spec["template"]["spec"]["volumes"]
     assert mounted == {"name": volume["name"], "mountPath": str(folder)}
     assert volume["persistentVolumeClaim"] == {"claimName": "tfnas-project"}
+    assert {name.rpartition("-")[0] for name in cancel_cluster_jobs(folder)} == {
+        "job.batch/tfnas-prepare-data",
+        "job.batch/tfnas-rank-classes",
+    }
+    assert cancel_cluster_jobs(folder.parent) == []
     (container,) = jobs["tfnas-prepare-data"]["spec"]["template"]["spec"]["containers"]
     assert "nvidia.com/gpu" not in container["resources"]["limits"]
 

@@ -40,7 +40,6 @@ def test_the_default_profile_is_found_and_rules_ask_for_what_params_say(folder) 
     ("device", "visible", "options", "provided"),
     [
         ("cuda", "0,1,2", [], 3),
-        ("cuda", "", [], 1),
         ("cuda:1", "0,1,2", [], 1),
         ("cuda", "0,1,2", ["--resources", "gpu=2"], 2),
     ],

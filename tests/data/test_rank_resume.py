@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from test_data_jobs import changed, digits, own_images, run  # noqa: F401
 
 from tfnas.data import rank_job
@@ -29,20 +30,22 @@ def slow(own_images: Params, monkeypatch) -> Params:  # noqa: F811
     )
 
 
-@pytest.mark.parametrize("saved", [1, 4, 6])
+@pytest.mark.parametrize("saved", [1, 3, 4, 6])
 def test_a_killed_ranking_goes_on_with_the_same_outcome(slow: Params, run, monkeypatch, saved: int) -> None:  # noqa: F811
     prepared = run(run_prepare_data, slow, "prepared")
     inputs = prepared / "manifest.csv", prepared / "images"
-    expected = digest_file(run(run_rank_classes, slow, "undisturbed", *inputs))
-    original, saves = CheckpointFolder.save, []
+    original, saves, kills_at = CheckpointFolder.save, [], 0
 
     def save(self: CheckpointFolder, state: dict) -> None:
         original(self, state)
         saves.append(state)
-        if len(saves) == saved:
+        if len(saves) == kills_at:
             raise Killed
 
     monkeypatch.setattr(CheckpointFolder, "save", save)
+    expected = digest_file(run(run_rank_classes, slow, "undisturbed", *inputs))
+    network = saves[-1]["network"]
+    saves, kills_at = [], saved
     with pytest.raises(Killed):
         run(run_rank_classes, slow, "killed", *inputs)
     before, shards = len(saves), []
@@ -51,6 +54,7 @@ def test_a_killed_ranking_goes_on_with_the_same_outcome(slow: Params, run, monke
     )
     again = run(run_rank_classes, slow, "again", *inputs)
     assert digest_file(again) == expected
+    assert all(torch.equal(value, network[name]) for name, value in saves[-1]["network"].items())
     assert len(saves) == 3 + 1 + 6 and before == saved  # nothing was done twice
     assert len(shards) == min(6, 10 - saved)
     assert not list(Path("checkpoints").rglob("*.pt"))

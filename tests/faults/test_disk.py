@@ -25,10 +25,6 @@ WRITE = {
         "import torch\nfrom tfnas.runtime.checkpoints import write_tensors\n"
         "def write(path): write_tensors({'x': torch.zeros(100_000)}, path)\n"
     ),
-    "csv": (
-        "from tfnas.data.tables import write_table\n"
-        "def write(path): write_table(path, ['a'], ([str(n)] for n in range(50_000)))\n"
-    ),
 }
 LIMITED = """
 import resource

@@ -10,9 +10,8 @@ from engine_calls import call
 from engine_processes import DVC, SNAKEMAKE, TARGET, kill_alone, kill_group, started, steps
 
 
-@pytest.mark.parametrize("command", [SNAKEMAKE, DVC], ids=["snakemake", "dvc"])
-@pytest.mark.parametrize("kill", [kill_group, kill_alone])
-def test_the_same_command_goes_on_after_the_engine_was_killed(folder, command, kill) -> None:
+@pytest.mark.parametrize(("kill", "command"), [(kill_group, SNAKEMAKE), (kill_alone, SNAKEMAKE), (kill_alone, DVC)])
+def test_the_same_command_goes_on_after_the_engine_was_killed(folder, kill, command) -> None:
     """Killed alone, the engine leaves its job running; that one must end, and may not run beside the next."""
     kill(started(folder, *command))
     text = call(folder, *command)
@@ -30,10 +29,4 @@ def test_the_same_command_goes_on_after_a_job_was_killed(folder) -> None:
     engine.communicate()
     assert engine.returncode == 1 and not (folder / TARGET).exists()
     call(folder, *SNAKEMAKE)
-    assert (folder / TARGET).exists() and len(steps(folder)) <= 31
-
-
-def test_what_one_engine_left_undone_the_other_finishes(folder) -> None:
-    kill_group(started(folder, *SNAKEMAKE))
-    call(folder, *DVC)
     assert (folder / TARGET).exists() and len(steps(folder)) <= 31

@@ -16,7 +16,6 @@ REFUSED = {
     ("snakemake", "snakemake"): "Directory cannot be locked",
     ("snakemake", "dvc"): "snakemake",
     ("dvc", "snakemake"): "DVC is at work here",
-    ("dvc", "dvc"): "is busy",
 }
 
 

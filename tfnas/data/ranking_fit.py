@@ -63,6 +63,7 @@ def fit(
         on_epoch({"epochs": epoch + 1} | {name: part.state_dict() for name, part in parts.items()})
     if not math.isfinite(loss.item()):
         raise UserError("params.yaml: rank_classes.fit: the loss is not finite; lower fit.learning_rate")
+    loader.set_epoch(params.epochs - 1)  # also where all epochs were done before
     estimate_statistics(network, loader, device=device, precision=precision)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import json
 import os
 import shutil
 import subprocess
@@ -16,11 +15,13 @@ from pathlib import Path
 from typing import IO
 
 from tfnas.engines.dvc_users import check_dvc_idle
+from tfnas.runtime.artifacts import digest_text
 from tfnas.runtime.errors import UserError
 
 SNAKEMAKE = Path(".snakemake")
 PRESENCE = SNAKEMAKE / "tfnas-present"
 LOCKS = SNAKEMAKE / "locks"
+KUBERNETES_CLAIM = "TFNAS_CLAIM"  # set for profiles/kubernetes
 WRITTEN = ("results", "logs", "checkpoints", ".snakemake")
 
 _present: dict[Path, IO[str]] = {}  # open, so locked, until this process ends
@@ -75,29 +76,30 @@ def enter(folder: Path) -> bool:
 
 
 def cancel_cluster_jobs(folder: Path) -> list[str]:
-    """End the cluster's jobs that a killed Snakemake has submitted: they would meet the ones submitted now.
+    """End the cluster's jobs that a killed Snakemake has submitted from this folder: they would meet their successors.
 
-    Snakemake keeps their ids in its marks of unfinished outputs.
+    The jobs are asked of the cluster: Snakemake's own note of their numbers is lost when they start.
 
     Returns:
-        The ids; none where they ran on this machine.
+        What was ended; nothing where there is no cluster.
     """
-    marks = (path for path in (folder / SNAKEMAKE / "incomplete").rglob("*") if path.is_file())
-    ids = sorted({str(job) for path in marks if (job := _external_id(path))})
-    slurm = [job for job in ids if job.replace("_", "").isdigit()]
-    kubernetes = [job for job in ids if job.startswith("tfnas-")]
-    for command, jobs in ((["scancel"], slurm), (["kubectl", "delete", "job", "--ignore-not-found"], kubernetes)):
-        if jobs and shutil.which(command[0]):
-            subprocess.run([*command, *jobs], capture_output=True)  # jobs that have ended are no fault
-    return slurm + kubernetes
+    where = str(folder.resolve())
+    ended = []
+    if shutil.which("squeue"):
+        rows = _answer("squeue", "--me", "--noheader", "--format=%i|%k|%Z").splitlines()  # id, comment, folder
+        found = [row.split("|") for row in rows if row.count("|") == 2]
+        ended = [job for job, comment, place in found if comment.startswith("rule_") and place == where]
+        if ended:
+            _answer("scancel", *ended)
+    if KUBERNETES_CLAIM in os.environ and shutil.which("kubectl"):
+        label = f"tfnas-project={digest_text(where)[:16]}"
+        ended += _answer("kubectl", "delete", "job", "--selector", label, "--output=name").split()
+    return ended
 
 
-def _external_id(mark: Path) -> str | None:
-    try:
-        found = json.loads(mark.read_text(encoding="utf-8"))
-    except ValueError:  # cut off
-        return None
-    return found.get("external_jobid") if isinstance(found, dict) else None
+def _answer(*command: str) -> str:
+    """What a cluster's command prints; nothing where it fails."""
+    return subprocess.run(command, capture_output=True, text=True).stdout
 
 
 def _nobody_else(file: IO[str]) -> bool:
