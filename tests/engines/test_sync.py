@@ -12,6 +12,7 @@ from pipeline_copy import use_stubs
 from resolved_jobs import dvc_jobs
 from stub_stage import parse, run
 
+from tfnas.engines.dvc_project import DvcProject
 from tfnas.engines.sync import sync
 
 NOTHING_TO_DO = "Nothing to be done"
@@ -98,6 +99,24 @@ def test_a_partial_run_commits_only_what_is_fresh(folder) -> None:
     runs(folder)
     call(folder, "dvc", "repro")
     assert runs(folder) == {"retrain/B", "transfer/A/shifted-digits", "transfer/B/shifted-digits", "report"}
+
+
+def test_a_sync_killed_between_two_stages_goes_on(folder, monkeypatch) -> None:
+    snakemake(folder, "--no-hooks")
+    commit, committed = DvcProject.commit, []
+
+    def killed_at_the_third(project: DvcProject, name: str) -> None:
+        if len(committed) == 2:
+            raise KeyboardInterrupt
+        commit(project, name)
+        committed.append(name)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(DvcProject, "commit", killed_at_the_third)
+        sync(folder)
+    synced = sync(folder)
+    assert (synced.told, synced.stale) == ("DVC", ())
+    assert "up to date" in call(folder, "dvc", "status")
 
 
 @pytest.mark.slow

@@ -52,15 +52,14 @@ class DvcProject:
             if any(other.name in changed for other in {stage, *networkx.descendants(graph, stage)})
         }
 
-    def commit(self, names: Iterable[str]) -> None:
-        """Take stages as done with the files that are there, into dvc.lock and the cache.
+    def commit(self, name: str) -> None:
+        """Take a stage as done with the files that are there, into dvc.lock and the cache.
 
         The files themselves stay as they are (DVC would replace them by links into its cache), so that Snakemake
         finds the times that it knows.
         """
         with chdir(self._folder):  # where DVC looks for a stage that is given by its name
-            for name in names:
-                self._repo.commit(name, force=True, relink=False)
+            self._repo.commit(name, force=True, relink=False)
 
     def checkout(self, *, force: bool) -> list[str]:
         """Put the outputs of dvc.lock in place; those that the cache does not hold.

@@ -84,7 +84,9 @@ def _tell_dvc(folder: Path, project: DvcProject) -> Synced:
         return Synced("DVC", tuple(outputs), ())
     fresh = _fresh_outputs(folder)
     done = tuple(name for name, paths in outputs.items() if set(paths) <= fresh)
-    project.commit(name for name in done if name in changed)
+    for name in (name for name in done if name in changed):
+        project.commit(name)
+        remember_lock(folder)  # after each: killed here, the next sync would take a moved dvc.lock for DVC's own run
     project.note_links(done)
     remember_lock(folder)
     return Synced("DVC", done, tuple(name for name in outputs if name not in done))
