@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tfnas.data.manifest import (
     ManifestRecord,
@@ -12,6 +11,7 @@ from tfnas.data.manifest import (
     read_manifest,
     read_samples,
 )
+from tfnas.runtime.lazy import import_later
 
 if TYPE_CHECKING:
     from tfnas.data.cifar import CifarSet, load_transfer_set, transfer_root
@@ -37,20 +37,17 @@ __all__ = [
     "transfer_root",
 ]
 
-_LATER = {  # needs torch and torchvision, which a job that only lists images does without
-    "CifarSet": "tfnas.data.cifar",
-    "load_transfer_set": "tfnas.data.cifar",
-    "transfer_root": "tfnas.data.cifar",
-    "ImageDataset": "tfnas.data.image_dataset",
-    "EpochLoader": "tfnas.data.loader",
-    "make_loader": "tfnas.data.loader",
-    "image_root": "tfnas.data.stores",
-    "eval_transform": "tfnas.data.transforms",
-    "train_transform": "tfnas.data.transforms",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LATER:
-        return getattr(importlib.import_module(_LATER[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = import_later(
+    __name__,
+    {  # needs torch and torchvision, which a job that only lists images does without
+        "CifarSet": "tfnas.data.cifar",
+        "load_transfer_set": "tfnas.data.cifar",
+        "transfer_root": "tfnas.data.cifar",
+        "ImageDataset": "tfnas.data.image_dataset",
+        "EpochLoader": "tfnas.data.loader",
+        "make_loader": "tfnas.data.loader",
+        "image_root": "tfnas.data.stores",
+        "eval_transform": "tfnas.data.transforms",
+        "train_transform": "tfnas.data.transforms",
+    },
+)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tfnas.latency.reach import reachable_range_ms, resolve_target_ms
 from tfnas.latency.table import Curve, LatencyTable, OperationKey
+from tfnas.runtime.lazy import import_later
 
 if TYPE_CHECKING:
     from tfnas.latency.timer import Timing
@@ -22,13 +22,10 @@ __all__ = [
     "resolve_target_ms",
 ]
 
-_LATER = {  # needs torch, whose import takes longer than reading a table
-    "Timing": "tfnas.latency.timer",
-    "measure_architecture_ms": "tfnas.latency.validation",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LATER:
-        return getattr(importlib.import_module(_LATER[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = import_later(
+    __name__,
+    {  # needs torch, whose import takes longer than reading a table
+        "Timing": "tfnas.latency.timer",
+        "measure_architecture_ms": "tfnas.latency.validation",
+    },
+)

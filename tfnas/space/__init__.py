@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from tfnas.runtime.lazy import import_later
 from tfnas.space.architecture import Architecture, Block
 from tfnas.space.complexity import count_macs, count_params
 from tfnas.space.space import Candidate, Head, Layer, Space, StageSpec, Stem, load_space
@@ -27,12 +27,9 @@ __all__ = [
     "load_space",
 ]
 
-_LATER = {  # needs torch, whose import takes longer than all that reads a space
-    "build_network": "tfnas.space.network",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LATER:
-        return getattr(importlib.import_module(_LATER[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = import_later(
+    __name__,
+    {  # needs torch, whose import takes longer than all that reads a space
+        "build_network": "tfnas.space.network",
+    },
+)
