@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 import torch
 
+from tfnas.runtime import artifacts
 from tfnas.runtime.checkpoints import LOCK_NAME, CheckpointFolder, read_tensors, write_tensors
 from tfnas.runtime.errors import UserError
 
@@ -50,6 +53,51 @@ def test_the_newest_file_is_named(tmp_path) -> None:
         folder.save({"epoch": 0})
         folder.save({"epoch": 1})
         assert folder.newest() == sorted((tmp_path / "job").glob("*.pt"))[-1]
+
+
+def test_a_job_goes_on_while_its_state_as_saved_is_written(tmp_path, monkeypatch) -> None:
+    disk, flush = threading.Event(), artifacts.flush_to_disk
+    monkeypatch.setattr(artifacts, "flush_to_disk", lambda path: (disk.wait(timeout=60), flush(path)))
+    weights = torch.zeros(3)
+    with CheckpointFolder(tmp_path, digest="d") as folder:
+        folder.save({"weights": weights})
+        assert not list(tmp_path.glob("*.pt"))
+        weights += 1
+        disk.set()
+        assert torch.equal(folder.load()["weights"], torch.zeros(3))
+
+
+@pytest.mark.parametrize("following", ["save", "load", "newest", "leaving"])
+def test_what_could_not_be_written_is_raised_by_the_next_call(tmp_path, monkeypatch, following) -> None:
+    with pytest.raises(OSError) as caught, CheckpointFolder(tmp_path, digest="d") as folder:
+        folder.save({"epoch": 0})
+        folder.load()
+        fill_disk(monkeypatch)
+        folder.save({"epoch": 1})
+        {"save": lambda: folder.save({}), "leaving": lambda: None}.get(following, getattr(folder, following, None))()
+        assert following == "leaving"
+    assert caught.value.errno == errno.ENOSPC
+    assert caught.value.filename.startswith(str(tmp_path))
+    monkeypatch.undo()
+    assert load_state(tmp_path, "d") == {"epoch": 0}
+
+
+def test_a_checkpoint_is_not_missed_once_the_results_are_written_or_the_job_has_failed(tmp_path, monkeypatch) -> None:
+    fill_disk(monkeypatch)
+    with CheckpointFolder(tmp_path / "a", digest="d") as folder:
+        folder.save({})
+        folder.discard()
+    with pytest.raises(UserError, match="diverged"), CheckpointFolder(tmp_path / "b", digest="d") as folder:
+        folder.save({})
+        raise UserError("diverged")
+    assert not list(tmp_path.iterdir())
+
+
+def fill_disk(monkeypatch) -> None:
+    def fail(path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(artifacts, "flush_to_disk", fail)
 
 
 def test_another_digest_begins_afresh_and_replaces(tmp_path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import pickle
 import zipfile
@@ -10,6 +11,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from tfnas.runtime.artifacts import atomic_path, remove_unfinished
+from tfnas.runtime.background import Background
 from tfnas.runtime.errors import UserError
 from tfnas.runtime.experiments import project_folder
 from tfnas.runtime.locks import release_lock, take_lock
@@ -28,6 +30,9 @@ class CheckpointFolder:
             checkpoints.save(state)         # after each epoch
             checkpoints.discard()           # when the results are written
 
+    A state is copied when it is saved and written beside the job, whose next steps need not wait for the disk. A kill
+    in between leaves the state before. What writing raises (a full disk, say), the next call or leaving raises.
+
     Args:
         path: the folder. For an experiment that DVC runs in a folder of its own, one beside those of the project,
             with the digest in its path: experiments run side by side.
@@ -43,22 +48,32 @@ class CheckpointFolder:
         self._digest = digest
         self._prefix = f"{digest[:16]}-"
         self._lock: IO[str] | None = None
+        self._background: Background | None = None
 
     def __enter__(self) -> CheckpointFolder:
         self._lock = take_lock(self.path / LOCK_NAME, job=str(self.path))
         remove_unfinished(self.path)
+        self._background = Background()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._lock is not None
-        release_lock(self._lock, self.path / LOCK_NAME)
-        self._lock = None
-        self._remove_empty()
+        assert self._lock is not None and self._background is not None
+        try:
+            self._background.close()
+        except OSError as failure:
+            if error is None:
+                raise
+            logger.warning("%s: not written (%s)", self.path, failure.strerror)
+        finally:
+            release_lock(self._lock, self.path / LOCK_NAME)
+            self._lock = self._background = None
+            self._remove_empty()
 
     def load(self) -> dict[str, Any] | None:
         """The newest sound state of this digest, on the CPU; None when there is none."""
+        self._wait()
         for path in reversed(self._files()):
             state = _read(path)
             if state is not None and state["digest"] == self._digest:
@@ -67,27 +82,41 @@ class CheckpointFolder:
         return None
 
     def save(self, state: dict[str, Any]) -> None:
-        """Write a state of tensors and plain values, atomically; the last two are kept."""
-        assert self._lock is not None, "save needs the folder's lock: use `with`"
-        files = self._files()
-        number = 1 + (int(files[-1].stem.removeprefix(self._prefix)) if files else 0)
-        path = self.path / f"{self._prefix}{number:06d}.pt"
-        write_tensors({"digest": self._digest, "state": state}, path)
-        kept = {path, *files[len(files) + 1 - KEPT :]}
-        for path in self.path.glob("*.pt"):
-            if path not in kept:
-                path.unlink()
+        """Write a state of tensors and plain values, atomically, beside the job; the last two are kept."""
+        assert self._background is not None, "save needs the folder's lock: use `with`"
+        copied = _packed({"digest": self._digest, "state": state})
+        self._background.begin(lambda: self._write(copied))
 
     def newest(self) -> Path | None:
         """The file saved last; None when there is none."""
+        self._wait()
         files = self._files()
         return files[-1] if files else None
 
     def discard(self) -> None:
         """Remove all checkpoints, and the folder where nobody holds it: the job's results are written."""
+        try:
+            self._wait()
+        except OSError as failure:
+            logger.warning("%s: not written (%s), nor needed any more", failure.filename, failure.strerror)
         for path in self.path.glob("*.pt"):
             path.unlink()
         self._remove_empty()
+
+    def _write(self, packed: memoryview) -> None:
+        files = self._files()
+        number = 1 + (int(files[-1].stem.removeprefix(self._prefix)) if files else 0)
+        path = self.path / f"{self._prefix}{number:06d}.pt"
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(packed)
+        kept = {path, *files[len(files) + 1 - KEPT :]}
+        for path in self.path.glob("*.pt"):
+            if path not in kept:
+                path.unlink()
+
+    def _wait(self) -> None:
+        if self._background is not None:
+            self._background.wait()
 
     def _remove_empty(self) -> None:
         if self.path.is_dir() and not any(self.path.iterdir()):
@@ -106,19 +135,19 @@ def _lasting(path: Path, digest: str) -> Path:
 
 
 def write_tensors(payload: dict[str, Any], path: str | Path) -> None:
-    """`torch.save`, atomically, and with the same bytes for the same payload.
+    """`torch.save`, atomically, and with the same bytes for the same payload."""
+    packed = _packed(payload)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(packed)
 
-    Saved by name, torch would write the temporary file's name into the file.
-    """
+
+def _packed(payload: dict[str, Any]) -> memoryview:
+    """What `torch.save` makes of it. Saved by name, torch would write the file's name into the file."""
     import torch
 
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        try:
-            torch.save(payload, file)
-        except RuntimeError as error:
-            if isinstance(error.__context__, OSError):  # a full disk, in torch's words
-                raise error.__context__ from None
-            raise
+    buffer = io.BytesIO()
+    torch.save(payload, buffer)
+    return buffer.getbuffer()
 
 
 def read_tensors(path: str | Path) -> dict[str, Any]:
