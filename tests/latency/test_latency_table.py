@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfnas.latency import Curve, LatencyTable, OperationKey, reachable_range_ms
+from tfnas.latency import Curve, LatencyTable, OperationKey, reachable_range_ms, resolve_target_ms
 from tfnas.latency.profiler import operation_ranges
 from tfnas.latency.validation import random_architecture
 from tfnas.runtime.errors import UserError
@@ -69,6 +70,25 @@ def test_every_network_lies_in_the_reachable_range(table, space) -> None:
     random = np.random.default_rng(2)
     latencies = [table.latency_ms(random_architecture(space, "random", random)) for _ in range(200)]
     assert low <= min(latencies) and max(latencies) <= high
+
+
+def test_a_relative_target_is_reachable_whatever_the_table(table, space) -> None:
+    low, high = reachable_range_ms(space, table)
+    places = [0.0, 0.02, 0.5, 1.0]
+    for base_ms in (-0.5, 0.0, 0.75, 1000.0):
+        moved = replace(table, base_ms=base_ms)
+        targets = [resolve_target_ms("A", None, relative, space, moved) for relative in places]
+        wanted = [low + place * (high - low) + base_ms - table.base_ms for place in places]
+        assert targets == pytest.approx(wanted)
+        assert reachable_range_ms(space, moved) == pytest.approx((targets[0], targets[-1]))
+
+
+def test_a_latency_is_a_target_as_it_is_and_out_of_reach_names_the_range(table, space) -> None:
+    low, high = reachable_range_ms(space, table)
+    assert resolve_target_ms("A", low + 0.1, None, space, table) == low + 0.1
+    for latency_ms in (low / 2, high * 2):
+        with pytest.raises(UserError, match=rf"targets.A.constraint.latency_ms: .* {low:.3f} to {high:.3f}"):
+            resolve_target_ms("A", latency_ms, None, space, table)
 
 
 def test_unknown_operation_is_named_with_resolution_and_device(table) -> None:

@@ -40,16 +40,22 @@ def resolve_target_ms(
 ) -> float:
     """The latency in milliseconds that a target asks for.
 
+    Args:
+        latency_ms: the latency itself; or None, and
+        relative: 0 for the fastest network of the space on the table's device, 1 for the slowest, in between in
+            proportion. A share of the slowest alone may lie below the fastest: how far apart the two are differs by
+            device.
+
     Raises:
         UserError: no network of the space can reach it; names the reachable range.
     """
     low, high = reachable_range_ms(space, table)
-    key, value = ("latency_ms", latency_ms) if latency_ms is not None else ("relative", relative)
-    target_ms = latency_ms if latency_ms is not None else (relative or 0.0) * high
-    if not low <= target_ms <= high:
+    if latency_ms is None:
+        assert relative is not None
+        return low + relative * (high - low)
+    if not low <= latency_ms <= high:
         raise UserError(
-            f"params.yaml: targets.{name}.constraint.{key}: {value} asks for {target_ms:.3f} ms, which no network of"
-            f" space {space.name} reaches on {table.device}; choose {low:.3f} to {high:.3f} ms"
-            f" (relative {low / high:.3f} to 1)"
+            f"params.yaml: targets.{name}.constraint.latency_ms: {latency_ms} is a latency that no network of space"
+            f" {space.name} reaches on {table.device}; choose {low:.3f} to {high:.3f}, or relative: 0 to 1 of that way"
         )
-    return target_ms
+    return latency_ms

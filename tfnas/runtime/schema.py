@@ -59,10 +59,10 @@ class ResourcesParams(Section):
 
 
 class ConstraintParams(Section):
-    """Either an absolute latency or a fraction of that of the widest, deepest network."""
+    """Either an absolute latency, or a place between the fastest network of the space (0) and the slowest (1)."""
 
     latency_ms: Positive | None = None
-    relative: Fraction | None = None
+    relative: Annotated[float, Field(ge=0, le=1)] | None = None
 
     @model_validator(mode="after")
     def _exactly_one(self) -> ConstraintParams:
