@@ -12,7 +12,7 @@ import time
 import pytest
 import torch
 
-from tfnas.runtime import artifacts
+from tfnas.runtime import artifacts, checkpoints
 from tfnas.runtime.checkpoints import LOCK_NAME, CheckpointFolder, read_tensors, write_tensors
 from tfnas.runtime.errors import UserError
 
@@ -56,8 +56,8 @@ def test_the_newest_file_is_named(tmp_path) -> None:
 
 
 def test_a_job_goes_on_while_its_state_as_saved_is_written(tmp_path, monkeypatch) -> None:
-    disk, flush = threading.Event(), artifacts.flush_to_disk
-    monkeypatch.setattr(artifacts, "flush_to_disk", lambda path: (disk.wait(timeout=60), flush(path)))
+    disk, write = threading.Event(), write_tensors
+    monkeypatch.setattr(checkpoints, "write_tensors", lambda *args: (disk.wait(timeout=60), write(*args)))
     weights = torch.zeros(3)
     with CheckpointFolder(tmp_path, digest="d") as folder:
         folder.save({"weights": weights})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import logging
 import pickle
@@ -84,7 +85,7 @@ class CheckpointFolder:
     def save(self, state: dict[str, Any]) -> None:
         """Write a state of tensors and plain values, atomically, beside the job; the last two are kept."""
         assert self._background is not None, "save needs the folder's lock: use `with`"
-        copied = _packed({"digest": self._digest, "state": state})
+        copied = _copied({"digest": self._digest, "state": state})
         self._background.begin(lambda: self._write(copied))
 
     def newest(self) -> Path | None:
@@ -103,12 +104,11 @@ class CheckpointFolder:
             path.unlink()
         self._remove_empty()
 
-    def _write(self, packed: memoryview) -> None:
+    def _write(self, payload: dict[str, Any]) -> None:
         files = self._files()
         number = 1 + (int(files[-1].stem.removeprefix(self._prefix)) if files else 0)
         path = self.path / f"{self._prefix}{number:06d}.pt"
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(packed)
+        write_tensors(payload, path)
         kept = {path, *files[len(files) + 1 - KEPT :]}
         for path in self.path.glob("*.pt"):
             if path not in kept:
@@ -134,20 +134,32 @@ def _lasting(path: Path, digest: str) -> Path:
     return project.joinpath(first, "experiments", *rest, digest[:16])
 
 
+def _copied(value: Any) -> Any:
+    """The same on the CPU, with tensors that the job's next steps do not change."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        copied = copy.copy(value)  # of its own kind
+        copied.update({key: _copied(own) for key, own in value.items()})
+        return copied
+    if isinstance(value, (list, tuple)):
+        return type(value)(_copied(own) for own in value)
+    return value
+
+
 def write_tensors(payload: dict[str, Any], path: str | Path) -> None:
-    """`torch.save`, atomically, and with the same bytes for the same payload."""
-    packed = _packed(payload)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(packed)
+    """`torch.save`, atomically, and with the same bytes for the same payload.
 
-
-def _packed(payload: dict[str, Any]) -> memoryview:
-    """What `torch.save` makes of it. Saved by name, torch would write the file's name into the file."""
+    Saved by name, torch would write the temporary file's name into the file.
+    """
     import torch
 
     buffer = io.BytesIO()
     torch.save(payload, buffer)
-    return buffer.getbuffer()
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def read_tensors(path: str | Path) -> dict[str, Any]:
