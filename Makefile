@@ -48,9 +48,9 @@ restore: setup
 ui: setup
 	mlflow ui --backend-store-uri sqlite:///mlflow.db
 
-# one thread in each of the two processes: with more, those of one wait for those of the other
+# three processes on two cores, since many tests wait for others; one thread in each, or those of one wait for those of another
 test: $(VENV)/installed-dev
-	OMP_NUM_THREADS=1 pytest --numprocesses 2 --dist worksteal
+	OMP_NUM_THREADS=1 pytest --numprocesses 3 --dist worksteal --durations 25
 
 check: $(VENV)/installed-dev
 	ruff check .

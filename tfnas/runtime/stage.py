@@ -8,11 +8,11 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tfnas.runtime import distributed
 from tfnas.runtime.artifacts import remove_unfinished, write_provenance
@@ -80,20 +80,10 @@ def open_job(
         check: further checks of the parameters, run before anything is written.
         resumes: finds the tracking run that the job goes on with; None for a new one.
     """
-    params = load_params(options.params)
-    if target is not None and target not in params.targets:
-        raise UserError(f"{options.params}: targets has no {target!r}; known: {', '.join(params.targets)}")
-    device = params.profile_latency.device if stage in ("profile_latency", "derive") else params.device.name
-    claim_gpu(device)
-    for path in inputs:
-        if not path.exists():
-            raise UserError(f"{path}: is missing; run the stage that writes it")
-    if check is not None:
-        check(params)
+    params, device = _check(stage, options, inputs, target, check)
     if distributed.rank() > 0:
         yield Job(params, _no_run(), options.out)
         return
-    from tfnas.runtime.devices import device_name
     from tfnas.runtime.tracking import tracked_run
 
     values = stage_params(params, stage, target)
@@ -113,21 +103,51 @@ def open_job(
         _collect_garbage_from_now()
         job = Job(params, run, options.out)
         yield job
-        write_provenance(
-            options.out,
-            stage=stage,
-            params=values,
-            inputs=inputs,
-            outputs=[options.out / name for name in outputs],
-            device=device_name(device),
-            mlflow_run_id=run.id,
-        )
-        written = [options.out / name for name in (*outputs, "provenance.json")]
-        _date_after(inputs, written)
-        for path in written:
-            _log_small_file(run, path)
+        _record(job, stage, values, inputs, outputs, device)
         job.end()
         logger.info("%s done", stage)
+
+
+def _check(
+    stage: str,
+    options: argparse.Namespace,
+    inputs: Sequence[Path],
+    target: str | None,
+    check: Callable[[Params], None] | None,
+) -> tuple[Params, str]:
+    """The parameters, and the device of the stage, when all is there that the job needs."""
+    params = load_params(options.params)
+    if target is not None and target not in params.targets:
+        raise UserError(f"{options.params}: targets has no {target!r}; known: {', '.join(params.targets)}")
+    device = params.profile_latency.device if stage in ("profile_latency", "derive") else params.device.name
+    claim_gpu(device)
+    for path in inputs:
+        if not path.exists():
+            raise UserError(f"{path}: is missing; run the stage that writes it")
+    if check is not None:
+        check(params)
+    return params, device
+
+
+def _record(
+    job: Job, stage: str, values: Mapping[str, Any], inputs: Sequence[Path], outputs: Sequence[str], device: str
+) -> None:
+    """Write the provenance of what a job has written, and give the small files to tracking."""
+    from tfnas.runtime.devices import device_name
+
+    write_provenance(
+        job.out,
+        stage=stage,
+        params=values,
+        inputs=inputs,
+        outputs=[job.out / name for name in outputs],
+        device=device_name(device),
+        mlflow_run_id=job.run.id,
+    )
+    written = [job.out / name for name in (*outputs, "provenance.json")]
+    _date_after(inputs, written)
+    for path in written:
+        _log_small_file(job.run, path)
 
 
 @contextmanager
