@@ -1,1 +1,21 @@
 """What several rooms' tests share: the tests' folder is on the import path, so that `tiny_spaces` can be imported."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deal the slow tests to the processes, to begin with: none is to be left alone with them at the end.
+
+    pytest-xdist gives each process as many tests in a row, and those that are done take from the others' ends.
+    """
+    processes = getattr(config, "workerinput", {}).get("workercount", 1)
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    fast = iter([item for item in items if not item.get_closest_marker("slow")])
+    dealt: list[pytest.Item] = []
+    for process in range(processes):
+        hand = slow[process::processes]
+        size = (len(items) - len(dealt)) // (processes - process)
+        dealt += hand + [item for item, _ in zip(fast, range(size - len(hand)), strict=False)]
+    items[:] = dealt + list(fast)

@@ -15,6 +15,8 @@ from stub_stage import parse, run
 from tfnas.engines.dvc_project import DvcProject
 from tfnas.engines.sync import sync
 
+pytestmark = pytest.mark.slow
+
 NOTHING_TO_DO = "Nothing to be done"
 
 
@@ -119,7 +121,6 @@ def test_a_sync_killed_between_two_stages_goes_on(folder, monkeypatch) -> None:
     assert "up to date" in call(folder, "dvc", "status")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0])
 def test_random_walk_ends_like_a_clean_rebuild(folder, tmp_path, monkeypatch, seed) -> None:
     """Edits of parameters and of results, old results put back, runs of either engine (whole or in part), at random."""

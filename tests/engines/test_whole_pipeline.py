@@ -16,6 +16,8 @@ from tfnas.latency import LatencyTable
 from tfnas.search import scale_widths
 from tfnas.space import Architecture, load_space
 
+pytestmark = pytest.mark.slow
+
 TINY_SPACE = Path(__file__).with_name("tiny_space.yaml")
 TINY = {
     "space": "tiny_space.yaml",

@@ -32,6 +32,7 @@ def run(folder: Path) -> list[str]:
     return re.findall(r"^Job \d+: (\w+)", text, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_results_of_the_future_are_kept_and_become_stale_all_the_same(folder, monkeypatch) -> None:
     monkeypatch.setenv("TFNAS_STEPS", "1")
     assert run(folder) == ["prepare_data", "rank_classes", "build_subset"]

@@ -105,6 +105,7 @@ def test_a_checkpoint_that_was_half_written_goes_with_the_next_job(tmp_path) -> 
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.slow
 def test_the_run_goes_on_when_the_disk_has_space_again(folder, mount, monkeypatch) -> None:
     monkeypatch.setenv("TFNAS_STEPS", "3")
     results = folder / "results"
