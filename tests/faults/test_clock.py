@@ -8,6 +8,7 @@ import re
 import time
 from pathlib import Path
 
+import pytest
 from engine_calls import call, set_param
 from project_copy import ROOT
 
