@@ -33,7 +33,7 @@ def call(folder: Path, stage: str, **changes: str) -> subprocess.CompletedProces
     options = [part for name, value in values.items() for part in (f"--{name}", value)]
     command = [sys.executable, str(ROOT / "workflow" / "scripts" / f"{stage}.py"), "--params", "params.yaml"]
     command += [*options, "--out", stage, "--log", f"{stage}.log"]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=900)
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ try:
 finally:
     assert "torch" not in sys.modules
 """
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=900)
     assert result.returncode == 0, result.stderr
     assert all(f"--{name}" in result.stdout for name in (*STAGES[stage], "params", "out", "log"))
 

@@ -100,4 +100,4 @@ def test_the_numbers_of_the_training_itself(architecture, tmp_path, monkeypatch,
 
 def _script(stage: str, *options: str) -> None:
     command = [sys.executable, str(ROOT / "workflow" / "scripts" / f"{stage}.py"), "--params", "params.yaml"]
-    subprocess.run([*command, *options, "--log", "job.log"], check=True, timeout=300)
+    subprocess.run([*command, *options, "--log", "job.log"], check=True, timeout=900)

@@ -31,7 +31,7 @@ def start(architecture, make_recipe, tmp_path):
         (tmp_path / name).mkdir(exist_ok=True)
         launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
         command = [sys.executable, *launch, str(SCRIPT), str(tmp_path / name), json.dumps(options)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=300)
+        return subprocess.run(command, capture_output=True, text=True, timeout=900)
 
     return run
 

@@ -21,7 +21,7 @@ def call(folder: Path, stage: str, *, target: str = "A", dataset: str = "shifted
     options = [part for name, value in values.items() for part in (f"--{name}", value)]
     command = [sys.executable, str(SCRIPTS / f"{stage}.py"), "--params", "params.yaml"]
     command += [*names, *options, "--out", "out", "--log", "job.log"]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=900)
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_from_pictures_to_a_transferred_network(folder: Path) -> None:
         change(folder, stage, 1, "epochs")
         change(folder, stage, 0, "warmup_epochs")
     prepare = [sys.executable, str(SCRIPTS / "prepare_data.py"), "--params", "params.yaml"]
-    subprocess.run([*prepare, "--out", "prepared", "--log", "prepare.log"], cwd=folder, check=True, timeout=120)
+    subprocess.run([*prepare, "--out", "prepared", "--log", "prepare.log"], cwd=folder, check=True, timeout=900)
     retrained = call(folder, "retrain", manifest="prepared/manifest.csv", images="prepared/images")
     assert retrained.returncode == 0, retrained.stderr
     (folder / "out").rename(folder / "retrained")
