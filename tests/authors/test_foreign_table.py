@@ -54,7 +54,7 @@ def write_params(folder: Path, **changes) -> Path:
 def call(folder: Path) -> subprocess.CompletedProcess[str]:
     script = ROOT / "workflow" / "scripts" / "profile_latency.py"
     command = [sys.executable, str(script), "--params", "params.yaml", "--out", "out", "--log", "job.log"]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=900)
 
 
 def test_stage_copies_the_table_and_measures_nothing(folder) -> None:

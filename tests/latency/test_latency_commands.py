@@ -108,7 +108,7 @@ try:
 finally:
     assert "torch" not in sys.modules
 """
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=900)
     assert result.returncode == 0, result.stderr
     named = {
         "profile": ("--space", "--resolution", "--batch-size", "--threads", "--out"),
@@ -143,7 +143,7 @@ def test_killed_profile_goes_on_where_it_was(space_file, tmp_path) -> None:
     process.wait()
     lines = kept.read_text().splitlines()
     assert not path.exists() and len(lines) >= 12
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert ended.returncode == 0, ended.stderr
     table = LatencyTable.load(path)
     assert table.details["tours"] >= sum("stem" in line for line in lines) > 5 and not kept.exists()

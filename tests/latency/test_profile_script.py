@@ -20,7 +20,7 @@ SCRIPT = ROOT / "workflow" / "scripts" / "profile_latency.py"
 
 def call(folder):
     command = [sys.executable, str(SCRIPT), "--params", "params.yaml", "--out", "out", "--log", "job.log"]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=900)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 def call(folder: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "workflow/scripts/report.py"), "--params", "params.yaml"]
     command += ["--results", "results", "--out", "results/report", "--log", "logs/report.log"]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=900)
 
 
 @pytest.fixture

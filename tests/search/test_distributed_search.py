@@ -29,7 +29,7 @@ def folder(tmp_path, tiny_space_file, tiny_table, make_params):
 
 def run_two(folder, *options):
     command = [*TORCHRUN, str(PROCESS), str(folder), *options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, timeout=900)
 
 
 def test_two_processes_end_as_one_with_the_same_batches(folder) -> None:

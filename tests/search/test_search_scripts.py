@@ -23,7 +23,7 @@ def call(folder, stage, *, target="A", **changes):
     options = [part for name, value in values.items() for part in (f"--{name}", value)]
     command = [sys.executable, str(ROOT / "workflow" / "scripts" / f"{stage}.py"), "--params", "params.yaml"]
     command += ["--target", target, *options, "--out", "out", "--log", "job.log"]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=900)
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ try:
 finally:
     assert "torch" not in sys.modules
 """
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=900)
     assert result.returncode == 0, result.stderr
     assert all(f"--{name}" in result.stdout for name in (*INPUTS[stage], "target", "params", "out", "log"))
 
