@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 import pytest
 
 
@@ -17,5 +19,5 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for process in range(processes):
         hand = slow[process::processes]
         size = (len(items) - len(dealt)) // (processes - process)
-        dealt += hand + [item for item, _ in zip(fast, range(size - len(hand)), strict=False)]
+        dealt += hand + list(islice(fast, max(0, size - len(hand))))
     items[:] = dealt + list(fast)
