@@ -48,7 +48,7 @@ restore: setup
 ui: setup
 	mlflow ui --backend-store-uri sqlite:///mlflow.db
 
-# three processes on two cores, since many tests wait for others; one thread in each, or those of one wait for those of another
+# three processes on two cores, since many tests wait; one thread in each, or those of one wait for those of another
 test: $(VENV)/installed-dev
 	OMP_NUM_THREADS=1 pytest --numprocesses 3 --dist worksteal --durations 25
 

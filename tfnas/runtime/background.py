@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 
 class Background:
-    """One thread. What a piece of work raised, the next call raises here, once."""
+    """One thread, which ends with this object. What a piece of work raised, the next call raises here, once."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tfnas-background")
@@ -23,10 +23,3 @@ class Background:
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()
-
-    def close(self) -> None:
-        """`wait`, and end the thread."""
-        try:
-            self.wait()
-        finally:
-            self._pool.shutdown()

@@ -49,32 +49,31 @@ class CheckpointFolder:
         self._digest = digest
         self._prefix = f"{digest[:16]}-"
         self._lock: IO[str] | None = None
-        self._background: Background | None = None
+        self._background = Background()
 
     def __enter__(self) -> CheckpointFolder:
         self._lock = take_lock(self.path / LOCK_NAME, job=str(self.path))
         remove_unfinished(self.path)
-        self._background = Background()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._lock is not None and self._background is not None
+        assert self._lock is not None
         try:
-            self._background.close()
+            self._background.wait()
         except OSError as failure:
             if error is None:
                 raise
             logger.warning("%s: not written (%s)", self.path, failure.strerror)
         finally:
             release_lock(self._lock, self.path / LOCK_NAME)
-            self._lock = self._background = None
+            self._lock = None
             self._remove_empty()
 
     def load(self) -> dict[str, Any] | None:
         """The newest sound state of this digest, on the CPU; None when there is none."""
-        self._wait()
+        self._background.wait()
         for path in reversed(self._files()):
             state = _read(path)
             if state is not None and state["digest"] == self._digest:
@@ -84,20 +83,20 @@ class CheckpointFolder:
 
     def save(self, state: dict[str, Any]) -> None:
         """Write a state of tensors and plain values, atomically, beside the job; the last two are kept."""
-        assert self._background is not None, "save needs the folder's lock: use `with`"
+        assert self._lock is not None, "save needs the folder's lock: use `with`"
         copied = _copied({"digest": self._digest, "state": state})
         self._background.begin(lambda: self._write(copied))
 
     def newest(self) -> Path | None:
         """The file saved last; None when there is none."""
-        self._wait()
+        self._background.wait()
         files = self._files()
         return files[-1] if files else None
 
     def discard(self) -> None:
         """Remove all checkpoints, and the folder where nobody holds it: the job's results are written."""
         try:
-            self._wait()
+            self._background.wait()
         except OSError as failure:
             logger.warning("%s: not written (%s), nor needed any more", failure.filename, failure.strerror)
         for path in self.path.glob("*.pt"):
@@ -113,10 +112,6 @@ class CheckpointFolder:
         for path in self.path.glob("*.pt"):
             if path not in kept:
                 path.unlink()
-
-    def _wait(self) -> None:
-        if self._background is not None:
-            self._background.wait()
 
     def _remove_empty(self) -> None:
         if self.path.is_dir() and not any(self.path.iterdir()):
