@@ -14,9 +14,14 @@ dependencies = ["torch"]
 
 
 def _entrypoint(name: str) -> Callable[..., nn.Module]:
-    def build(num_classes: int = 1000, dropout: float = 0.0, weights: str | Path | None = None) -> nn.Module:
+    def build(
+        num_classes: int = 1000, dropout: float = 0.0, weights: str | Path | None = None, pretrained: bool = False
+    ) -> nn.Module:
+        from tfnas.runtime.errors import UserError
         from tfnas.space import build_network, zoo
 
+        if pretrained:
+            raise UserError(f"torch.hub: {name} has no weights to download; leave pretrained out and pass weights=FILE")
         network = build_network(zoo.load(name), num_classes, dropout)
         if weights is not None:
             _load(network, weights)
@@ -29,9 +34,10 @@ def _entrypoint(name: str) -> Callable[..., nn.Module]:
         num_classes: of the classifier.
         dropout: before the classifier, in training.
         weights: a weights.pt of ours or a .pth.tar of the authors with as many classes; None for fresh weights.
+        pretrained: refused, as there is nothing to download.
 
     Raises:
-        UserError: the weights cannot be read, or belong to another network.
+        UserError: the weights cannot be read, or belong to another network; fewer classes than one.
     """
     return build
 

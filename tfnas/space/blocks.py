@@ -62,7 +62,7 @@ class DropConnect(nn.Module):
         if not self.training or self.drop_rate == 0.0:
             return x
         keep_rate = 1.0 - self.drop_rate
-        keep = torch.empty(x.shape[0], 1, 1, 1, dtype=x.dtype, device=x.device).bernoulli_(keep_rate)
+        keep = x.new_empty((x.shape[0], 1, 1, 1)).bernoulli_(keep_rate)
         return x * (keep / keep_rate)
 
 
@@ -82,8 +82,9 @@ class MBInvRes(nn.Module):
         has_se = block.se_channels > 0
         self.squeeze_excite = SqueezeExcite(width, block.se_channels, block.act) if has_se else nn.Identity()
         self.project = conv_unit(width, block.out_channels, 1)
-        self.drop_connect = DropConnect(drop_connect) if block.has_residual and drop_connect else nn.Identity()
+        self.has_residual = block.has_residual  # a plain value, for TorchScript
+        self.drop_connect = DropConnect(drop_connect) if self.has_residual and drop_connect else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.project(self.squeeze_excite(self.depthwise(self.expand(x))))
-        return x + self.drop_connect(out) if self.block.has_residual else out
+        return x + self.drop_connect(out) if self.has_residual else out

@@ -6,6 +6,7 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
+from tfnas.runtime.errors import UserError
 from tfnas.space.architecture import Architecture
 from tfnas.space.blocks import MBInvRes, conv_unit
 
@@ -49,5 +50,10 @@ def build_network(
     Args:
         dropout: before the classifier (Appendix B: 0.2, 0.2, 0.2, 0.1 for A to D).
         drop_connect: rate in the last block, rising linearly from the first (authors' code: 0.2).
+
+    Raises:
+        UserError: fewer classes than one.
     """
+    if num_classes < 1:
+        raise UserError(f"network: num_classes is {num_classes}; expected 1 or more")
     return Network(architecture, num_classes, dropout, drop_connect)
