@@ -57,6 +57,15 @@ def test_our_weights(tmp_path) -> None:
         load("tf_nas_d", num_classes=6, weights=path)
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"pretrained": True}, "no weights to download.*weights=FILE"), ({"num_classes": 0}, "expected 1 or more")],
+)
+def test_what_there_is_not_is_said(options, words) -> None:
+    with pytest.raises(UserError, match=words):
+        load("tf_nas_d", **options)
+
+
 def test_the_authors_weights(monkeypatch, tmp_path) -> None:
     loaded = []
     monkeypatch.setattr("tfnas.authors.load_weights", lambda network, path: loaded.append((network, path)))
