@@ -19,7 +19,7 @@ _NAMED = re.compile(
 _HEADER = re.compile(r"""(authorization['"]?\s*[:=]\s*['"]?\w+\s+)[^\s'",]+""", re.I)
 _SECRET_VARIABLE = re.compile(rf"(?:^|_)(?:{_SECRET_WORD}|pgpassword|connection_string|access_key_id)$", re.I)
 _FOLDER_VARIABLES = ("PWD", "OLDPWD")
-_URI_PASSWORD = re.compile(r"""://[^\s/:@]*:([^\s"<>]+)@|://([^\s/:@"<>]{8,})@""")  # or a token and no user
+_URI_PASSWORD = re.compile(r"""://[^\s/:@]*:(?!\d+[/?#])([^\s"<>]+)@|://([^\s/:@"<>]{8,})@""")  # or a token and no user
 _PLAIN_WORDS = ("true", "false", "none", "null")
 _SHORTEST = 3  # a shorter value would blot out half of any text
 

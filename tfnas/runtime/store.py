@@ -102,7 +102,8 @@ def follow_move(uri: str, folder: Path) -> None:
         rows = database.execute("SELECT experiment_id, artifact_location FROM experiments").fetchall()
         for number, old in rows:
             new = f"{_as_location(folder)}/{ARTIFACTS}/{number}"
-            if old != new and old.endswith(f"/{ARTIFACTS}/{number}") and _belongs_here(old, new, inside=inside):
+            made_by_default = old.startswith("/") and old.endswith(f"/{ARTIFACTS}/{number}")
+            if made_by_default and old != new and _belongs_here(old, new, inside=inside):
                 for table, column in _LOCATIONS:
                     _replace_prefix(database, table, column, old, new)
 
@@ -188,5 +189,6 @@ def _way_out() -> str:
     return f", or unset {VARIABLE} to use {STORE}" if os.environ.get(VARIABLE) else ""
 
 
-if __name__ == "__main__":  # `make ui`
+if __name__ == "__main__":  # `make ui`, which opens the project's own store
+    os.environ.pop(VARIABLE, None)
     repair_moved_store(Path())
