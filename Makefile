@@ -46,6 +46,7 @@ restore: setup
 	tfnas restore
 
 ui: setup
+	@python -m tfnas.runtime.store  # artifacts of a folder that was moved
 	mlflow ui --backend-store-uri sqlite:///mlflow.db
 
 # three processes on two cores, since many tests wait; one thread in each, or those of one wait for those of another

@@ -14,6 +14,7 @@ from urllib.request import urlopen
 import pytest
 
 from tfnas.runtime import outbox
+from tfnas.runtime.artifacts import write_json
 from tfnas.runtime.schema import TrackingParams
 from tfnas.runtime.tracking import tracked_run
 
@@ -80,7 +81,52 @@ def test_an_outage_that_lasts_is_made_up_for_by_the_next_job(folder, monkeypatch
     assert not list(folder.glob("mlflow-unsent/*"))
 
 
-def test_an_outage_costs_one_try_a_pause(monkeypatch) -> None:
+def test_files_of_an_unwritable_location_are_kept_and_sent_later(folder, monkeypatch, caplog) -> None:
+    import mlflow
+
+    def tracked(text: str) -> str:
+        (folder / "history.csv").write_text(text)
+        with tracked_run("search", {}, TRACKING, Path("params.yaml")) as run:
+            run.log_artifact(Path("history.csv"))
+        (folder / "history.csv").write_text("of a later job\n")  # as Snakemake does, which removes it first
+        return str(run.id)
+
+    caplog.set_level("INFO", logger="tfnas.tracking")
+    (folder / "mlruns").write_text("a file where the artifacts would go")
+    runs = {tracked(text): text for text in ("first\n", "second\n")}
+    assert "sent to MLflow" not in caplog.text and "next job" in caplog.text
+    assert not any(mlflow.MlflowClient().get_run(run).info.status == "RUNNING" for run in runs)
+    (folder / "mlruns").unlink()
+    runs[tracked("third\n")] = "third\n"
+    assert caplog.text.count("1 of 1 entries sent to MLflow") == 2
+    for run, text in runs.items():
+        assert Path(mlflow.MlflowClient().download_artifacts(run, "history.csv", str(folder))).read_text() == text
+    assert not list(folder.glob("mlflow-unsent/*"))
+
+
+def test_a_file_that_is_gone_is_not_called_sent(tmp_path, caplog) -> None:
+    caplog.set_level("INFO", logger="tfnas.tracking")
+    sent: list[outbox.Entry] = []
+    entries = [{"artifact": "results/gone.json"}, {"metrics": {"loss": 1.0}, "step": 1}]
+    write_json(tmp_path / "mlflow-unsent/run.json", {"kind": "unsent", "format_version": 1, "entries": entries})
+    outbox.send_kept(lambda _, entry: sent.append(entry), tmp_path / "mlflow-unsent")
+    assert [entry.metrics for entry in sent] == [{"loss": 1.0}]
+    assert "results/gone.json: is gone; run run in MLflow stays without it" in caplog.text
+    assert "1 of 2 entries sent" in caplog.text
+
+
+def test_a_deleted_run_holds_up_no_other(folder, monkeypatch, caplog) -> None:
+    import mlflow
+
+    runs = [run_job(3, 99, monkeypatch) for _ in range(2)]
+    first, second = sorted(runs)
+    mlflow.MlflowClient().delete_run(first)
+    with tracked_run("retrain", {}, TRACKING, Path("params.yaml")):
+        assert epochs(second) == [1, 2, 3, 4, 5, 6]
+    assert f"mlflow-unsent/{first}.json: not sent" in caplog.text
+
+
+def test_an_outage_costs_one_try_a_pause(monkeypatch, tmp_path) -> None:
     clock, tries = [0.0], []
 
     def send(*_: object) -> None:
@@ -88,7 +134,7 @@ def test_an_outage_costs_one_try_a_pause(monkeypatch) -> None:
         raise OSError("no route")
 
     monkeypatch.setattr(outbox.time, "monotonic", lambda: clock[0])
-    waiting = outbox.Outbox("run", send, (OSError,))
+    waiting = outbox.Outbox("run", send, tmp_path / "mlflow-unsent")
     for second in range(3600):
         clock[0] = float(second)
         waiting.put(outbox.Entry(metrics={"loss": 1.0}, step=second))

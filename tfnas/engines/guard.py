@@ -14,6 +14,7 @@ from tfnas.engines.records import is_running
 from tfnas.engines.sync import Synced, catch_up, is_in_step, sync
 from tfnas.runtime.errors import UserError
 from tfnas.runtime.params import load_params, read_yaml
+from tfnas.runtime.redaction import redact
 from tfnas.runtime.schema import Params
 from tfnas.space import load_space
 
@@ -82,4 +83,4 @@ def _explain(synced: Synced) -> str:
 
 
 def _say(line: str) -> None:
-    print(f"tfnas: {line}", file=sys.stderr)
+    print(f"tfnas: {redact(line)}", file=sys.stderr)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 
+from tfnas.runtime.redaction import redact
+
 _DISK = {
     errno.ENOSPC: "the disk is full; free some space",
     errno.EDQUOT: "your quota of the disk is used up; free some space",
@@ -17,8 +19,18 @@ _DISK = {
 class UserError(ValueError):
     """A mistake the user can correct; its text names file, key, value and the fix.
 
-    Commands and stage scripts print it as one line and exit with code 2, without a traceback.
+    Commands and stage scripts print it as one line and exit with code 2, without a traceback. Credentials in its text,
+    of an address say, are never shown.
     """
+
+    def __str__(self) -> str:
+        return redact(super().__str__())
+
+
+def reason_of(error: BaseException) -> str:
+    """The first line of an error's text that says something, whole and without credentials; its type without any."""
+    lines = [" ".join(line.split()) for line in str(error).splitlines()]
+    return redact(next((line for line in lines if line), type(error).__name__))
 
 
 def explain_disk(error: OSError) -> UserError | None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from tfnas.runtime.artifacts import read_json
 from tfnas.runtime.errors import UserError
-from tfnas.runtime.tracking import SQLITE, STORE
+from tfnas.runtime.redaction import HIDDEN, redact
+from tfnas.runtime.store import explained, repair_moved_store, store_file, store_uri
 
 if TYPE_CHECKING:
     import mlflow
@@ -37,35 +38,33 @@ def read_run(run_id: str, folder: Path) -> RunRecord | None:
         UserError: the store does not answer.
     """
     uri = store_uri(folder)
-    if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).exists():
+    file = store_file(uri)
+    if file is not None and not file.exists():
         return None  # MLflow would make an empty one
-    from mlflow.exceptions import MlflowException
+    with explained(uri):
+        from mlflow.exceptions import MlflowException
 
-    try:
-        run = _client(uri).get_run(run_id)
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return None
-        raise UserError(f"MLflow: {uri} does not answer ({' '.join(str(error).split())[:200]})") from None
-    local = uri.startswith(SQLITE)
+        try:
+            run = _client(uri).get_run(run_id)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return None
+            raise
+    local, page = file is not None, redact(uri).replace(f"{HIDDEN}@", "").rstrip("/")
     return RunRecord(
         name=run.info.run_name or "",
         status=run.info.status,
         tags={key: value for key, value in run.data.tags.items() if not key.startswith("mlflow.")},
-        link=f"{UI if local else uri.rstrip('/')}/#/experiments/{run.info.experiment_id}/runs/{run_id}",
+        link=f"{UI if local else page}/#/experiments/{run.info.experiment_id}/runs/{run_id}",
         command=f"mlflow ui --backend-store-uri {uri}" if local else None,
     )
-
-
-def store_uri(folder: Path) -> str:
-    """Where the jobs of a project folder are tracked: MLFLOW_TRACKING_URI, or the store in the folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{folder.absolute() / STORE.removeprefix(SQLITE)}"
 
 
 def read_provenance(run_id: str, folder: Path) -> dict[str, Any] | None:
     """The provenance.json that a run holds; None where its job has not ended well."""
     from mlflow.exceptions import MlflowException
 
+    repair_moved_store(folder)
     client = _client(store_uri(folder))
     with tempfile.TemporaryDirectory() as temporary:
         try:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -33,9 +33,16 @@ class DeviceParams(Section):
 
 
 class TrackingParams(Section):
-    experiment: str
+    experiment: Annotated[str, Field(max_length=500)]  # as long as MLflow takes
     timeout_seconds: Count
     max_retries: CountOrZero
+
+    @field_validator("experiment")
+    @classmethod
+    def _is_a_name(cls, name: str) -> str:
+        if not name.strip() or not name.isprintable():
+            raise ValueError("experiment must be a name of printable characters, on one line")
+        return name
 
 
 class JobResources(Section):

@@ -21,6 +21,7 @@ from tfnas.runtime.gpus import claim_gpu
 from tfnas.runtime.locks import held_lock
 from tfnas.runtime.orphans import ENDS_WITHIN_SECONDS, end_with_engine
 from tfnas.runtime.params import load_params, stage_params
+from tfnas.runtime.redaction import hide_secrets, redact
 from tfnas.runtime.schema import Params
 
 if TYPE_CHECKING:
@@ -199,6 +200,7 @@ def run_script(main: Callable[[], None]) -> None:
     A fault of ours keeps its traceback, in the log as well. An interrupted job says how to go on.
     """
     _use_own_library()
+    hide_secrets()
     gc.disable()  # until the job is open: a third of the time of importing MLflow and torch goes into finding nothing
     try:
         main()
@@ -251,10 +253,17 @@ class _LogFile(logging.FileHandler):
         pass
 
 
+class _RedactingFormatter(logging.Formatter):
+    """Tracebacks included."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redact(super().format(record))
+
+
 def _log_to(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = _LogFile(path, mode="w", encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(_RedactingFormatter("%(asctime)s %(levelname)s %(message)s"))
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     logger.propagate = False

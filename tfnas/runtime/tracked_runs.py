@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tfnas.runtime.errors import UserError
-from tfnas.runtime.tracking import store_uri
+from tfnas.runtime.store import explained, store_file, store_uri
 
 if TYPE_CHECKING:
     from mlflow.entities import Run as MlflowRun
@@ -28,33 +28,36 @@ def read_run(run_id: str) -> TrackedJob:
     Raises:
         UserError: the store has no such run, or cannot be opened.
     """
-    client = _client()
-    from mlflow.exceptions import MlflowException
+    uri = store_uri()
+    with explained(uri):
+        client = _client(uri)
+        from mlflow.exceptions import MlflowException
 
-    try:
-        return _job(client.get_run(run_id))
-    except MlflowException as error:
-        raise UserError(f"{run_id}: {store_uri()} has no such run ({' '.join(str(error).split())[:120]})") from None
+        try:
+            return _job(client.get_run(run_id))
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                raise UserError(f"{run_id}: {uri} has no such run") from None
+            raise
 
 
 def read_pipeline(pipeline_id: str) -> list[TrackedJob]:
     """The newest run of each job with a pipeline id; none where there is no such id."""
-    client = _client()
-    from mlflow.exceptions import MlflowException
-
-    try:
+    uri = store_uri()
+    with explained(uri):
+        client = _client(uri)
         experiments = [experiment.experiment_id for experiment in client.search_experiments()]
         tag = f"tags.pipeline_id = '{pipeline_id}'"
         found = client.search_runs(experiments, tag, order_by=["attributes.start_time ASC"], max_results=1000)
-    except MlflowException as error:
-        raise UserError(f"{store_uri()}: cannot be read ({' '.join(str(error).split())[:120]})") from None
     return list({job.job: job for job in map(_job, found)}.values())
 
 
-def _client() -> Any:
+def _client(uri: str) -> Any:
+    file = store_file(uri)
+    if file is not None and not file.exists():  # MLflow would make an empty one
+        raise UserError(f"{uri}: there is no such store; run a job first, or correct MLFLOW_TRACKING_URI")
     import mlflow
 
-    uri = store_uri()
     return mlflow.MlflowClient(uri)
 
 

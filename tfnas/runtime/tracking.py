@@ -13,19 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfnas.runtime.artifacts import atomic_path, digest_text, git_commit
-from tfnas.runtime.errors import UserError
+from tfnas.runtime.errors import reason_of
 from tfnas.runtime.experiments import experiment_name, project_folder
-from tfnas.runtime.outbox import Entry, Outbox, send_kept
+from tfnas.runtime.outbox import FOLDER, Entry, Outbox, send_kept
 from tfnas.runtime.schema import TrackingParams
+from tfnas.runtime.store import LOCK, SQLITE, check_file, explained, follow_move, model_name, store_file, store_uri
 
 if TYPE_CHECKING:
     import mlflow
     import numpy as np
     from torch import nn
-
-SQLITE = "sqlite:///"
-STORE = f"{SQLITE}mlflow.db"
-LOCK = Path("mlflow.db.lock")
 
 logger = logging.getLogger("tfnas.tracking")
 
@@ -60,7 +57,7 @@ class Run:
         It is stored as an exported program (pt2), which runs no code of the file's when it is loaded.
 
         Args:
-            alias: also make it the newest version of the registered model that is named as the experiment, and move
+            alias: also make it the newest version of the experiment's registered model (`store.model_name`), and move
                 this alias to it: `models:/tfnas-digits@A` is the target A's network. Not in a DVC experiment: of many,
                 the last would hold the alias.
         """
@@ -109,9 +106,11 @@ def tracked_run(
         UserError: the store cannot be opened, in the seconds that `tracking` allows.
     """
     _configure(tracking)
+    uri = store_uri()
+    with explained(uri, tracking.experiment):
+        _open_store(uri, tracking)
     import mlflow
 
-    _open_store(store_uri(), tracking.experiment)
     name = "-".join(part for part in (stage, target, dataset) if part)
     if (experiment := experiment_name()) is not None:
         name = f"{experiment}: {name}"
@@ -119,11 +118,14 @@ def tracked_run(
     pipeline = digest_text(commit + params_file.read_text(encoding="utf-8"))[:12]
     tags = {"stage": stage, "target": target, "dataset": dataset, "git_commit": commit, "pipeline_id": pipeline}
     tags["dvc_experiment"] = experiment
-    if resumes is not None and (last_step := _last_step(resumes)) is not None:
-        with _outlives_outage(mlflow.start_run(run_id=resumes)) as outbox:
+    if resumes is not None and (last_step := _last_step(resumes, tracking.experiment)) is not None:
+        with explained(uri):
+            run = mlflow.start_run(run_id=resumes)
+        with _outlives_outage(run) as outbox:
             yield Run(resumes, outbox, last_step=last_step)
         return
-    run = mlflow.start_run(run_name=name, tags={key: value for key, value in tags.items() if value})
+    with explained(uri):
+        run = mlflow.start_run(run_name=name, tags={key: value for key, value in tags.items() if value})
     with _outlives_outage(run) as outbox:
         comparable = {key.replace(f"targets.{target}.", "target."): value for key, value in values.items()}
         _unless_it_fails("the parameters", lambda: mlflow.log_params(flatten(comparable)))
@@ -134,10 +136,8 @@ def tracked_run(
 def _outlives_outage(run: mlflow.ActiveRun) -> Iterator[Outbox]:
     """The run's outbox; the run ends with the block, and a store that has gone raises nothing."""
     import mlflow
-    from mlflow.exceptions import MlflowException
 
-    failures = (MlflowException, OSError)
-    outbox, status = Outbox(run.info.run_id, _send, failures), "FAILED"
+    outbox, status = Outbox(run.info.run_id, _send, project_folder().absolute() / FOLDER), "FAILED"
     try:
         yield outbox
         status = "FINISHED"
@@ -148,7 +148,7 @@ def _outlives_outage(run: mlflow.ActiveRun) -> Iterator[Outbox]:
         outbox.flush()
         try:
             mlflow.end_run(status)
-        except failures:
+        except Exception:  # of any library that a store uses
             outbox.put(Entry(status=status))
         outbox.close()
 
@@ -161,18 +161,10 @@ def _send(run_id: str, entry: Entry) -> None:
     if entry.metrics:
         metrics = [Metric(key, value, entry.milliseconds, entry.step) for key, value in entry.metrics.items()]
         client.log_batch(run_id, metrics=metrics)
-    if entry.artifact is not None and Path(entry.artifact).exists():
+    if entry.artifact is not None:
         client.log_artifact(run_id, entry.artifact)
     if entry.status is not None:
         client.set_terminated(run_id, entry.status)
-
-
-def store_uri() -> str:
-    """Where runs are kept: MLFLOW_TRACKING_URI, or mlflow.db; a relative file is the project's."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI", STORE)
-    if not uri.startswith(SQLITE):
-        return uri
-    return f"{SQLITE}{project_folder() / uri.removeprefix(SQLITE)}"
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -186,15 +178,16 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _last_step(run_id: str) -> int | None:
-    """The largest step of a run's metrics, 0 without any; None where the store has no such run that is not deleted."""
+def _last_step(run_id: str, experiment: str) -> int | None:
+    """The largest step of a run's metrics, 0 without any; None where the experiment has no such run, or deleted it."""
     import mlflow
     from mlflow.exceptions import MlflowException
 
     client = mlflow.MlflowClient()
     try:
         run = client.get_run(run_id)
-        if run.info.lifecycle_stage != "active":
+        kept_in = client.get_experiment(run.info.experiment_id).name
+        if run.info.lifecycle_stage != "active" or kept_in != experiment:
             return None
         name = next(iter(run.data.metrics), None)
         return max((metric.step for metric in client.get_metric_history(run_id, name)), default=0) if name else 0
@@ -212,40 +205,36 @@ def _configure(tracking: TrackingParams) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def _open_store(uri: str, experiment: str) -> None:
+def _open_store(uri: str, tracking: TrackingParams) -> None:
     """Create or migrate the store and the experiment, one job at a time.
 
     Jobs that create a SQLite store at the same time break each other's migration. A new one is made under another
     name and renamed: killed in the middle, it would stay half migrated and never open again.
     """
+    check_file(uri)
     import mlflow
-    from mlflow.exceptions import MlflowException
 
-    with chdir(project_folder()), LOCK.open("a") as lock:  # MLflow puts artifacts below the working directory
+    if not uri.startswith("http"):
+        from mlflow.store.db import utils
+
+        utils.MAX_RETRY_COUNT = tracking.max_retries + 1  # its own ten tries of a database take two minutes
+    with chdir(project_folder()), Path(LOCK).open("a") as lock:  # MLflow puts artifacts below the working directory
         fcntl.lockf(lock, fcntl.LOCK_EX)
-        try:
-            if uri.startswith(SQLITE) and not (file := Path(uri.removeprefix(SQLITE))).exists():
-                with atomic_path(file) as temporary:
-                    mlflow.set_tracking_uri(f"{SQLITE}{temporary}")
-                    mlflow.set_experiment(experiment)
-            mlflow.set_tracking_uri(uri)
-            mlflow.set_experiment(experiment)
-            send_kept(_send, (MlflowException, OSError))
-        except MlflowException as error:
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(
-                f"MLFLOW_TRACKING_URI: {uri} cannot be opened ({reason}); start the server, or unset the variable to"
-                f" use {STORE}"
-            ) from None
+        if (file := store_file(uri)) is not None and not file.exists():
+            with atomic_path(file) as temporary:
+                mlflow.set_tracking_uri(f"{SQLITE}{temporary}")
+                mlflow.set_experiment(tracking.experiment)
+        mlflow.set_tracking_uri(uri)
+        mlflow.set_experiment(tracking.experiment)
+        follow_move(uri, Path.cwd())
+        send_kept(_send, Path.cwd() / FOLDER)
 
 
 def _unless_it_fails(what: str, log: Callable[[], object]) -> None:
-    from mlflow.exceptions import MlflowException
-
     try:
         log()
-    except (MlflowException, OSError) as error:
-        logger.warning("MLflow did not take %s (%s); the job goes on", what, " ".join(str(error).split())[:200])
+    except Exception as error:  # of any library that a store uses
+        logger.warning("MLflow did not take %s (%s); the job goes on", what, reason_of(error))
 
 
 def _log_model(network: nn.Module, example: np.ndarray, alias: str | None) -> None:
@@ -273,9 +262,10 @@ def _log_model(network: nn.Module, example: np.ndarray, alias: str | None) -> No
         client = mlflow.MlflowClient()
         run = mlflow.active_run()
         assert run is not None
-        name = client.get_experiment(run.info.experiment_id).name
+        name = model_name(client.get_experiment(run.info.experiment_id).name)
         version = mlflow.register_model(logged.model_uri, name)
         client.set_registered_model_alias(name, model_alias(alias), version.version)
+        logger.info("registered as models:/%s@%s", name, model_alias(alias))
 
 
 def model_alias(target: str) -> str:
