@@ -20,6 +20,17 @@ from tfnas.space import load_space
 PARAMS_FILE = "params.yaml"
 
 
+def check_place(*folders: Path) -> None:
+    """Refuse folders that Snakemake itself cannot work in: it takes what stands between braces for a name.
+
+    Raises:
+        UserError: a brace in a path.
+    """
+    for folder in folders:
+        if set("{}") & set(str(folder)):
+            raise UserError(f"{folder}: Snakemake cannot run where a path has {{ or }} in it; rename that folder")
+
+
 def check_workdir_params(config: Mapping[str, Any]) -> Params:
     """The working directory's params.yaml, checked whole.
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator
@@ -128,6 +129,28 @@ def git_commit() -> str:
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return f"{head}-dirty" if dirty else head
+
+
+def git_trouble(folder: str | Path = ".") -> str | None:
+    """Why results of a folder record no commit, and what helps; None where they do."""
+    asked = ["git", "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(asked, cwd=folder, env={**os.environ, "LC_ALL": "C"}, capture_output=True, text=True)
+    except OSError:
+        return "git is not installed, so results record no commit; install it"
+    if done.returncode == 0:
+        return None
+    place = Path(folder).resolve()
+    if "dubious ownership" in done.stderr:
+        trust = f"git config --global --add safe.directory {shlex.quote(str(place))}"
+        return f"git does not trust {place}, which another user owns, so results record no commit; {trust}"
+    begin = "git add -A && git commit -m start"
+    if "not a git repository" in done.stderr:
+        return (
+            f"{place} is in no git repository: results record no commit, and none can be compared or brought back by"
+            f" one; to have that: git init && {begin}"
+        )
+    return f"the git repository of {place} has no commit to record with results; {begin}"
 
 
 def package_versions() -> dict[str, str]:

@@ -22,6 +22,7 @@ from tfnas.runtime.locks import held_lock
 from tfnas.runtime.orphans import ENDS_WITHIN_SECONDS, end_with_engine
 from tfnas.runtime.params import load_params, stage_params
 from tfnas.runtime.schema import Params
+from tfnas.runtime.user import provide_for_user
 
 if TYPE_CHECKING:
     from tfnas.runtime.tracking import Run
@@ -198,6 +199,7 @@ def run_script(main: Callable[[], None]) -> None:
 
     A fault of ours keeps its traceback, in the log as well. An interrupted job says how to go on.
     """
+    provide_for_user()
     _use_own_library()
     gc.disable()  # until the job is open: a third of the time of importing MLflow and torch goes into finding nothing
     try:
