@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -19,6 +20,8 @@ from typing import Any
 from tfnas.runtime.errors import UserError
 
 SNAKEMAKE_MARK = ".snakemake_timestamp"  # .dvcignore leaves it out as well
+NOT_IN_XML = re.compile(r"[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 RECORDED_PACKAGES = ("tfnas", "torch", "torchvision", "numpy")
 
 
@@ -95,6 +98,26 @@ def read_json(path: str | Path, *, kind: str | None = None, version: int | None 
             f"{path}: format_version is {payload.get('format_version')!r}, this tfnas reads {version}; write it anew"
         )
     return payload
+
+
+def shorten(text: str, longest: int) -> str:
+    """A name as a figure can hold it: its beginning and an ellipsis where it is longer, and what XML forbids as �."""
+    text = NOT_IN_XML.sub("\N{REPLACEMENT CHARACTER}", text)
+    return text if len(text) <= longest else text[: longest - 1].rstrip() + "…"
+
+
+def spreadsheet_cell(text: str) -> str:
+    """A text that a spreadsheet shows and does not run: an apostrophe before what it would take for a formula.
+
+    For files that people open and no stage reads; those between stages hold names as they are.
+    """
+    if not text.startswith(FORMULA_STARTS):
+        return text
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}"
+    return text
 
 
 def digest_text(text: str) -> str:

@@ -27,7 +27,7 @@ def provide_for_user() -> None:
     if home.is_absolute() and _can_make(home) and _can_make(cache):
         return
     spare = _spare_home()
-    if not home.is_absolute() or not home.is_dir():
+    if os.environ.get("HOME") == "" or not home.is_absolute() or not home.is_dir():
         os.environ["HOME"] = str(spare)
     os.environ["XDG_CACHE_HOME"] = str(spare / ".cache")
     os.environ.setdefault("MPLCONFIGDIR", str(spare / ".config" / "matplotlib"))
