@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from engine_calls import call
 from pipeline_copy import commit_all, keep_one_target
-from project_copy import ROOT
+from project_copy import ROOT, copy_project
 from stub_project import stub_project
 
 from tfnas.engines.commits import find_commit
@@ -54,11 +54,24 @@ def test_both_engines_run_in_a_folder_of_any_name(hostile: Path, tmp_path: Path,
     assert (other / first).exists()
 
 
-@pytest.mark.parametrize("name", ["a{b", "c}d", "{target}"])
-def test_braces_in_a_path_are_refused_in_one_line(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["a{b", "c}d", "{target}", "a:b"])
+def test_what_no_program_can_hold_in_a_path_is_refused_in_one_line(name: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="rename that folder"):
         check_place(tmp_path, tmp_path / name / "project")
     check_place(tmp_path, tmp_path / HOSTILE)
+
+
+def test_a_percent_sign_in_the_environments_path_is_refused(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "50%" / ".venv"))
+    with pytest.raises(UserError, match="has % in it"):
+        check_place(tmp_path)
+
+
+def test_a_library_that_no_path_can_name_does_not_start_again_and_again(tmp_path: Path) -> None:
+    project = copy_project(tmp_path / "a:b")
+    command = [sys.executable, str(project / "workflow" / "scripts" / "report.py"), "--help"]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "rename that folder" in done.stderr
 
 
 @pytest.mark.slow

@@ -21,14 +21,18 @@ PARAMS_FILE = "params.yaml"
 
 
 def check_place(*folders: Path) -> None:
-    """Refuse folders that Snakemake itself cannot work in: it takes what stands between braces for a name.
+    """Refuse folders that the programs under us cannot work in.
+
+    Snakemake takes what stands between braces for a name, `PATH` and `PYTHONPATH` part at colons, and MLflow makes no
+    database where the path of its own code has a percent sign.
 
     Raises:
-        UserError: a brace in a path.
+        UserError: such a character in a path.
     """
-    for folder in folders:
-        if set("{}") & set(str(folder)):
-            raise UserError(f"{folder}: Snakemake cannot run where a path has {{ or }} in it; rename that folder")
+    for folder, forbidden in (*((folder, "{}:") for folder in folders), (Path(sys.prefix), "%")):
+        found = [character for character in forbidden if character in str(folder)]
+        if found:
+            raise UserError(f"{folder}: the pipeline cannot run where a path has {found[0]} in it; rename that folder")
 
 
 def check_workdir_params(config: Mapping[str, Any]) -> Params:

@@ -235,6 +235,10 @@ def _use_own_library() -> None:
     is_script = folder == root / "workflow" / "scripts" and (root / "tfnas").is_dir()
     if not is_script or Path(tfnas.__file__).is_relative_to(root) or searched[0] == str(root):
         return
+    if os.pathsep in str(root):  # it would start again and again
+        sys.exit(
+            _report(UserError(f"{root}: PYTHONPATH cannot hold a path with {os.pathsep} in it; rename that folder"))
+        )
     os.environ["PYTHONPATH"] = os.pathsep.join([str(root), *filter(None, searched)])
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
