@@ -120,7 +120,8 @@ def test_classes_of_any_name_are_ranked_and_drawn(own_images: Params, image_fold
     for split, picture in zip(("train", "val"), pictures, strict=True):
         for name in names:
             (image_folder / split / name).mkdir()
-            shutil.copy(picture, image_folder / split / name)
+            for number in range(2):
+                shutil.copy(picture, image_folder / split / name / f"{number}.jpeg")
     prepared = run(run_prepare_data, own_images, "prepared")
     manifest = prepared / "manifest.csv"
     check_ranking(own_images, manifest)
