@@ -2,10 +2,15 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
-export PATH := $(CURDIR)/$(BIN):$(PATH)
+# programs run by `python -m`: the first line of an installed script cannot hold the name of every folder
+TFNAS := $(BIN)/python -c 'import sys; from tfnas.cli import main; sys.exit(main())'
+export PATH := $(CURDIR)/$(BIN):$(value PATH)
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := true
+
+# runs at the start of every Python here, for Snakemake and DVC ask for name and home before they read our files
+PROVIDE := import tfnas.runtime.user; tfnas.runtime.user.provide_for_user()
 
 .PHONY: help setup run restore test check format ui clean
 
@@ -28,6 +33,7 @@ $(BIN)/python:
 $(VENV)/installed: pyproject.toml | $(BIN)/python
 	@echo "Installing into $(VENV): about 6 GB, most of it PyTorch; a few minutes ..."
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@echo '$(PROVIDE)' > "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/tfnas-user.pth"
 	@touch $@
 
 $(VENV)/installed-dev: pyproject.toml $(VENV)/installed
@@ -35,19 +41,21 @@ $(VENV)/installed-dev: pyproject.toml $(VENV)/installed
 	@touch $@
 
 run: setup
-	snakemake --cores all
-	tfnas sync
+	$(BIN)/python -m snakemake --cores all
+	@$(TFNAS) sync || echo "DVC does not know of these results yet; the line above says why"
 	@echo
 	@echo "Report:    results/report/report.html"
 	@echo "MLflow UI: make ui, then open http://127.0.0.1:5000"
-	@echo "Keep this: git add dvc.lock params.yaml, then git commit; make restore comes back to it"
+	@if git rev-parse HEAD >/dev/null 2>&1; then \
+	  echo "Keep this: git add dvc.lock params.yaml, then git commit; make restore comes back to it"; \
+	else echo "No commit stands in these results; the first line of the run above says why, and what helps"; fi
 
 restore: setup
-	tfnas restore
+	$(TFNAS) restore
 
 ui: setup
-	@python -m tfnas.runtime.store  # artifacts of a folder that was moved
-	mlflow ui --backend-store-uri sqlite:///mlflow.db
+	@$(BIN)/python -m tfnas.runtime.store  # artifacts of a folder that was moved
+	$(BIN)/python -m mlflow ui --backend-store-uri sqlite:///mlflow.db
 
 # three processes on two cores, since many tests wait; one thread in each, or those of one wait for those of another
 test: $(VENV)/installed-dev
@@ -67,4 +75,4 @@ format: $(VENV)/installed-dev
 
 clean:
 	rm -rf results/*/ logs checkpoints .snakemake dvc.lock mlflow.db mlflow.db.lock mlruns mlartifacts mlflow-unsent
-	git checkout --quiet -- results
+	git checkout --quiet -- results 2>/dev/null || mkdir -p results/transfer

@@ -39,7 +39,7 @@ rule prepare_data:
     message:
         "prepare_data: list the images; log: {log}"
     shell:
-        "python {input.script} --params params.yaml --out results/prepare_data --log {log}"
+        "python {input.script:q} --params params.yaml --out results/prepare_data --log {log}"
 
 
 # Appendix B: top-1 accuracy of each class over all training images
@@ -70,7 +70,7 @@ rule rank_classes:
     message:
         "rank_classes: top-1 accuracy of each class; log: {log}"
     shell:
-        "python {input.script} --params params.yaml"
+        "python {input.script:q} --params params.yaml"
         " --manifest {input.manifest} --images {input.images}"
         " --out results/rank_classes --log {log}"
 
@@ -102,7 +102,7 @@ rule build_subset:
     message:
         "build_subset: one class out of each accuracy group; log: {log}"
     shell:
-        "python {input.script} --params params.yaml"
+        "python {input.script:q} --params params.yaml"
         " --class-accuracy {input.accuracy} --manifest {input.manifest} --images {input.images}"
         " --out results/build_subset --log {log}"
 
@@ -135,7 +135,7 @@ rule profile_latency:
     message:
         "profile_latency: measure the latency table, alone on all cores; log: {log}"
     shell:
-        "python {input.script} --params params.yaml" " --out results/profile_latency --log {log}"
+        "python {input.script:q} --params params.yaml" " --out results/profile_latency --log {log}"
 
 
 # Appendix B: the epochs with alpha and beta frozen, once for all targets
@@ -165,7 +165,7 @@ rule warm_up:
     message:
         "warm_up: train the supernet with alpha and beta frozen, once for all targets; log: {log}"
     shell:
-        "python {input.script} --params params.yaml"
+        "python {input.script:q} --params params.yaml"
         " --train {input.train} --val {input.val} --images {input.images}"
         " --out results/warm_up --log {log}"
 
@@ -204,7 +204,7 @@ rule search:
     message:
         "search {wildcards.target}: operations, depths and widths for the target latency; log: {log}"
     shell:
-        "python {input.script} --params params.yaml --target {wildcards.target}"
+        "python {input.script:q} --params params.yaml --target {wildcards.target}"
         " --train {input.train} --val {input.val} --images {input.images} --table {input.table}"
         " --warm-up {input.warm_up}"
         " --out results/search/{wildcards.target} --log {log}"
@@ -240,7 +240,7 @@ rule derive:
     message:
         "derive {wildcards.target}: the strongest network, measured end to end; log: {log}"
     shell:
-        "python {input.script} --params params.yaml --target {wildcards.target}"
+        "python {input.script:q} --params params.yaml --target {wildcards.target}"
         " --supernet {input.supernet} --table {input.table}"
         " --out results/derive/{wildcards.target} --log {log}"
 
@@ -277,7 +277,7 @@ rule retrain:
     message:
         "retrain {wildcards.target}: train the network from scratch; log: {log}"
     shell:
-        "python {input.script} --params params.yaml --target {wildcards.target}"
+        "python {input.script:q} --params params.yaml --target {wildcards.target}"
         " --architecture {input.architecture} --manifest {input.manifest} --images {input.images}"
         " --out results/retrain/{wildcards.target} --log {log}"
 
@@ -314,7 +314,7 @@ rule transfer:
     message:
         "transfer {wildcards.target} {wildcards.dataset}: fine-tune on other data; log: {log}"
     shell:
-        "python {input.script} --params params.yaml"
+        "python {input.script:q} --params params.yaml"
         " --target {wildcards.target} --dataset {wildcards.dataset}"
         " --architecture {input.architecture} --weights {input.weights} --data {input.data}"
         " --out results/transfer/{wildcards.target}/{wildcards.dataset} --log {log}"
@@ -345,7 +345,7 @@ rule report:
     message:
         "report: one page of all results; log: {log}"
     shell:
-        "python {input.script} --params params.yaml --results results" " --out results/report --log {log}"
+        "python {input.script:q} --params params.yaml --results results" " --out results/report --log {log}"
 
 
 agree_with_dvc()

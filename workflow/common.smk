@@ -1,5 +1,6 @@
 # What the rules share: parameters, code dependencies, targets. The Snakefile reads as the table of contents.
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -9,32 +10,36 @@ from snakemake.logging import logger
 from tfnas.engines.begin import begin
 from tfnas.engines.calls import SYNCING
 from tfnas.engines.dvc_users import keep_dvc_out
-from tfnas.engines.guard import check_workdir_params, learn_from_dvc, tell_dvc
+from tfnas.engines.guard import check_place, check_workdir_params, learn_from_dvc, tell_dvc
 from tfnas.engines.stages import code_files, values_as_text
 from tfnas.runtime.errors import UserError
 from tfnas.runtime.gpus import visible_gpus
 from tfnas.runtime.orphans import ENGINE
+from tfnas.runtime.user import provide_for_user
 
 
 configfile: "params.yaml"
 
 
+provide_for_user()
+ROOT = Path(workflow.basedir)
+
 try:
+    check_place(ROOT, Path.cwd())
     PARAMS = check_workdir_params(config)
     for line in begin(Path(".")) if workflow.is_main_process else []:  # not in jobs on other machines
         logger.info(line)
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
-ROOT = Path(workflow.basedir)
 TARGETS = list(PARAMS.targets)
 TRANSFER_TARGETS = PARAMS.transfer.targets
 DATASETS = PARAMS.transfer.datasets
 
 if workflow.deployment_settings.deployment_method:  # --software-deployment-method: the environment of each rule
-    shell.prefix(f"export PYTHONPATH={ROOT} {ENGINE}={os.getpid()}; ")
+    shell.prefix(f"export PYTHONPATH={shlex.quote(str(ROOT))} {ENGINE}={os.getpid()}; ")
 else:  # the python that runs snakemake; and which snakemake, so that its jobs end with it
-    shell.prefix(f"export PATH={Path(sys.executable).parent}:$PATH {ENGINE}={os.getpid()}; ")
+    shell.prefix(f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH" {ENGINE}={os.getpid()}; ')
 
 
 onstart:

@@ -114,6 +114,24 @@ def test_from_own_images_to_the_subset(own_images: Params, image_folder: Path, r
         assert (image_folder / path).is_file() and f"/{classes[label]['class']}/" in path
 
 
+def test_classes_of_any_name_are_ranked_and_drawn(own_images: Params, image_folder: Path, run) -> None:
+    names = ["$_$", "x\\alpha_{y", "<b>", "\"&'", "=cmd|' C calc'!A0", "%", "_", "W" * 200, "שלום"]
+    pictures = [sorted((image_folder / split).rglob("*.JPEG"))[0] for split in ("train", "val")]
+    for split, picture in zip(("train", "val"), pictures, strict=True):
+        for name in names:
+            (image_folder / split / name).mkdir()
+            for number in range(2):
+                shutil.copy(picture, image_folder / split / name / f"{number}.jpeg")
+    prepared = run(run_prepare_data, own_images, "prepared")
+    manifest = prepared / "manifest.csv"
+    check_ranking(own_images, manifest)
+    ranking = run(run_rank_classes, own_images, "ranked", manifest, prepared / "images")
+    assert {row["class"] for row in read_rows(ranking / "class_accuracy.csv")} >= set(names)
+    assert "$_$" in (ranking / "class_accuracy.svg").read_text(encoding="utf-8")
+    out = run(run_build_subset, own_images, "subset", ranking / "class_accuracy.csv", manifest, prepared / "images")
+    assert len(read_rows(out / "classes.csv")) == 2
+
+
 def read_rows(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         return list(csv.DictReader(file))

@@ -100,7 +100,7 @@ def test_the_command_writes_files_and_a_card(retrained, tmp_path, capsys) -> Non
         "| learning_rate | 0.123 |",
         "| dropout | 0.3 |",
         "3 images of scikit-learn's digits",
-        "dark, light, middle",
+        "`dark`, `light`, `middle`",
         "commit: abc",
     ):
         assert fact in card, fact

@@ -10,11 +10,13 @@ from collections.abc import Sequence
 
 from tfnas.runtime.errors import UserError, explain_disk
 from tfnas.runtime.redaction import hide_secrets
+from tfnas.runtime.user import provide_for_user
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a subcommand; a user's mistake is one line on stderr and exit code 2."""
     hide_secrets()
+    provide_for_user()
     options = build_parser().parse_args(arguments)
     try:
         return int(options.run(options) or 0)

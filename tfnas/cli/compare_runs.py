@@ -6,6 +6,7 @@ import argparse
 import csv
 import io
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,13 +75,13 @@ def _whole(value: Any) -> str:
 
 
 def _write(rows: Sequence[Sequence[str]], path: Path) -> None:
-    from tfnas.runtime.artifacts import write_text
+    from tfnas.runtime.artifacts import spreadsheet_cell, write_text
 
     if path.suffix == ".csv":
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(rows)
+        csv.writer(text, lineterminator="\n").writerows([spreadsheet_cell(cell) for cell in row] for row in rows)
         write_text(path, text.getvalue())
         return
-    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    lines = ["| " + " | ".join(escape(cell, quote=False).replace("|", "\\|") for cell in row) + " |" for row in rows]
     lines.insert(1, "|" + "---|" * len(rows[0]))
     write_text(path, "\n".join(lines) + "\n")

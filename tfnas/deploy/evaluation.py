@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from tfnas.runtime.artifacts import atomic_path
+from tfnas.runtime.artifacts import atomic_path, spreadsheet_cell
 from tfnas.train.loop import evaluate_sums
 from tfnas.train.metrics import Metrics, MetricSums
 from tfnas.train.stepper import Batch
@@ -55,11 +55,13 @@ def evaluate_by_class(
 
 
 def write_rows(rows: Sequence[ClassRow], path: Path) -> None:
-    """One row a class, as CSV."""
+    """One row a class, as CSV for a spreadsheet."""
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [column.name for column in fields(ClassRow)], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
+        for row in rows:
+            cells = asdict(row).items()
+            writer.writerow({name: spreadsheet_cell(cell) if isinstance(cell, str) else cell for name, cell in cells})
 
 
 def _row(counts: Tensor, label: int, classes: Sequence[str]) -> ClassRow:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,6 +66,13 @@ def _lines(card: Card) -> Iterator[str]:
     yield from ("## Provenance", "", *_provenance(card.origin))
 
 
+def _as_code(name: str) -> str:
+    """A name in Markdown as it is: no markup, no mathematics."""
+    fence = "`" * (1 + max(map(len, re.findall("`+", name)), default=0))
+    inner = f" {name} " if name.startswith("`") or name.endswith("`") else name
+    return f"{fence}{inner}{fence}"
+
+
 def _use(card: Card) -> Iterator[str]:
     size, classes = card.resolution, card.trained_on.classes
     yield f"Input: `images`, (N, 3, {size}, {size}) float32. The shorter side of a picture is resized to"
@@ -74,7 +82,7 @@ def _use(card: Card) -> Iterator[str]:
     yield f"Output: `logits`, (N, {card.num_classes}), one a class{names}."
     if classes:
         more = f", ... (all of them in `{CLASSES}`)" if len(classes) > SHOWN_CLASSES else ""
-        yield f"In their order: {', '.join(classes[:SHOWN_CLASSES])}{more}."
+        yield f"In their order: {', '.join(map(_as_code, classes[:SHOWN_CLASSES]))}{more}."
     model = next((name for name in card.differences if name.endswith(".onnx")), None)
     if model is not None:
         yield from ("", "```python", *_program(model, size, named=bool(classes)), "```")

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from tfnas.engines.calls import SYNCING
 from tfnas.engines.clock import redate_future
+from tfnas.engines.dvc_project import settle_scm
 from tfnas.engines.dvc_users import check_dvc_idle
 from tfnas.engines.running import cancel_cluster_jobs, check_writable, enter
+from tfnas.runtime.artifacts import git_trouble
 
 
 def begin(folder: Path) -> list[str]:
@@ -20,7 +22,10 @@ def begin(folder: Path) -> list[str]:
     if SYNCING not in os.environ:
         check_dvc_idle(folder)
     check_writable(folder)
-    lines = [
+    settle_scm(folder)
+    trouble = git_trouble(folder) if SYNCING not in os.environ else None
+    lines = [trouble[0].upper() + trouble[1:] + "."] if trouble is not None else []
+    lines += [
         f"{job} is dated in the future; the clock has jumped. It gets an earlier date." for job in redate_future(folder)
     ]
     if enter(folder):

@@ -6,6 +6,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from tfnas.runtime.artifacts import git_trouble
+
 CHECKED_OUT, KNOWN, UNKNOWN, NONE = "checked out", "in this repository", "not in this repository", "not recorded"
 DIRTY = "-dirty"
 
@@ -16,7 +18,7 @@ class Commit:
 
     id: str
     dirty: bool
-    state: str  # one of those above
+    state: str  # one of those above, or why git cannot be asked
 
 
 def find_commit(recorded: str, folder: Path) -> Commit:
@@ -24,6 +26,8 @@ def find_commit(recorded: str, folder: Path) -> Commit:
     commit, dirty = recorded.removesuffix(DIRTY), recorded.endswith(DIRTY)
     if not commit or commit == "unknown":
         return Commit("", dirty, NONE)
+    if (trouble := git_trouble(folder)) is not None:
+        return Commit(commit, dirty, trouble)
     if _git(folder, "rev-parse", "HEAD") == commit:
         return Commit(commit, dirty, CHECKED_OUT)
     found = _git(folder, "rev-parse", "--quiet", "--verify", f"{commit}^{{commit}}")

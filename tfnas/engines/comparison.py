@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfnas.engines.dvc_project import open_project
+from tfnas.runtime.artifacts import git_trouble
 from tfnas.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -73,6 +74,8 @@ def read_side(folder: Path, name: str) -> Side:
     for attempt in tries:
         if (side := attempt()) is not None:
             return side
+    if (trouble := git_trouble(folder)) is not None:
+        raise UserError(f"{name}: cannot be looked up: {trouble}")
     raise UserError(
         f"{name}: is no commit, branch, tag or DVC experiment of this project, nor the id of an MLflow run"
         " (32 characters) or its tag pipeline_id (12 characters)"
@@ -100,6 +103,8 @@ def differences(a: Side, b: Side) -> list[Difference]:
 
 def _revision(folder: Path, name: str) -> Side | None:
     """By DVC's API, which reads a commit without checking it out; None when there is no such revision."""
+    if name != WORKSPACE and git_trouble(folder) is not None:
+        return None
     with open_project(folder) as project:
         values = project.values_at(None if name == WORKSPACE else name)
     if values is None:

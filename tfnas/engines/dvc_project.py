@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import chdir, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tfnas.runtime.artifacts import write_text
 from tfnas.runtime.errors import UserError
+
+NO_SCM = re.compile(r"^\s*no_scm\s*=\s*true\b", re.MULTILINE | re.IGNORECASE)
+NO_GIT = "    no_scm = true  # by tfnas: there is no git repository\n"
+CORE = "[core]\n"
 
 
 @dataclass(frozen=True)
@@ -106,6 +112,24 @@ class DvcProject:
         return os.path.relpath(path, self._folder)
 
 
+def settle_scm(folder: Path) -> None:
+    """Let DVC do without git in a folder that is in no repository, as of a zip file, and use git where there is one.
+
+    By `core.no_scm` in `.dvc/config.local`, which git ignores; DVC refuses every command otherwise.
+    """
+    path = folder / ".dvc" / "config.local"
+    shared = folder / ".dvc" / "config"
+    if not path.parent.is_dir() or (shared.exists() and NO_SCM.search(shared.read_text(encoding="utf-8"))):
+        return
+    has_git = any((place / ".git").exists() for place in (folder.resolve(), *folder.resolve().parents))
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    if not has_git and not NO_SCM.search(text):
+        text = text if CORE in text else CORE + text
+        write_text(path, text.replace(CORE, CORE + NO_GIT, 1))
+    elif has_git and NO_GIT in text:
+        write_text(path, text.replace(NO_GIT, ""))
+
+
 @contextmanager
 def open_project(folder: Path) -> Iterator[DvcProject]:
     """The DVC project of a folder.
@@ -114,6 +138,7 @@ def open_project(folder: Path) -> Iterator[DvcProject]:
         UserError: there is none, or DVC fails within the block.
     """
     os.environ.setdefault("DVC_NO_ANALYTICS", "1")
+    settle_scm(folder)
     from dvc.exceptions import DvcException
     from dvc.logger import set_loggers_level
     from dvc.repo import Repo

@@ -21,6 +21,21 @@ from tfnas.space import load_space
 PARAMS_FILE = "params.yaml"
 
 
+def check_place(*folders: Path) -> None:
+    """Refuse folders that the programs under us cannot work in.
+
+    Snakemake takes what stands between braces for a name, `PATH` and `PYTHONPATH` part at colons, and MLflow makes no
+    database where the path of its own code has a percent sign.
+
+    Raises:
+        UserError: such a character in a path.
+    """
+    for folder, forbidden in (*((folder, "{}:") for folder in folders), (Path(sys.prefix), "%")):
+        found = [character for character in forbidden if character in str(folder)]
+        if found:
+            raise UserError(f"{folder}: the pipeline cannot run where a path has {found[0]} in it; rename that folder")
+
+
 def check_workdir_params(config: Mapping[str, Any]) -> Params:
     """The working directory's params.yaml, checked whole.
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from tfnas.report.inputs import TargetResult
-from tfnas.report.style import COLORS, SERIES, SMALL, new_figure, shorten
+from tfnas.report.style import COLORS, SERIES, SMALL, new_figure
+from tfnas.runtime.artifacts import shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,7 +6,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfnas.report.style import COLORS, SMALL, inline_svg, new_figure, shorten, write_figure
+from tfnas.report.style import COLORS, SMALL, inline_svg, new_figure, write_figure
+from tfnas.runtime.artifacts import shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING, NamedTuple
 
+from tfnas.runtime.artifacts import shorten
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -40,6 +42,6 @@ def hover_svg(figure: Figure) -> str:
     circles = []
     for point in points:
         x, y = (72.0 / figure.dpi * place for place in point.axes.transData.transform((point.x, point.y)))
-        title = f"<title>{escape(point.text, quote=False)}</title>"
+        title = f"<title>{escape(shorten(point.text, len(point.text)), quote=False)}</title>"
         circles.append(f'<circle cx="{x:.1f}" cy="{height - y:.1f}" r="{RADIUS:g}">{title}</circle>')
     return f'<g class="hover">{"".join(circles)}</g>'

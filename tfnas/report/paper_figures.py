@@ -9,8 +9,9 @@ from tfnas.report.charts import name_rows, panel
 from tfnas.report.comparison import HereRow
 from tfnas.report.hover import add_hover
 from tfnas.report.paper_tables import GPU, TABLE_2, TABLE_8, Cited
-from tfnas.report.style import COLORS, SMALL, shorten
+from tfnas.report.style import COLORS, SMALL
 from tfnas.report.tables import Row
+from tfnas.runtime.artifacts import shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,8 +9,9 @@ from tfnas.latency import LatencyTable
 from tfnas.report.charts import EndLabel, label_ends, name_label, name_rows, panel, target_colors
 from tfnas.report.hover import add_hover
 from tfnas.report.inputs import ClassResult, TargetResult
-from tfnas.report.style import COLORS, SMALL, shorten
+from tfnas.report.style import COLORS, SMALL
 from tfnas.report.tables import Row
+from tfnas.runtime.artifacts import shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -120,16 +120,17 @@ def inline_svg(make: Callable[[], Figure], name: str, label: str) -> str:
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :].strip().removesuffix("</svg>")
     svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'\bid="', f'id="{name}-', svg)
-    svg = re.sub(r'href="#', f'href="#{name}-', svg)
-    svg = svg.replace("url(#", f"url(#{name}-")
-    for variable, color in COLORS.items():
-        svg = svg.replace(color, f"var(--{variable})")
+    svg = re.sub(r"<[^>]*>", lambda tag: _fit_tag(tag[0], name), svg)  # tags alone: texts may hold the same words
     opening, rest = svg.split(">", 1)
     opening = re.sub(r'\s(?:width|height|version)="[^"]*"', "", opening)
     return f'{opening} role="img" aria-label="{escape(label)}">{rest}{hover_svg(figure)}</svg>'
 
 
-def shorten(text: str, longest: int) -> str:
-    """The text, or its beginning with an ellipsis where it has more than `longest` characters."""
-    return text if len(text) <= longest else text[: longest - 1].rstrip() + "…"
+def _fit_tag(tag: str, name: str) -> str:
+    """A tag of a figure with the page's ids and colours."""
+    tag = re.sub(r'\bid="', f'id="{name}-', tag)
+    tag = re.sub(r'href="#', f'href="#{name}-', tag)
+    tag = tag.replace("url(#", f"url(#{name}-")
+    for variable, color in COLORS.items():
+        tag = tag.replace(color, f"var(--{variable})")
+    return tag

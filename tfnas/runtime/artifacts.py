@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import platform
+import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator
@@ -18,6 +20,8 @@ from typing import Any
 from tfnas.runtime.errors import UserError
 
 SNAKEMAKE_MARK = ".snakemake_timestamp"  # .dvcignore leaves it out as well
+NOT_IN_XML = re.compile(r"[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 RECORDED_PACKAGES = ("tfnas", "torch", "torchvision", "numpy")
 
 
@@ -96,6 +100,26 @@ def read_json(path: str | Path, *, kind: str | None = None, version: int | None 
     return payload
 
 
+def shorten(text: str, longest: int) -> str:
+    """A name as a figure can hold it: its beginning and an ellipsis where it is longer, and what XML forbids as �."""
+    text = NOT_IN_XML.sub("\N{REPLACEMENT CHARACTER}", text)
+    return text if len(text) <= longest else text[: longest - 1].rstrip() + "…"
+
+
+def spreadsheet_cell(text: str) -> str:
+    """A text that a spreadsheet shows and does not run: an apostrophe before what it would take for a formula.
+
+    For files that people open and no stage reads; those between stages hold names as they are.
+    """
+    if not text.startswith(FORMULA_STARTS):
+        return text
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}"
+    return text
+
+
 def digest_text(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -128,6 +152,28 @@ def git_commit() -> str:
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return f"{head}-dirty" if dirty else head
+
+
+def git_trouble(folder: str | Path = ".") -> str | None:
+    """Why results of a folder record no commit, and what helps; None where they do."""
+    asked = ["git", "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(asked, cwd=folder, env={**os.environ, "LC_ALL": "C"}, capture_output=True, text=True)
+    except OSError:
+        return "git is not installed, so results record no commit; install it"
+    if done.returncode == 0:
+        return None
+    place = Path(folder).resolve()
+    if "dubious ownership" in done.stderr:
+        trust = f"git config --global --add safe.directory {shlex.quote(str(place))}"
+        return f"git does not trust {place}, which another user owns, so results record no commit; {trust}"
+    begin = "git add -A && git commit -m start"
+    if "not a git repository" in done.stderr:
+        return (
+            f"{place} is in no git repository: results record no commit, and none can be compared or brought back by"
+            f" one; to have that: git init && {begin}"
+        )
+    return f"the git repository of {place} has no commit to record with results; {begin}"
 
 
 def package_versions() -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +57,7 @@ def read_run(run_id: str, folder: Path) -> RunRecord | None:
         status=run.info.status,
         tags={key: value for key, value in run.data.tags.items() if not key.startswith("mlflow.")},
         link=f"{UI if local else page}/#/experiments/{run.info.experiment_id}/runs/{run_id}",
-        command=f"mlflow ui --backend-store-uri {uri}" if local else None,
+        command=f"mlflow ui --backend-store-uri {shlex.quote(uri)}" if local else None,
     )
 
 

@@ -286,7 +286,7 @@ class TransferParams(RecipeParams):
 
 
 class ReportParams(Section):
-    title: str
+    title: Annotated[str, Field(pattern=r"^\P{Cc}+$")]  # no control characters
     comparison: str | None  # a comparison.csv; null: none is shown
 
 

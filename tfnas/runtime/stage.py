@@ -23,6 +23,7 @@ from tfnas.runtime.orphans import ENDS_WITHIN_SECONDS, end_with_engine
 from tfnas.runtime.params import load_params, stage_params
 from tfnas.runtime.redaction import hide_secrets, redact
 from tfnas.runtime.schema import Params
+from tfnas.runtime.user import provide_for_user
 
 if TYPE_CHECKING:
     from tfnas.runtime.tracking import Run
@@ -199,6 +200,7 @@ def run_script(main: Callable[[], None]) -> None:
 
     A fault of ours keeps its traceback, in the log as well. An interrupted job says how to go on.
     """
+    provide_for_user()
     _use_own_library()
     hide_secrets()
     gc.disable()  # until the job is open: a third of the time of importing MLflow and torch goes into finding nothing
@@ -235,6 +237,10 @@ def _use_own_library() -> None:
     is_script = folder == root / "workflow" / "scripts" and (root / "tfnas").is_dir()
     if not is_script or Path(tfnas.__file__).is_relative_to(root) or searched[0] == str(root):
         return
+    if os.pathsep in str(root):  # it would start again and again
+        sys.exit(
+            _report(UserError(f"{root}: PYTHONPATH cannot hold a path with {os.pathsep} in it; rename that folder"))
+        )
     os.environ["PYTHONPATH"] = os.pathsep.join([str(root), *filter(None, searched)])
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
