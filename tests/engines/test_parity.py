@@ -57,6 +57,15 @@ def test_both_engines_take_quoted_names_that_yaml_would_take_for_something_else(
     assert differences(dvc, snakemake) == []
 
 
+def test_the_scripts_help_names_the_stages_that_the_pipeline_passes(project) -> None:
+    for name, job in dvc_jobs(project).items():
+        script = (project / "workflow" / "scripts" / f"{name.partition('@')[0]}.py").read_text()
+        told = re.findall(r'"(--[\w-]+)", type=Path, required=True, help="[^"]* that (\w+) wrote"', script)
+        for option, stage in told:
+            passed = re.search(rf"{option} results/(\w+)/", job.command)
+            assert passed is not None and passed[1] == stage, (name, option)
+
+
 def test_a_file_that_is_not_utf_8_is_one_line_of_snakemake(project) -> None:
     path = project / "params.yaml"
     path.write_bytes(path.read_text().replace("TF-NAS on", "für").encode("latin-1"))
