@@ -117,4 +117,4 @@ def test_output_that_nobody_reads_is_no_error(arguments) -> None:
         [sys.executable, "-c", code, *arguments], stdout=writer, stderr=subprocess.PIPE, text=True
     )
     os.close(writer)
-    assert finished.stderr == "" and finished.returncode == 141
+    assert finished.stderr == "" and finished.returncode in (141, 0)  # 0: of --help, by argparse
