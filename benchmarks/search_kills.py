@@ -26,7 +26,7 @@ SCRIPT = Path(__file__).parents[1] / "workflow" / "scripts" / "search.py"
 INPUTS = {
     "--train": "build_subset/train.csv",
     "--val": "build_subset/val.csv",
-    "--images": "prepare_data/images",
+    "--images": "build_subset/images",
     "--table": "profile_latency/latency_table.json",
     "--warm-up": "warm_up/supernet.pt",
 }

@@ -10,12 +10,17 @@ from snakemake.logging import logger
 from tfnas.engines.begin import begin
 from tfnas.engines.calls import SYNCING
 from tfnas.engines.dvc_users import keep_dvc_out
-from tfnas.engines.guard import check_place, check_workdir_params, learn_from_dvc, tell_dvc
+from tfnas.engines.guard import check_config, check_place, check_workdir_params, learn_from_dvc, tell_dvc
 from tfnas.engines.stages import code_files, values_as_text
 from tfnas.runtime.errors import UserError
 from tfnas.runtime.gpus import visible_gpus
 from tfnas.runtime.orphans import ENGINE
 from tfnas.runtime.user import provide_for_user
+
+try:
+    PARAMS = check_workdir_params()  # before Snakemake reads the file, whose own errors say less
+except UserError as error:
+    raise WorkflowError(str(error)) from None
 
 
 configfile: "params.yaml"
@@ -26,7 +31,7 @@ ROOT = Path(workflow.basedir)
 
 try:
     check_place(ROOT, Path.cwd())
-    PARAMS = check_workdir_params(config)
+    check_config(config)
     for line in begin(Path(".")) if workflow.is_main_process else []:  # not in jobs on other machines
         logger.info(line)
 except UserError as error:
@@ -66,7 +71,7 @@ def code(*rooms):
 
 def values(stage):
     """The values in params.yaml that a stage depends on, the same that dvc.yaml lists."""
-    return lambda wildcards: values_as_text(config, stage, wildcards.get("target"))
+    return lambda wildcards: values_as_text(PARAMS, stage, wildcards.get("target"))
 
 
 def outputs_of(*stages, **wildcards):

@@ -51,6 +51,24 @@ def test_a_folder_that_is_not_ready_leaves_the_preset(tmp_path: Path, monkeypatc
     assert "holds no class" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("counts", [(40, 20, 10, 9, 5, 3, 2), (2, 2), (300, 300)])
+def test_rates_follow_the_batches_and_comments_stay_true(tmp_path: Path, monkeypatch, counts) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_images(tmp_path / "own", {f"c{number}": count for number, count in enumerate(counts)}, (50, 70))
+    assert main(["init", "imagefolder", "--data-root", "own"]) == 0
+    written, preset = load_params("params.yaml"), load_params(Path(__file__).parents[2] / "presets/imagefolder.yaml")
+    for now, before, rate in (
+        (written.retrain, preset.retrain, lambda recipe: recipe.learning_rate),
+        (written.search, preset.search, lambda search: search.weights.learning_rate),
+    ):
+        assert rate(now) / rate(before) == pytest.approx(now.batch_size / before.batch_size)
+    assert written.search.architecture == preset.search.architecture
+    old = read_preset("imagefolder").splitlines()
+    for before, now in zip(old, Path("params.yaml").read_text().splitlines(), strict=True):
+        if before.partition("#")[0].split() != now.partition("#")[0].split() and "root:" not in now:
+            assert now.partition("#")[2].strip().startswith("[ours]") or "the device" in now, now
+
+
 @pytest.mark.parametrize("section", ["search", "retrain", "transfer"])
 def test_one_line_changes(section: str) -> None:
     text = read_preset("imagefolder")

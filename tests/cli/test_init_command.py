@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import reduce
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,80 @@ def test_every_number_has_its_source(name) -> None:
         value = line.partition(":")[2].partition("#")[0]
         if re.search(r"(^|[\s\[])\d", value) and not line.startswith(("#", "seed")):
             assert re.search(r"# .*(\[\w+\]|Sec\.|Table|Eq\.|of the classifier|the device)", line), line
+
+
+GPU, CPU, MBV2 = (18.0, 15.0, 12.0, 10.0), (60.0, 40.0), (15.0, 10.0)  # ms: Sec. 4.2, Appendices G and H
+DROPOUTS = {GPU: (0.2, 0.2, 0.2, 0.1), CPU: (0.2, 0.2), MBV2: (0.2, 0.1)}  # Appendices B, G and H
+PAPER = {  # Appendix B, typed from its text
+    "resolution": 224,
+    "build_subset.strategy": "ranked_groups",
+    "build_subset.groups": 100,
+    "build_subset.train_fraction": 0.8,
+    "rank_classes.weights": "imagenet",
+    "profile_latency.threads": 1,
+    "search.epochs": 90,
+    "search.warmup_epochs": 10,
+    "search.batch_size": 32,
+    "search.weights.learning_rate": 0.025,
+    "search.weights.momentum": 0.9,
+    "search.weights.weight_decay": 1e-5,
+    "search.architecture.learning_rate": 0.01,
+    "search.architecture.betas": (0.5, 0.999),
+    "search.architecture.weight_decay": 5e-4,
+    "search.temperature.initial": 5.0,
+    "search.temperature.decay": 0.96,
+    "search.lambda_": 0.1,
+    "search.latency_loss": "target",
+    "search.depth_space": "sink",
+    "search.second_path": "random",
+    "search.elasticity_scaling": True,
+    "retrain.epochs": 250,
+    "retrain.batch_size": 512,
+    "retrain.learning_rate": 0.2,
+    "retrain.warmup_epochs": 5,
+    "retrain.momentum": 0.9,
+    "retrain.nesterov": False,
+    "retrain.weight_decay": 1e-5,
+    "retrain.label_smoothing": 0.1,
+    "retrain.extras.ema_decay": 0,
+    "retrain.extras.mixup": 0,
+    "retrain.extras.cutmix": 0,
+    "retrain.extras.rand_augment": 0,
+    "transfer.resolution": 224,
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "space", "milliseconds", "batch_size"),
+    [
+        ("imagenet-gpu", "tf-nas", GPU, 32),
+        ("imagenet-gpu-wose", "tf-nas-wose", GPU, 32),
+        ("imagenet-cpu", "tf-nas", CPU, 1),
+        ("imagenet-mbv2", "mobilenet-v2", MBV2, 32),
+    ],
+)
+def test_the_presets_of_the_paper_hold_its_numbers(name, space, milliseconds, batch_size) -> None:
+    params = load_params(ROOT / "presets" / f"{name}.yaml")
+    held = {key: reduce(getattr, key.split("."), params) for key in PAPER}
+    assert held == PAPER
+    assert (params.space, params.profile_latency.batch_size) == (space, batch_size)
+    targets = list(params.targets.values())
+    assert tuple(target.constraint.latency_ms for target in targets) == milliseconds
+    assert tuple(target.dropout for target in targets) == DROPOUTS[milliseconds]
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_a_value_marked_as_the_papers_is_the_papers(name) -> None:
+    """A comment that begins with [B] and names no other number beside it holds for the value on its line."""
+    params = load_params(ROOT / "presets" / f"{name}.yaml")
+    section = ""
+    for line in read_preset(name).splitlines():
+        if (top := re.match(r"(\w+):", line)) is not None:
+            section = top[1]
+        found = re.match(r"  (\w+): *[^#{]*# \[B\](?! *\d)(?!.*in proportion)", line)
+        key = f"{section}.{found[1]}" if found else ""
+        if key in PAPER:
+            assert reduce(getattr, key.split("."), params) == PAPER[key], line
 
 
 @pytest.mark.parametrize("name", WITH_IMAGES)

@@ -27,7 +27,7 @@ PARAMS = Path(__file__).parents[2] / "params.yaml"
 
 def changed(params: Params, **changes: Any) -> Params:
     """Other values, by section."""
-    values = params.model_dump(by_alias=True)
+    values = params.model_dump(by_alias=True, exclude_unset=True)
     for section, value in changes.items():
         values[section] = values[section] | value if isinstance(value, dict) else value
     return Params.model_validate(values)

@@ -179,10 +179,42 @@ def test_lists_of_classes(tmp_path: Path, text: str) -> None:
     assert read_class_list(tmp_path / "list") == ["c1", "c2"]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "label;wnid;x\n0;c1;5\n1;c2;6\n",
+        "sep=;\nlabel;class\n0;c1\n1;c2\n",
+        "Class\tgroup\nc1\t1\nc2\t2\n",
+        '"class";"note"\n"c1";"a, b"\n"c2";""\n',
+        "class;x\nc1;1\nc2;2\n;\n",
+        "c1\nc2\n",
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_lists_of_classes_as_a_spreadsheet_writes_them(tmp_path: Path, text: str, encoding: str, end: str) -> None:
+    (tmp_path / "list").write_bytes(text.replace("\n", end).encode(encoding))
+    assert read_class_list(tmp_path / "list") == ["c1", "c2"]
+
+
+def test_a_name_with_a_comma_needs_no_header(tmp_path: Path) -> None:
+    (tmp_path / "list").write_text("crane, bird\ncrane; machine\n")
+    assert read_class_list(tmp_path / "list") == ["crane, bird", "crane; machine"]
+
+
 def test_lists_that_are_none(tmp_path: Path) -> None:
-    for text, words in [("", "names 0 classes"), ("class\nc1\n", "names 1 classes"), ("c1\nc1\n", "class 'c1' twice")]:
+    for text, words in [
+        ("", "names 0 classes"),
+        ("class\nc1\n", "names 1 classes"),
+        ("c1\nc1\n", "class 'c1' twice"),
+        ("label,class\n0,c1\n1\n2,c2\n", "the line '1' names no class"),
+    ]:
         (tmp_path / "list").write_text(text)
-        with pytest.raises(UserError, match=rf"list: names {words.removeprefix('names ')}"):
+        with pytest.raises(UserError, match=rf"list: (names )?{words.removeprefix('names ')}"):
+            read_class_list(tmp_path / "list")
+    for encoding in ("utf-16", "latin-1"):
+        (tmp_path / "list").write_text("für\nc1\n", encoding=encoding)
+        with pytest.raises(UserError, match="list: is not UTF-8"):
             read_class_list(tmp_path / "list")
     with pytest.raises(UserError, match=r"none: cannot be read .*class_list"):
         read_class_list(tmp_path / "none")

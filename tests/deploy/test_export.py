@@ -13,12 +13,14 @@ import torch
 from PIL import Image
 
 from tfnas.cli import main
+from tfnas.cli.export import fresh_network
 from tfnas.deploy import classify
 from tfnas.deploy.export import EXPORTS, export_checked, max_difference
 from tfnas.deploy.origin import read_origin
 from tfnas.deploy.trained_on import TrainedOn, read_trained_on
 from tfnas.runtime.artifacts import digest_file
 from tfnas.runtime.errors import UserError
+from tfnas.space import zoo
 
 CLASSES = ("dark", "light", "middle")
 
@@ -148,3 +150,32 @@ def test_mistakes_are_one_line_before_any_work(retrained, tmp_path, capsys, opti
 def test_weights_of_unknown_origin_need_an_architecture(files, tmp_path, capsys) -> None:
     assert main(["export", str(files[1]), "--out", str(tmp_path / "out")]) == 2
     assert "pass --architecture NETWORK" in capsys.readouterr().err
+
+
+def test_a_network_alone_is_exported_with_random_weights_and_says_so(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = ["--resolution", "32", "--repeats", "1", "--formats", "pt2"]
+    assert main(["export", "TF-NAS-D", "--out", "one", *options]) == 0
+    assert "The weights are random" in capsys.readouterr().out
+    assert "**The weights are random**" in Path("one/MODEL_CARD.md").read_text()
+    zoo.load("TF-NAS-D").save(tmp_path / "architecture.json")
+    by_name, by_file = (fresh_network(Path(name))[2].state_dict() for name in ("TF-NAS-D", "architecture.json"))
+    assert all(torch.equal(by_name[key], by_file[key]) for key in by_name)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            ["export", "TF-NAS-E", "--out", "x"],
+            "there is no such file, and no network of `tfnas zoo list` has this name",
+        ),
+        (["export", "none.json", "--out", "x"], "none.json: cannot be read"),
+        (["evaluate", "TF-NAS-D", "--data", "."], "is a network without weights"),
+    ],
+)
+def test_what_is_neither_weights_nor_a_network_is_one_line(tmp_path, monkeypatch, capsys, arguments, words) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    line = capsys.readouterr().err
+    assert words in line and line.count("\n") == 1

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+from tfnas.runtime.params import load_params
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def _files_of(path: str, folder: Path, declared: set[str]) -> set[str]:
 
 
 def _values(folder: Path, keys: list[str]) -> str:
-    params = yaml.safe_load((folder / "params.yaml").read_text())
+    params = load_params(folder / "params.yaml").model_dump(mode="json", by_alias=True)
     found = {}
     for key in keys:
         value: Any = params

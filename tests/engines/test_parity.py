@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
+from engine_calls import snakemake
 from resolved_jobs import differences, dvc_jobs, snakemake_jobs
 
 from tfnas.runtime.params import STAGE_KEYS, load_params
@@ -41,6 +43,34 @@ def test_both_engines_do_without_a_transfer(project) -> None:
     params["transfer"] |= {"targets": [], "datasets": []}
     path.write_text(yaml.safe_dump(params))
     assert differences(dvc_jobs(project), snakemake_jobs(project)) == []
+
+
+def test_both_engines_take_quoted_names_that_yaml_would_take_for_something_else(project) -> None:
+    path = project / "params.yaml"
+    params = yaml.safe_load(path.read_text())
+    names = ["15", "015", "no", "on", "1e3", "null", "true", "0x10"]
+    params["targets"] = dict.fromkeys(names, params["targets"]["A"])
+    params["transfer"]["targets"] = names
+    path.write_text(json.dumps(params))  # YAML with all texts in quotes
+    dvc, snakemake = dvc_jobs(project), snakemake_jobs(project)
+    assert {f"search@{name}" for name in names} <= set(dvc)
+    assert differences(dvc, snakemake) == []
+
+
+def test_the_scripts_help_names_the_stages_that_the_pipeline_passes(project) -> None:
+    for name, job in dvc_jobs(project).items():
+        script = (project / "workflow" / "scripts" / f"{name.partition('@')[0]}.py").read_text()
+        told = re.findall(r'"(--[\w-]+)", type=Path, required=True, help="[^"]* that (\w+) wrote"', script)
+        for option, stage in told:
+            passed = re.search(rf"{option} results/(\w+)/", job.command)
+            assert passed is not None and passed[1] == stage, (name, option)
+
+
+def test_a_file_that_is_not_utf_8_is_one_line_of_snakemake(project) -> None:
+    path = project / "params.yaml"
+    path.write_bytes(path.read_text().replace("TF-NAS on", "für").encode("latin-1"))
+    text = snakemake(project, "--dry-run", ok=False)
+    assert "is not UTF-8" in text and "Traceback" not in text
 
 
 @pytest.mark.parametrize(

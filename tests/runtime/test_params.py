@@ -7,9 +7,13 @@ from typing import Any
 
 import pytest
 import yaml
+from dvc.utils.serialize import load_yaml as load_as_dvc
+from hypothesis import given
+from hypothesis import strategies as st
 
+from tfnas.engines.stages import values_as_text
 from tfnas.runtime.errors import UserError
-from tfnas.runtime.params import STAGE_KEYS, load_params, stage_params
+from tfnas.runtime.params import STAGE_KEYS, load_params, read_yaml, stage_params
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 
@@ -118,3 +122,124 @@ def test_a_change_reaches_the_stages_that_depend_on_it_only(params_file) -> None
         after = load_params(params_file(key, value))
         changed = {stage for stage in STAGE_KEYS if stage_params(before, stage, "A") != stage_params(after, stage, "A")}
         assert changed == stages, key
+
+
+WORDS = "no yes ON Off y true Null ~ 010 0o17 0x1F 0b11 08 1_000 12:30 190:20:30.15 .5e1 1e3 4e-05 .inf 2024-01-01"
+
+
+@pytest.fixture(scope="module")
+def any_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("yaml") / "any.yaml"
+
+
+@given(st.sampled_from(WORDS.split()) | st.text("0123456789eExXo._+-:nyfalstru~", min_size=1, max_size=7))
+def test_a_scalar_is_what_dvc_reads_or_is_refused(any_file, text) -> None:
+    any_file.write_text(f"key: {text}\n")
+    try:
+        ours = read_yaml(any_file)
+    except UserError as error:
+        assert "\n" not in str(error)
+        return
+    assert repr(ours) == repr(load_as_dvc(str(any_file)))
+
+
+@pytest.mark.parametrize(
+    ("right", "other", "words"),
+    [
+        ("weight_decay: 1.0e-5", "weight_decay: 1e-5", "search.weights.weight_decay: 1e-5 is '1e-5' for Snakemake"),
+        (
+            "flip: false",
+            "flip: no",
+            "search.augmentation.flip: no is false for Snakemake and 'no' for DVC; write false",
+        ),
+        ("seed: 0", "seed: 010", "line 5: seed: 010 is 8 for Snakemake and 10 for DVC; write 8 or 10"),
+        ("epochs: 14 ", "epochs: 14.0 ", "search.epochs: input should be a valid integer, got 14.0; write 14"),
+        ("epochs: 14 ", "epochs: '14' ", "got '14'; write 14 without quotes"),
+        ("epochs: 14 ", "epochs: !!str 14 ", "search.epochs: '14' has a tag (!!str); leave the tag out"),
+        ("epochs: 14 ", "epochs: true ", "search.epochs"),
+        ("flip: false", "flip: 'off'", "got 'off'; write false"),
+        ("lambda: 3.0", "lambda: .nan", "finite"),
+        ("lambda: 3.0", "lambda_: 3.0", "unknown key 'search.lambda_'"),
+        ("{relative: 0.03}", "{relative: 0.03, latency_ms: null}", "exactly one"),
+        ("title: TF-NAS", "title: =\n  #", "write '=' in quotes"),
+        *(
+            ("\n  A:\n", f"\n  {name}:\n", f"'{name}'")
+            for name in ("no", "on", "15", "015", "1e3", "null", "2024-01-01")
+        ),
+    ],
+)
+def test_a_value_with_two_meanings_is_refused_with_the_fix(tmp_path, right, other, words) -> None:
+    text = PARAMS.read_text()
+    assert right in text
+    path = tmp_path / "params.yaml"
+    path.write_text(text.replace(right, other, 1))
+    with pytest.raises(UserError) as caught:
+        load_params(path)
+    assert words in str(caught.value) and "\n" not in str(caught.value), caught.value
+
+
+@pytest.mark.parametrize(
+    ("right", "other"),
+    [
+        ("lambda: 3.0", "lambda: 3"),
+        ("lambda: 3.0", "lambda: 3.5"),
+        ("epochs: 14 ", "epochs: 0x0e "),
+        ("weight_decay: 1.0e-5", "weight_decay: 0.00001"),
+        ("flip: false", "flip: FALSE"),
+        ("flip: false", "flip: true"),
+        ("color_jitter: [0, 0, 0, 0]", "color_jitter: [0.0, -0.0, 0, 0]"),
+        ("{relative: 0.03}", "{relative: 3.0e-2}"),
+        ("{relative: 0.03}", "{latency_ms: 0.03}"),
+        ("  A:\n", "  A:\n    <<: {dropout: 0.2}\n"),
+        ("title: TF-NAS on digits", "title: 'TF-NAS on digits'"),
+    ],
+)
+def test_a_value_is_another_for_snakemake_where_it_is_for_dvc(tmp_path, right, other) -> None:
+    """DVC compares what it reads, by Python's ==; Snakemake compares a text."""
+    path, texts, values = tmp_path / "params.yaml", [], []
+    for text in (PARAMS.read_text(), PARAMS.read_text().replace(right, other, 1)):
+        path.write_text(text)
+        params, read = load_params(path), load_as_dvc(str(path))
+        texts.append([values_as_text(params, stage, "A") for stage in STAGE_KEYS])
+        values.append([_values_of_stage(read, stage) for stage in STAGE_KEYS])
+    assert [a == b for a, b in zip(*texts, strict=True)] == [a == b for a, b in zip(*values, strict=True)]
+
+
+def _values_of_stage(read: Any, stage: str) -> list[Any]:
+    found = []
+    for key in STAGE_KEYS[stage]:
+        value = read
+        for part in key.format(target="A").split("."):
+            value = value[part]
+        found.append(value)
+    return found
+
+
+def test_merge_keys_are_read(tmp_path) -> None:
+    text = PARAMS.read_text().replace("  A:\n", "  A: &first\n", 1)
+    second = "  B:\n    constraint: {relative: 0.02}   # [ours]\n    dropout: 0.2                   # [B]\n"
+    assert second in text
+    path = tmp_path / "params.yaml"
+    path.write_text(text.replace(second, "  B:\n    <<: *first\n    constraint: {relative: 0.02}\n"))
+    assert load_params(path) == load_params(PARAMS)
+    path.write_text("a: &a {x: 1}\nb: {<<: *a, <<: *a}\n")
+    with pytest.raises(UserError, match="'<<' is written twice"):
+        read_yaml(path)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "words"), [("latin-1", "line 146: is not UTF-8 (byte 0xfc)"), ("utf-16", "line 1: is not UTF-8")]
+)
+def test_another_encoding_is_named(tmp_path, encoding, words) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(PARAMS.read_text().replace("TF-NAS on", "für").encode(encoding))
+    with pytest.raises(UserError) as caught:
+        load_params(path)
+    assert words in str(caught.value) and "save the file as UTF-8" in str(caught.value)
+
+
+@pytest.mark.parametrize("change", [lambda text: "\ufeff" + text, lambda text: text.replace("\n", "\r\n")])
+def test_a_mark_at_the_beginning_and_windows_line_ends_change_nothing(tmp_path, change) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(change(PARAMS.read_text()).encode())
+    assert load_params(path) == load_params(PARAMS)

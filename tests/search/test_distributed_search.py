@@ -23,7 +23,7 @@ def folder(tmp_path, tiny_space_file, tiny_table, make_params):
     shutil.copy(tiny_space_file, tmp_path / "space.yaml")
     tiny_table.save(tmp_path / "table.json")
     params = make_params(epochs=3, warmup_epochs=1, batch_size=8)
-    (tmp_path / "params.json").write_text(params.model_dump_json(by_alias=True))
+    (tmp_path / "params.json").write_text(params.model_dump_json(by_alias=True, exclude_unset=True))
     return tmp_path
 
 

@@ -186,7 +186,9 @@ def test_a_search_killed_by_the_system_ends_with_the_same_bytes_in_the_same_run(
     inputs = SearchInputs(*(folder / "results" / layout[n] / n for n in ("train.csv", "val.csv", "images")))
     (folder / "results" / "warm_up").mkdir()
     run_warm_up_job(Job(params, FakeRun(), folder / "results" / "warm_up"), inputs)
-    (folder / "params.yaml").write_text(yaml.safe_dump(params.model_dump(mode="json", by_alias=True)))
+    (folder / "params.yaml").write_text(
+        yaml.safe_dump(params.model_dump(mode="json", by_alias=True, exclude_unset=True))
+    )
     command = [sys.executable, str(KILLS), "--target", "A", "--kills", "2", "--seed", "1"]
     finished = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=900)
     assert finished.returncode == 0, finished.stdout + finished.stderr

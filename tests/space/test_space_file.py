@@ -127,6 +127,16 @@ def test_a_mistake_is_one_line_with_file_key_and_fix(tmp_path, old, new, words) 
         assert word in message, message
 
 
+def test_a_fixed_stage_has_one_depth(tmp_path) -> None:
+    assert "depth: [1, 1]" in TEXT
+    path = tmp_path / "mine.yaml"
+    path.write_text(TEXT.replace("depth: [1, 1]", "depth: [1, 3]", 1))
+    with pytest.raises(UserError, match=r"depth \[1, 3\]: a fixed stage has one depth; write \[3, 3\]"):
+        load_space(path)
+    path.write_text(TEXT.replace("depth: [1, 1]", "depth: [3, 3]", 1))
+    assert sum(layer.stage == 2 for layer in load_space(path).layers()) == 3
+
+
 def test_a_space_without_anything_to_search(tmp_path) -> None:
     lines = TEXT.splitlines(keepends=True)
     kept = [line for line in lines if not any(f"{{stage: {n}," in line for n in range(3, 9))]

@@ -16,7 +16,7 @@ def read_image_list(path: str | Path) -> list[tuple[str, int]]:
             from 0, or with a path that leaves the image folder. The line's number is named.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); pass an image list of the authors") from None
     except UnicodeDecodeError:

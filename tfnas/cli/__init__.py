@@ -1,13 +1,15 @@
-"""The command `tfnas`: each subcommand is a module here with HELP, add_arguments and run; _names are their helpers."""
+"""The command `tfnas`: each subcommand is a module here with HELP, add_arguments and run; those with _ are helpers."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import pkgutil
 import sys
 from collections.abc import Sequence
 
+from tfnas.cli._options import check_outputs
 from tfnas.runtime.errors import UserError, explain_disk
 from tfnas.runtime.redaction import hide_secrets
 from tfnas.runtime.user import provide_for_user
@@ -17,12 +19,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a subcommand; a user's mistake is one line on stderr and exit code 2."""
     hide_secrets()
     provide_for_user()
+    try:
+        try:
+            return _run(arguments)
+        finally:
+            sys.stdout.flush()  # here, where a reader that is gone can still be told from a fault
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # as a shell calls a program that SIGPIPE ended
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     options = build_parser().parse_args(arguments)
     try:
+        check_outputs(options, options.command)
         return int(options.run(options) or 0)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        raise
     except OSError as error:
         if (reason := explain_disk(error)) is None:
             raise
@@ -40,5 +56,5 @@ def build_parser() -> argparse.ArgumentParser:
         name = getattr(module, "NAME", info.name)
         command = commands.add_parser(name, help=module.HELP, description=module.HELP)
         module.add_arguments(command)
-        command.set_defaults(run=module.run)
+        command.set_defaults(run=module.run, command=name)
     return parser

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from tfnas.runtime.errors import UserError
+from tfnas.runtime.validation import spell
+
+Change = tuple[str, str, Any]  # section, key, value
 
 LARGEST, STEP = 224, 32  # pixels; networks halve an image five times
 LOOKED_AT = 200  # images whose size is looked at
@@ -15,8 +20,8 @@ VAL_FRACTION, TRAIN_FRACTION = 0.2, 0.8  # as the preset
 
 
 def fit_to_images(text: str, root: Path) -> str:
-    """The preset with at most as many groups as classes, batches that are not larger than a set, and a resolution that
-    is not larger than the images.
+    """The preset with at most as many groups as classes, batches that are not larger than a set, learning rates in
+    proportion to them, and a resolution that is not larger than the images.
 
     Raises:
         UserError: the folder is none of images.
@@ -32,19 +37,33 @@ def fit_to_images(text: str, root: Path) -> str:
         counts[record.class_name] += 1
     groups = min(int(value_of(text, "build_subset", "groups")), len(counts))
     smallest = sum(sorted(counts.values())[:groups])  # images of a subset, at least
-    changes = [
+    changes: list[Change] = [
         ("build_subset", "groups", groups),
         ("profile_latency", "num_classes", len(counts)),
         ("device", "threads", min(int(value_of(text, "device", "threads")), os.cpu_count() or 1)),
         ("search", "batch_size", _batch(text, "search", round((1 - TRAIN_FRACTION) * smallest))),
         ("retrain", "batch_size", _batch(text, "retrain", len(train))),
     ]
+    changes += [
+        ("", "resolution", fitting_resolution([root / record.path for record in train])),
+        ("rank_classes", "fit.batch_size", _batch(text, "rank_classes", len(train), key="fit.batch_size")),
+        *_scaled_rates(text, changes),
+    ]
     for section, key, value in changes:
-        text = replace_value(text, section, key, str(value))
-    resolution = fitting_resolution([root / record.path for record in train])
-    text = re.sub(r"^resolution: \d+", f"resolution: {resolution}", text, flags=re.MULTILINE)
-    fit_batch = min(64, _power_of_two(len(train)))
-    return re.sub(r"(  fit: {.*batch_size: )\d+", rf"\g<1>{fit_batch}", text)
+        text = fit_value(text, section, key, str(value))
+    return text
+
+
+RATES = {"search": "weights.learning_rate", "retrain": "learning_rate"}  # of SGD; Adam's do not follow the batch
+
+
+def _scaled_rates(text: str, changes: Sequence[Change]) -> Iterator[Change]:
+    """The learning rates of SGD in proportion to the batches."""
+    for section, key, batch_size in changes:
+        if key == "batch_size" and section in RATES:
+            scale = batch_size / int(value_of(text, section, key))
+            rate = float(value_of(text, section, RATES[section])) * scale
+            yield section, RATES[section], spell(float(f"{rate:.6g}"))
 
 
 def fitting_resolution(paths: list[Path]) -> int:
@@ -62,6 +81,21 @@ def fitting_resolution(paths: list[Path]) -> int:
     return min(LARGEST, max(STEP, STEP * round(side / STEP)))
 
 
+def fit_value(text: str, section: str, key: str, value: str) -> str:
+    """Another value in its place, and beside it where it comes from: no longer from where the preset says."""
+    old = value_of(text, section, key)
+    if float(old) == float(value):
+        return text
+    text = replace_value(text, section, key, value)
+    match = _line(section, key).search(text)
+    assert match is not None
+    comment = (match[4] or "#").removeprefix("#").strip()
+    if comment.startswith("[ours]"):
+        return text
+    name = "" if "." not in key else f"{key.rpartition('.')[2]} "
+    return f"{text[: match.start(4)]}# [ours] fits your images; the preset: {name}{old} {comment}{text[match.end(4) :]}"
+
+
 def value_of(text: str, section: str, key: str) -> str:
     """The value on a key's line in a section of a preset."""
     match = _line(section, key).search(text)
@@ -73,17 +107,22 @@ def replace_value(text: str, section: str, key: str, value: str) -> str:
     """Another value in its place; the comment stays where it was."""
 
     def line(match: re.Match[str]) -> str:
-        return match[1] + value + " " * max(1, len(match[2]) + len(match[3]) - len(value)) + match[4]
+        rest = match[3].rstrip()
+        return match[1] + value + rest + " " * max(1, len(match[2] + match[3]) - len(value + rest)) + match[4]
 
     return _line(section, key).sub(line, text, count=1)
 
 
 def _line(section: str, key: str) -> re.Pattern[str]:
-    return re.compile(rf"(^{section}:.*\n(?:(?:  .*)?\n)*?  {key}: )(\S+)( *)(#.*)?$", re.MULTILINE)
+    """Of a key at the top (no section), in a section, or in braces within one (`fit.batch_size`)."""
+    parent, _, leaf = key.rpartition(".")
+    place = rf"^{section}:.*\n(?:(?:  .*)?\n)*?  " if section else "^"
+    braces = rf"{parent}: {{(?:[^#\n]* )?" if parent else ""
+    return re.compile(rf"({place}{braces}{leaf}: )([^\s,}}]+)([^#\n]*)(#.*)?$", re.MULTILINE)
 
 
-def _batch(text: str, section: str, images: int) -> int:
-    return min(int(value_of(text, section, "batch_size")), _power_of_two(images))
+def _batch(text: str, section: str, images: int, *, key: str = "batch_size") -> int:
+    return min(int(value_of(text, section, key)), _power_of_two(images))
 
 
 def _power_of_two(images: int) -> int:

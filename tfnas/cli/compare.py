@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tfnas.cli._options import OutputFolder, check_numbers
 from tfnas.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--warmup-runs", type=int, default=2, metavar="W", help="runs before, per round (default: 2)")
     parser.add_argument("--seed", type=int, default=0, help="of the order (default: 0)")
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="folder for comparison.csv, .svg and .png"
+        "--out", type=OutputFolder, required=True, metavar="DIR", help="folder for comparison.csv, .svg and .png"
     )
     parser.epilog = (
         "Backend, precision, threads, batch size and resolution are the table's where one is given, else torch-eager,"
@@ -112,12 +113,7 @@ def _check(options: argparse.Namespace) -> None:
     if options.precision not in ("float32", "bfloat16", "float16"):
         raise UserError(f"tfnas compare: --precision {options.precision}: write float32, bfloat16 or float16")
     lowest = {"threads": 1, "batch_size": 1, "resolution": 32, "repeats": 1, "warmup_runs": 0, "seed": 0}
-    for name, low in lowest.items():
-        if getattr(options, name) < low:
-            option = name.replace("_", "-")
-            raise UserError(f"tfnas compare: --{option} {getattr(options, name)}: must be {low} or more")
-    if options.out.is_file():
-        raise UserError(f"tfnas compare: --out {options.out}: is a file; name a folder")
+    check_numbers(options, "tfnas compare", lowest)
 
 
 def heading(here: str, options: argparse.Namespace) -> str:

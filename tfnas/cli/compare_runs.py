@@ -10,6 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tfnas.cli._options import OutputFile
 from tfnas.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("a", metavar="A", help=text)
     parser.add_argument("b", metavar="B", help="another one of the same kind (default: workspace)", nargs="?")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="also write the table, to FILE.md or FILE.csv")
+    parser.add_argument("--out", type=OutputFile, metavar="FILE", help="also write the table, to FILE.md or FILE.csv")
     parser.add_argument("--folder", type=Path, default=Path(), help="project folder (default: this one)")
 
 
@@ -36,7 +37,7 @@ def run(options: argparse.Namespace) -> None:
     from tfnas.cli.zoo import layout
     from tfnas.engines.comparison import WORKSPACE, differences, read_side
 
-    if options.out is not None and (options.out.suffix not in (".md", ".csv") or options.out.is_dir()):
+    if options.out is not None and options.out.suffix not in (".md", ".csv"):
         raise UserError(f"compare-runs: --out {options.out}: the name must end in .md or .csv")
     names = options.a, options.b or WORKSPACE
     sides = [read_side(options.folder, name) for name in names]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tfnas.cli._options import OutputFile, check_numbers
 from tfnas.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, metavar="B", help="(default: the training's own; else 64)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="data loading processes (default: 0)")
-    parser.add_argument("--per-class", type=Path, metavar="FILE", help="write all classes' numbers as CSV")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers of all images as JSON")
+    parser.add_argument("--per-class", type=OutputFile, metavar="FILE", help="write all classes' numbers as CSV")
+    parser.add_argument("--json", type=OutputFile, metavar="FILE", help="write the numbers of all images as JSON")
 
 
 def add_network_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,10 +54,7 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    check_counts(options, "evaluate", ("resolution", "threads", "batch_size"))
-    for path in (options.per_class, options.json):
-        if path is not None and path.is_dir():
-            raise UserError(f"evaluate: {path}: is a folder; name a file")
+    check_numbers(options, "evaluate", {"resolution": 1, "threads": 1, "batch_size": 1, "workers": 0})
     import torch
 
     from tfnas.data import make_loader
@@ -67,6 +65,8 @@ def run(options: argparse.Namespace) -> None:
     from tfnas.runtime.artifacts import write_json
     from tfnas.runtime.devices import find_device
 
+    if names_a_network(options.weights):
+        raise UserError(f"evaluate: {options.weights}: is a network without weights; pass trained ones, a weights.pt")
     device = find_device(options.device, source="evaluate: --device")
     origin = read_origin(options.weights)
     network = load_network(choose_architecture(options, origin), options.weights)
@@ -94,12 +94,11 @@ def run(options: argparse.Namespace) -> None:
     print(summary(rows, numbers, len(dataset)))
 
 
-def check_counts(options: argparse.Namespace, command: str, names: Sequence[str]) -> None:
-    """Raise UserError for a number below 1."""
-    for name in names:
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise UserError(f"{command}: --{name.replace('_', '-')} {value}: must be 1 or more")
+def names_a_network(weights: Path) -> bool:
+    """Whether what was given as weights is a published network's name, or an architecture.json."""
+    from tfnas.space import zoo
+
+    return weights.suffix == ".json" or (str(weights) in zoo.names() and not weights.exists())
 
 
 def choose_architecture(options: argparse.Namespace, origin: Origin) -> str:
@@ -110,6 +109,8 @@ def choose_architecture(options: argparse.Namespace, origin: Origin) -> str:
     """
     if options.architecture is not None:
         return options.architecture
+    if not options.weights.exists():
+        raise UserError(f"{options.weights}: there is no such file, and no network of `tfnas zoo list` has this name")
     found = origin.input_named("architecture.json")
     if found is None:
         raise UserError(f"{options.weights}: no provenance.json beside it names a network; pass --architecture NETWORK")

@@ -6,11 +6,16 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfnas.cli.evaluate import add_network_arguments, check_counts, choose_architecture
+from tfnas.cli._options import OutputFolder, check_numbers
+from tfnas.cli.evaluate import add_network_arguments, choose_architecture, names_a_network
 from tfnas.runtime.errors import UserError
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from tfnas.deploy.model_card import Card
+    from tfnas.deploy.origin import Origin
+    from tfnas.space import Architecture
 
 HELP = (
     "Write a trained network as ONNX and as a torch.export program, run both beside eager, time them, and write a"
@@ -20,8 +25,14 @@ FORMATS = ("onnx", "pt2")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("weights", type=Path, metavar="WEIGHTS", help="a weights.pt, or a .pth.tar of the authors")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write into")
+    parser.add_argument(
+        "weights",
+        type=Path,
+        metavar="WEIGHTS",
+        help="a weights.pt, or a .pth.tar of the authors; or, to try a runtime with random weights, a name of"
+        " `tfnas zoo list` or an architecture.json",
+    )
+    parser.add_argument("--out", type=OutputFolder, required=True, metavar="DIR", help="folder to write into")
     add_network_arguments(parser)
     parser.add_argument(
         "--formats", default=",".join(FORMATS), metavar="LIST", help="of onnx and pt2 (default: both, onnx,pt2)"
@@ -39,13 +50,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    check_counts(options, "export", ("resolution", "threads", "batch_size", "repeats"))
+    check_numbers(options, "export", dict.fromkeys(("resolution", "threads", "batch_size", "repeats"), 1))
+    if not options.tolerance >= 0:
+        raise UserError(f"export: --tolerance {options.tolerance}: must be 0 or more")
     formats = list(dict.fromkeys(options.formats.split(",")))
     unknown = next((name for name in formats if name not in FORMATS), None)
     if unknown is not None:
         raise UserError(f"export: --formats {unknown!r}: unknown format; known: {', '.join(FORMATS)}")
-    if options.out.exists() and not options.out.is_dir():
-        raise UserError(f"export: --out {options.out}: is a file; name a folder")
     from tfnas.deploy.model_card import write_card
 
     card = export(options, formats)
@@ -59,20 +70,15 @@ def export(options: argparse.Namespace, formats: list[str]) -> Card:
     Raises:
         UserError: a file cannot be read, or an export is not the network.
     """
-    from tfnas.cli.zoo import read_network
     from tfnas.deploy.export import export_checked
     from tfnas.deploy.latencies import measure, read_promised
-    from tfnas.deploy.load import load_network
     from tfnas.deploy.model_card import Card
-    from tfnas.deploy.origin import read_origin
     from tfnas.deploy.trained_on import read_trained_on
     from tfnas.runtime.artifacts import digest_file, read_json
     from tfnas.runtime.devices import device_name
 
-    origin = read_origin(options.weights)
-    name = choose_architecture(options, origin)
-    architecture, file = read_network(name), Path(name) if Path(name).is_file() else None
-    network = load_network(architecture, options.weights)
+    trained = read_trained(options)
+    architecture, file, network, origin = trained or fresh_network(options.weights)
     promised = read_promised(architecture, file, options.table)
     resolution = options.resolution or origin.resolution or 224
     threads = options.threads or origin.value("device.threads", 1)
@@ -100,7 +106,44 @@ def export(options: argparse.Namespace, formats: list[str]) -> Card:
         busy=measured.busy,
         differences={name: runner.difference for name, runner in checked.items()},
         digests={path.name: digest_file(path) for path in paths},
+        random_weights=trained is None,
     )
+
+
+def read_trained(options: argparse.Namespace) -> tuple[Architecture, Path | None, nn.Module, Origin] | None:
+    """The architecture with its file, the network, and where it comes from; None where only a network is named.
+
+    Raises:
+        UserError: a file cannot be read, or the two do not belong together.
+    """
+    from tfnas.cli.zoo import read_network
+    from tfnas.deploy.load import load_network
+    from tfnas.deploy.origin import read_origin
+
+    if options.architecture is None and names_a_network(options.weights):
+        return None
+    origin = read_origin(options.weights)
+    name = choose_architecture(options, origin)
+    architecture = read_network(name)
+    return (
+        architecture,
+        Path(name) if Path(name).is_file() else None,
+        load_network(architecture, options.weights),
+        origin,
+    )
+
+
+def fresh_network(name: Path) -> tuple[Architecture, Path | None, nn.Module, Origin]:
+    """The same of a network that is named alone: with random weights, always the same ones."""
+    import torch
+
+    from tfnas.cli.zoo import read_network
+    from tfnas.deploy.origin import Origin
+    from tfnas.space import build_network
+
+    architecture = read_network(str(name))
+    torch.manual_seed(0)
+    return architecture, name if name.is_file() else None, build_network(architecture).eval(), Origin({})
 
 
 RUNTIMES = {".onnx": "ONNX Runtime", ".pt2": "torch.export"}
@@ -108,7 +151,8 @@ RUNTIMES = {".onnx": "ONNX Runtime", ".pt2": "torch.export"}
 
 def summary(card: Card, folder: Path) -> str:
     """What was written, how close it is, and how fast."""
-    lines = [
+    lines = ["The weights are random: this is for trying a runtime, it classifies nothing."] * card.random_weights
+    lines += [
         f"{folder / name}: largest difference to eager {difference:.2g}, batches 1 and 7"
         for name, difference in card.differences.items()
     ]

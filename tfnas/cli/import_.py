@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tfnas.cli._options import OutputFile, check_numbers
 from tfnas.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,8 +30,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    if options.out.is_dir():
-        raise UserError(f"import: --out {options.out}: is a folder; name a file")
     options.import_file(options)
 
 
@@ -45,7 +44,7 @@ def _add_kind(
 ) -> argparse.ArgumentParser:
     parser = kinds.add_parser(name, help=text, description=text)
     parser.add_argument("file", type=Path, metavar="FILE", help=file)
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help=out)
+    parser.add_argument("--out", type=OutputFile, required=True, metavar="FILE", help=out)
     parser.set_defaults(import_file=import_file)
     return parser
 
@@ -126,10 +125,7 @@ def _add_image_list(kinds: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def import_latency_table(options: argparse.Namespace) -> None:
-    for name in ("resolution", "batch_size"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise UserError(f"import latency-table: --{name.replace('_', '-')} {value}: must be 1 or more")
+    check_numbers(options, "import latency-table", {"resolution": 1, "batch_size": 1})
     from tfnas.authors import read_latency_table
     from tfnas.space import load_space
 

@@ -6,13 +6,13 @@ import argparse
 import re
 from pathlib import Path
 
+from tfnas.cli._options import OutputFile
 from tfnas.runtime.artifacts import write_text
 from tfnas.runtime.errors import UserError
 
 HELP = "Write params.yaml from a preset: digits, imagefolder, imagenet-gpu, imagenet-cpu, ..."
 PRESETS = Path(__file__).parents[2] / "presets"  # of the checkout, which the pipeline needs anyway
-PARAMS = Path("params.yaml")
-BACKUP = "params.yaml.bak"
+PARAMS = OutputFile("params.yaml")
 OWN_IMAGES = "imagefolder"
 
 
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cifar-root", type=Path, metavar="DIR", help="folder with cifar-10-batches-py and cifar-100-python"
     )
-    parser.add_argument("--out", type=Path, default=PARAMS, help="file to write (default: params.yaml)")
+    parser.add_argument("--out", type=OutputFile, default=PARAMS, help="file to write (default: params.yaml)")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -93,9 +93,10 @@ def _fit(text: str, root: Path) -> str:
 
 def _keep(path: Path, text: str) -> str:
     """Move a params.yaml that is no preset as shipped, and so holds work of the user's, out of the way."""
-    if not path.exists() or path.read_text(encoding="utf-8") in {text, *map(read_preset, preset_names())}:
+    shipped = {text, *map(read_preset, preset_names())}
+    if not path.exists() or path.read_bytes() in {preset.encode() for preset in shipped}:
         return ""
-    backup = path.with_name(BACKUP)
+    backup = path.with_name(f"{path.name}.bak")
     if backup.exists():
         raise UserError(f"init: {path} and {backup} both exist; move one of them away first")
     path.rename(backup)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tfnas.cli._options import OutputFile
 from tfnas.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="latency table that `tfnas profile` or the stage profile_latency wrote",
     )
     parser.add_argument(
-        "--plot", type=Path, metavar="FILE", help="draw latency against width of every operation, as .svg or .png"
+        "--plot", type=OutputFile, metavar="FILE", help="draw latency against width of every operation, as .svg or .png"
     )
 
 

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tfnas.cli._options import OutputFile, check_numbers
 from tfnas.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--space", required=True, metavar="NAME_OR_FILE", help="tf-nas, tf-nas-wose, mobilenet-v2, or a .yaml file"
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="table to write, e.g. table.json")
+    parser.add_argument("--out", type=OutputFile, required=True, metavar="FILE", help="table to write, e.g. table.json")
     parser.add_argument(
         "--resolution", type=int, metavar="N", help="height and width of the images (default: the space's)"
     )
@@ -107,12 +108,7 @@ def read_options(options: argparse.Namespace) -> ProfileLatencyParams:
 
     from tfnas.runtime.schema import ProfileLatencyParams
 
-    if options.out.is_dir():
-        raise UserError(f"tfnas profile: --out {options.out}: is a folder; name a file")
-    if options.resolution is not None and options.resolution < 8:
-        raise UserError(f"tfnas profile: --resolution {options.resolution}: must be 8 or more")
-    if options.seed < 0:
-        raise UserError(f"tfnas profile: --seed {options.seed}: must be 0 or more")
+    check_numbers(options, "tfnas profile", {"resolution": 8, "seed": 0})
     given = ("device", "backend", "precision", "channels_last", "threads", "batch_size", "num_classes", "minutes")
     given += ("tolerance", "repeats", "warmup_runs", "validation_networks", "calibrated", "on_busy")
     values = {name: getattr(options, name) for name in given} | {"table": None}

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tfnas.cli._options import OutputFile
 from tfnas.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,8 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     show.add_argument("network", metavar="NETWORK", help="a name that `tfnas zoo list` prints, or an architecture.json")
     show.add_argument("--resolution", type=int, default=224, metavar="N", help="input height and width (default: 224)")
     show.add_argument("--classes", type=int, default=1000, metavar="N", help="of the classifier (default: 1000)")
-    show.add_argument("--svg", type=Path, metavar="FILE", help="write a drawing as SVG")
-    show.add_argument("--png", type=Path, metavar="FILE", help="write a drawing as PNG")
+    show.add_argument("--svg", type=OutputFile, metavar="FILE", help="write a drawing as SVG")
+    show.add_argument("--png", type=OutputFile, metavar="FILE", help="write a drawing as PNG")
     show.set_defaults(zoo=show_network)
 
 
@@ -68,8 +69,6 @@ def _check(options: argparse.Namespace) -> None:
         path = getattr(options, kind)
         if path is not None and path.suffix.lower() != f".{kind}":
             raise UserError(f"zoo show: --{kind} {path}: the name must end in .{kind}")
-        if path is not None and path.is_dir():
-            raise UserError(f"zoo show: --{kind} {path}: is a folder; name a file")
 
 
 def read_network(name_or_file: str) -> Architecture:

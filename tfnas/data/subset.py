@@ -128,22 +128,42 @@ def choose_classes(
 def read_class_list(path: str | Path) -> list[str]:
     """The classes that a file names: one a line, or the column `class` or `wnid` of a CSV file with a header.
 
+    Commas, semicolons and tabs may part the columns, and a byte order mark may come first, as a spreadsheet writes it.
+
     Raises:
-        UserError: missing, no text, fewer than two classes, or one twice.
+        UserError: missing, no text, a line without a class, fewer than two classes, or one twice.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
         raise UserError(f"{path}: cannot be read ({error}); set build_subset.class_list to a list of classes") from None
-    rows = [[cell.strip() for cell in cells] for cells in csv.reader(lines) if any(cells)]
-    column = next((rows[0].index(name) for name in CLASS_COLUMN_NAMES if rows and name in rows[0]), None)
-    names = [row[0] for row in rows] if column is None else [row[column] for row in rows[1:] if len(row) > column]
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: is not UTF-8 (build_subset.class_list); save it as text or CSV in UTF-8") from None
+    rows, column = _class_column([line for line in lines if line.strip() and not line.lower().startswith("sep=")])
+    if any(len(row) <= column or not row[column] for row in rows):
+        short = next(row for row in rows if len(row) <= column or not row[column])
+        raise UserError(
+            f"{path}: the line {','.join(short)!r} names no class (build_subset.class_list); name one in it"
+        )
+    names = [row[column] for row in rows]
     if len(names) < 2:
         raise UserError(f"{path}: names {len(names)} classes (build_subset.class_list); a search needs 2 or more")
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise UserError(f"{path}: names class {twice!r} twice (build_subset.class_list)")
     return names
+
+
+def _class_column(lines: list[str]) -> tuple[list[list[str]], int]:
+    """The cells of each line below a header, and which of them is the class; the first one without a header."""
+    for separator in ",;\t":
+        rows = [[cell.strip() for cell in cells] for cells in csv.reader(lines, delimiter=separator)]
+        rows = [row for row in rows if any(row)]  # a spreadsheet writes empty rows as separators alone
+        header = [cell.lower() for cell in rows[0]] if rows else []
+        column = next((header.index(name) for name in CLASS_COLUMN_NAMES if name in header), None)
+        if column is not None:
+            return rows[1:], column
+    return [[line.strip().strip('"')] for line in lines], 0
 
 
 def draw_classes(accuracies: Iterable[ClassAccuracy], groups: int, *, seed: int) -> list[ChosenClass]:

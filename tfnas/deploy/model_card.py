@@ -39,6 +39,7 @@ class Card:
     differences: Mapping[str, float]  # by file: largest difference to eager
     digests: Mapping[str, str] = field(default_factory=dict)  # SHA-256 by file
     busy: bool = False  # other programs ran beside the measurements
+    random_weights: bool = False  # never trained
 
 
 def write_card(card: Card, folder: Path) -> None:
@@ -105,6 +106,9 @@ def _program(model: str, size: int, *, named: bool) -> Iterator[str]:
 
 
 def _accuracy(card: Card) -> Iterator[str]:
+    if card.random_weights:
+        yield "**The weights are random**: the network was exported to try a runtime, and classifies nothing."
+        return
     if not card.metrics:
         yield "Not recorded beside the weights; `tfnas evaluate` measures it."
         return

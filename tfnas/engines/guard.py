@@ -13,7 +13,7 @@ from tfnas.engines.dvc_users import let_dvc_in
 from tfnas.engines.records import is_running
 from tfnas.engines.sync import Synced, catch_up, is_in_step, sync
 from tfnas.runtime.errors import UserError
-from tfnas.runtime.params import load_params, read_yaml
+from tfnas.runtime.params import load_params
 from tfnas.runtime.redaction import redact
 from tfnas.runtime.schema import Params
 from tfnas.space import load_space
@@ -36,23 +36,32 @@ def check_place(*folders: Path) -> None:
             raise UserError(f"{folder}: the pipeline cannot run where a path has {found[0]} in it; rename that folder")
 
 
-def check_workdir_params(config: Mapping[str, Any]) -> Params:
-    """The working directory's params.yaml, checked whole.
+def check_workdir_params() -> Params:
+    """The working directory's params.yaml, checked whole, with its search space.
 
     Raises:
-        UserError: a mistake in the file; or Snakemake's `config` is not the file (--config, --configfile), which
-            the scripts and DVC would not see.
+        UserError: a mistake in the file.
     """
     params = load_params(PARAMS_FILE)
     load_space(params.space)
-    raw = read_yaml(PARAMS_FILE)
+    return params
+
+
+def check_config(config: Mapping[str, Any]) -> None:
+    """Compare Snakemake's `config` with the file.
+
+    Raises:
+        UserError: they differ (--config, --configfile), which the scripts and DVC would not see.
+    """
+    from snakemake.common.configfile import load_configfile
+
+    raw = load_configfile(PARAMS_FILE)
     for key in {*config, *raw}:
         if key not in raw or key not in config or config[key] != raw[key]:
             raise UserError(
                 f"{PARAMS_FILE}: --config or --configfile changes {key!r} for Snakemake only, the scripts and DVC read"
                 " the file; edit the file, or use `snakemake --directory DIR` with a params.yaml of its own in DIR"
             )
-    return params
 
 
 def learn_from_dvc(folder: Path, outputs: Sequence[str]) -> None:

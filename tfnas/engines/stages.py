@@ -6,9 +6,9 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from tfnas.runtime.params import stage_params
+from tfnas.runtime.schema import Params
 
 LIBRARY = "tfnas"
 IGNORED = ("__pycache__",)  # as .dvcignore
@@ -29,9 +29,9 @@ def room_files(room: Path) -> Iterator[Path]:
             yield path
 
 
-def values_as_text(params: dict[str, Any], stage: str, target: str | None) -> str:
-    """The values in params.yaml, as it stands, that a stage depends on; Snakemake re-runs a job when this text changes.
+def values_as_text(params: Params, stage: str, target: str | None) -> str:
+    """The values that a stage depends on; Snakemake re-runs a job when this text changes.
 
-    DVC compares the values as they stand as well.
+    They are the validated ones, so that two spellings of a number (`3` and `3.0`) are one value, as for DVC.
     """
     return json.dumps(stage_params(params, stage, target), sort_keys=True)

@@ -42,7 +42,7 @@ QUANTITIES = {
     "macs": Quantity("Multiply-adds", "M", lambda value: f"{value / 1e6:.2f}"),
     "params": Quantity("Parameters", "M", lambda value: f"{value / 1e6:.3f}"),
     "depth": Quantity("Depth", "blocks", "{:.0f}".format),
-    "search_val_top1_percent": Quantity("Top-1 in the supernet", "%", "{:.2f}".format),
+    "search_val_top1_percent": Quantity("Top-1 of sampled paths", "%", "{:.2f}".format),
     "retrain_top1_percent": Quantity("Top-1 after retraining", "%", "{:.2f}".format),
     "retrain_top5_percent": Quantity("Top-5 after retraining", "%", "{:.2f}".format),
 }
@@ -142,7 +142,11 @@ def _figures(results: Results) -> dict[str, list[Markup]]:
             partial(percentage_figure.percentages_figure, names=names),
             "How often each operation was derived, in two layers",
         ),
-        "supernet": one("supernet", partial(training_figures.supernet_figure, targets), "Accuracy of the supernet"),
+        "supernet": one(
+            "supernet",
+            partial(training_figures.supernet_figure, targets),
+            "Accuracy of the paths that the search samples",
+        ),
         "entropy": one("entropy", partial(training_figures.entropy_figure, targets), "Entropy of alpha"),
         "training": _training_figures(targets),
         "validation": one(

@@ -43,8 +43,8 @@ def _told(name: str, row: Row) -> str:
 
 
 def supernet_figure(targets: Sequence[TargetResult]) -> Figure:
-    """Top-1 of the supernet's Gumbel path on the 20 % of the subset, each epoch."""
-    return _search_curve("Accuracy", "top-1 of the Gumbel path, %", targets, "val_top1", "{:.1f}".format)
+    """Top-1 of Gumbel paths on the 20 % of the subset, each epoch: a mean over paths that α prefers, not over all."""
+    return _search_curve("Accuracy", "top-1 of paths sampled by α, %", targets, "val_top1", "{:.1f}".format)
 
 
 def entropy_figure(targets: Sequence[TargetResult]) -> Figure:

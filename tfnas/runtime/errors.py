@@ -11,6 +11,8 @@ _DISK = {
     errno.EDQUOT: "your quota of the disk is used up; free some space",
     errno.EFBIG: "the file would be larger than this system allows; raise the limit (ulimit -f)",
     errno.EROFS: "the disk is mounted read-only; make it writable",
+    errno.EISDIR: "is a folder where a file is needed; move it away",
+    errno.ENOTDIR: "lies below a file; move that away",
     errno.EACCES: "may not be written or read by this user; change the permissions",
     errno.EPERM: "may not be changed by this user; change the permissions",
 }

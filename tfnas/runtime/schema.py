@@ -7,20 +7,25 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-Rate = Annotated[float, Field(ge=0, lt=1)]
+NonNegative = Annotated[float, Field(ge=0), AfterValidator(abs)]  # abs: -0.0 is 0.0, for both engines
+Rate = Annotated[float, Field(ge=0, lt=1), AfterValidator(abs)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 CountOrZero = Annotated[int, Field(ge=0)]
+_AS_LIST = Field(strict=False)  # of a tuple: YAML has lists only
 
 
 class Section(BaseModel):
-    """Unknown keys are errors; values cannot change after loading."""
+    """Unknown keys are errors; values cannot change after loading.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    Strict: DVC compares the values as they are written, Snakemake the validated ones, so nothing may become another
+    value here. An integer for a float may: Python calls the two equal.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class DeviceParams(Section):
@@ -69,11 +74,11 @@ class ConstraintParams(Section):
     """Either an absolute latency, or a place between the fastest network of the space (0) and the slowest (1)."""
 
     latency_ms: Positive | None = None
-    relative: Annotated[float, Field(ge=0, le=1)] | None = None
+    relative: Annotated[float, Field(ge=0, le=1), AfterValidator(abs)] | None = None
 
     @model_validator(mode="after")
     def _exactly_one(self) -> ConstraintParams:
-        if (self.latency_ms is None) == (self.relative is None):
+        if len(self.model_fields_set) != 1 or self.latency_ms == self.relative:  # equal: both are None
             raise ValueError("write exactly one of latency_ms and relative")
         return self
 
@@ -86,9 +91,10 @@ class TargetParams(Section):
 class AugmentationParams(Section):
     """Training augmentation: RandomResizedCrop, horizontal flip, colour jitter."""
 
-    crop_scale: tuple[Fraction, Fraction]
+    crop_scale: Annotated[tuple[Fraction, Fraction], _AS_LIST]
     flip: bool
-    color_jitter: tuple[NonNegative, NonNegative, NonNegative, NonNegative]  # brightness, contrast, saturation, hue
+    color_jitter: Annotated[tuple[NonNegative, NonNegative, NonNegative, NonNegative], _AS_LIST]
+    # brightness, contrast, saturation, hue
 
     @model_validator(mode="after")
     def _ordered(self) -> AugmentationParams:
@@ -178,7 +184,7 @@ class ArchitectureStepParams(Section):
     """Adam on alpha and beta."""
 
     learning_rate: Positive
-    betas: tuple[Rate, Rate]
+    betas: Annotated[tuple[Rate, Rate], _AS_LIST]
     weight_decay: NonNegative
     every: Count  # weight steps
     log_softmax: bool  # replace alpha and beta by their log-softmax after each step
@@ -203,7 +209,7 @@ class SearchParams(Section):
     weights: WeightStepParams
     architecture: ArchitectureStepParams
     temperature: TemperatureParams
-    lambda_: Annotated[float, Field(ge=0, alias="lambda")]
+    lambda_: Annotated[NonNegative, Field(alias="lambda")]
     latency_loss: Literal["target", "target_abs", "log", "linear"]
     lambda_2: Positive  # exponent of latency_loss log
     depth_space: Literal["sink", "skip_in", "skip_out"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import typing
 from typing import Any
 
@@ -33,10 +34,52 @@ def _describe(detail: Any, model: type[BaseModel]) -> str:
         return f"{key}: is missing; add it"
     if kind in ("model_type", "model_attributes_type"):
         return f"{key}: expected keys and values, got {_short(detail['input'])}"
+    if location[-1:] == ("[key]",):
+        return f"{'.'.join(map(str, location[:-2]))}: {_describe_name(detail['input'])}"
     message = detail["msg"].removeprefix("Value error, ")
     if kind == "value_error" and not location:  # about the whole file, which would follow as the value
         return message
-    return f"{key}: {message[0].lower() + message[1:]}, got {_short(detail['input'])}"
+    return f"{key}: {message[0].lower() + message[1:]}, got {_short(detail['input'])}{_fix(kind, detail['input'])}"
+
+
+def _describe_name(name: Any) -> str:
+    if isinstance(name, str):
+        return f"the name {name!r} may hold letters, digits and _ only"
+    return f"the name {spell(name)} is not a text for YAML; write it in quotes, '{spell(name)}'"
+
+
+def _fix(kind: str, value: Any) -> str:
+    """How to write a value of the wrong type; empty where nobody can know."""
+    if kind == "int_type" and isinstance(value, float) and value.is_integer():
+        return f"; write {int(value)}"
+    if kind in ("int_type", "float_type") and isinstance(value, str) and _is_number(value):
+        return f"; write {spell(float(value)) if kind == 'float_type' else value.strip()} without quotes"
+    if kind == "bool_type" and str(value).lower() in (*_FALSE, *_TRUE):
+        return f"; write {spell(str(value).lower() in _TRUE)}"
+    if kind == "string_type" and not isinstance(value, dict | list):
+        return f"; write it in quotes, '{spell(value)}'"
+    return ""
+
+
+_FALSE, _TRUE = ("false", "no", "off", "0"), ("true", "yes", "on", "1")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def spell(value: Any) -> str:
+    """A value as YAML 1.1 and 1.2 both read it; a text in quotes."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, float):
+        text = re.sub(r"e([+-])0(\d)$", r"e\1\2", repr(value))
+        return re.sub(r"^(-?\d+)e", r"\1.0e", text)  # 1.1 wants a point
+    return repr(value) if isinstance(value, str) else str(value)
 
 
 def _short(value: Any) -> str:

@@ -44,7 +44,7 @@ class SearchInputs:
 
     train: Path  # train.csv and val.csv of build_subset
     val: Path
-    images: Path  # the images/ folder of prepare_data
+    images: Path  # the images/ folder of build_subset
     others: tuple[Path, ...] = ()  # warm_up's supernet.pt, profile_latency's latency_table.json
 
     @cached_property

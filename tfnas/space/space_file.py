@@ -61,6 +61,10 @@ class _Stage(_Model):
     def _check_depth(self) -> _Stage:
         if self.depth[0] > self.depth[1]:
             raise ValueError(f"depth {list(self.depth)} is empty; write [fewest, most] layers")
+        if self.fixed is not None and self.depth[0] != self.depth[1]:
+            raise ValueError(
+                f"depth {list(self.depth)}: a fixed stage has one depth; write [{self.depth[1]}, {self.depth[1]}]"
+            )
         if self.depth[0] != 1 and self.fixed is None:
             raise ValueError(f"depth {list(self.depth)}: sink-connecting starts at 1 layer; write [1, {self.depth[1]}]")
         return self

@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--target", required=True, help="name of the target, a key of `targets`")
     parser.add_argument("--train", type=Path, required=True, help="train.csv that build_subset wrote")
     parser.add_argument("--val", type=Path, required=True, help="val.csv that build_subset wrote")
-    parser.add_argument("--images", type=Path, required=True, help="images/ that prepare_data wrote")
+    parser.add_argument("--images", type=Path, required=True, help="images/ that build_subset wrote")
     parser.add_argument("--table", type=Path, required=True, help="latency_table.json that profile_latency wrote")
     parser.add_argument("--warm-up", type=Path, required=True, help="supernet.pt that warm_up wrote")
     options = parser.parse_args()

@@ -20,7 +20,7 @@ def main() -> None:
     parser = stage_parser(STAGE, __doc__)
     parser.add_argument("--train", type=Path, required=True, help="train.csv that build_subset wrote")
     parser.add_argument("--val", type=Path, required=True, help="val.csv that build_subset wrote")
-    parser.add_argument("--images", type=Path, required=True, help="images/ that prepare_data wrote")
+    parser.add_argument("--images", type=Path, required=True, help="images/ that build_subset wrote")
     options = parser.parse_args()
 
     def check(params: Params) -> None:

@@ -1,0 +1,75 @@
+"""Options that several commands have: paths that are written, and whole numbers with a lowest value."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path, PosixPath
+
+from tfnas.runtime.errors import UserError
+
+
+class OutputFile(PosixPath):
+    """The type of an option that names a file to write; `check_outputs` looks at it before the command works."""
+
+
+class OutputFolder(PosixPath):
+    """The type of an option that names a folder to write into."""
+
+
+def check_outputs(options: argparse.Namespace, command: str) -> None:
+    """Look at every path that a command is to write.
+
+    Raises:
+        UserError: it cannot be written, or is named by another option as well.
+    """
+    seen: dict[str, str] = {}
+    for name, value in vars(options).items():
+        if isinstance(value, str | Path) and not isinstance(value, OutputFile | OutputFolder) and _is_file(value):
+            seen[os.path.realpath(value)] = name
+    for name, path in vars(options).items():
+        if not isinstance(path, OutputFile | OutputFolder):
+            continue
+        fault = _find_fault(path)
+        other = seen.setdefault(os.path.realpath(path), name)
+        if fault is None and other != name and isinstance(path, OutputFile):
+            fault = f"is what {other.replace('_', '-')} names as well; name another file"
+        if fault is not None:
+            raise UserError(f"{command}: --{name.replace('_', '-')} {path}: {fault}")
+
+
+def _find_fault(path: OutputFile | OutputFolder) -> str | None:
+    """Why a path cannot be written, and what to do; None where it can."""
+    try:
+        if isinstance(path, OutputFolder) and path.exists() and not path.is_dir():
+            return "is a file; name a folder"
+        if isinstance(path, OutputFile) and path.is_dir():
+            return "is a folder; name a file"
+        if isinstance(path, OutputFile) and path.exists() and not path.is_file():
+            return "is a device or a pipe; name a file"
+        place: Path = path if isinstance(path, OutputFolder) else path.parent
+        while not place.exists():  # what is missing is made
+            place = place.parent
+        if not place.is_dir():
+            return f"lies below {place}, which is a file; name another one"
+        with tempfile.TemporaryFile(dir=place):
+            return None
+    except OSError as error:
+        return f"cannot be written ({error.strerror}); name another place or change its permissions"
+
+
+def _is_file(name: str | Path) -> bool:
+    try:
+        return Path(name).is_file()
+    except OSError:  # a text that is too long for a name
+        return False
+
+
+def check_numbers(options: argparse.Namespace, command: str, lowest: Mapping[str, int]) -> None:
+    """Raise UserError for a number below its lowest value; one that was not given is None."""
+    for name, low in lowest.items():
+        value = getattr(options, name)
+        if value is not None and value < low:
+            raise UserError(f"{command}: --{name.replace('_', '-')} {value}: must be {low} or more")
