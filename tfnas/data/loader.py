@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -17,9 +18,12 @@ from tfnas.data.epoch_sampler import EpochSampler, Key
 from tfnas.data.image_dataset import PictureDataset
 from tfnas.data.transforms import Transform, View
 from tfnas.runtime.errors import UserError
+from tfnas.runtime.progress import announce
 from tfnas.runtime.seeding import derive_seed
 
 PREFETCHED_BATCHES = 4  # of each worker process
+SHARED_MEMORY = "/dev/shm"  # that batches of worker processes pass through
+SHARED_ADVICE = f"enlarge {SHARED_MEMORY} (docker run --shm-size=1g), or write device.workers: 0"
 
 logger = logging.getLogger("tfnas.data")
 
@@ -75,13 +79,24 @@ class EpochLoader:
         return len(self._sampler)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for loaded in self._loader:
+        for loaded in self._batches():
             self._note(loaded.faults, nothing_left=loaded.images is None)
             images, labels = (part.to(self._device, non_blocking=True) for part in (loaded.images, loaded.labels))
             if loaded.colours is not None:
                 assert self._transform is not None
                 images = self._transform.finish(images, loaded.colours)
             yield images, labels
+
+    def _batches(self) -> Iterator[_Loaded]:
+        try:
+            yield from self._loader
+        except RuntimeError as error:  # a worker that was killed, by the system or by writing to a full SHARED_MEMORY
+            reason = str(error).splitlines()[0]
+            full = any(words in str(error) for words in ("Bus error", "shared memory(shm)", "/torch_"))
+            if not full and "DataLoader worker" not in reason:
+                raise
+            advice = SHARED_ADVICE if full else "write fewer device.workers if the memory was full"
+            raise UserError(f"a data loading process died ({reason}); {advice}") from None
 
     def _note(self, faults: list[str], *, nothing_left: bool) -> None:
         if faults and (nothing_left or not self._skips):
@@ -112,7 +127,8 @@ def make_loader(
         shuffle: another order each epoch, else the data set's own.
         seed: of order and augmentation; the same in all processes of `world_size`.
         drop_last: leave out a smaller last batch.
-        workers: processes that load; 0 loads in this one. Changes no result.
+        workers: processes that load; 0 loads in this one. Changes no result. Fewer than that are started, with a line
+            that says so, where SHARED_MEMORY has no room for their batches.
         pin_memory: for a fast copy to a GPU.
         rank, world_size: this process's share of a data-parallel run. The shares of a batch make up the batch that one
             process of world_size times the batch size would see; without drop_last the last shares may differ in size.
@@ -121,6 +137,7 @@ def make_loader(
     The second step of a transform is done here, not by the workers: they hand over 8 bits a value in place of 32, and
     the memory that passes between processes costs more time than that step.
     """
+    workers = _workers_that_fit(workers, dataset, batch_size)
     length = len(dataset)  # type: ignore[arg-type]
     sampler = EpochSampler(
         length, batch_size, seed=seed, shuffle=shuffle, drop_last=drop_last, rank=rank, world_size=world_size
@@ -175,3 +192,32 @@ class _SeededDataset(Dataset[Any]):
 
 def _take(loaded: _Loaded) -> _Loaded:
     return loaded
+
+
+def _workers_that_fit(workers: int, dataset: Dataset[Any], batch_size: int) -> int:
+    """As many as have room for their batches in SHARED_MEMORY, where a full one kills them by a bus error."""
+    free, needed = _free_shared_memory(), PREFETCHED_BATCHES * batch_size * _image_bytes(dataset)
+    if free is None or workers * needed <= free:
+        return workers
+    fitting = int(free // needed)
+    announce(
+        logger,
+        f"device.workers is {workers}, but {SHARED_MEMORY} has room for {fitting} ({free / 1e6:.1f} MB free,"
+        f" {needed / 1e6:.1f} MB needed by each): {fitting} are started; {SHARED_ADVICE}",
+    )
+    return fitting
+
+
+def _image_bytes(dataset: Dataset[Any]) -> int:
+    """What one image takes on its way from a worker process, as far as its transform tells."""
+    transform = getattr(dataset, "transform", None)
+    last = getattr(transform, "transforms", [transform])[-1]  # of a Compose
+    values = 3 * getattr(last, "resolution", 0) ** 2
+    return values if isinstance(transform, Transform) else 4 * values  # views of 8 bits, or finished images
+
+
+def _free_shared_memory() -> int | None:
+    try:
+        return shutil.disk_usage(SHARED_MEMORY).free
+    except OSError:  # a system without
+        return None
