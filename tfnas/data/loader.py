@@ -24,6 +24,7 @@ from tfnas.runtime.seeding import derive_seed
 PREFETCHED_BATCHES = 4  # of each worker process
 SHARED_MEMORY = "/dev/shm"  # that batches of worker processes pass through
 SHARED_ADVICE = f"enlarge {SHARED_MEMORY} (docker run --shm-size=1g), or write device.workers: 0"
+_KILLED = ("DataLoader worker", "shared memory(shm)", "/torch_")  # in torch's messages about a lost worker
 
 logger = logging.getLogger("tfnas.data")
 
@@ -90,13 +91,16 @@ class EpochLoader:
     def _batches(self) -> Iterator[_Loaded]:
         try:
             yield from self._loader
-        except RuntimeError as error:  # a worker that was killed, by the system or by writing to a full SHARED_MEMORY
+        except RuntimeError as error:
             reason = str(error).splitlines()[0]
-            full = any(words in str(error) for words in ("Bus error", "shared memory(shm)", "/torch_"))
-            if not full and "DataLoader worker" not in reason:
+            if not any(words in str(error) for words in _KILLED):
                 raise
-            advice = SHARED_ADVICE if full else "write fewer device.workers if the memory was full"
-            raise UserError(f"a data loading process died ({reason}); {advice}") from None
+            free = _free_shared_memory()
+            left = "" if free is None else f" ({free / 1e6:.1f} MB are left)"
+            raise UserError(
+                f"a data loading process died ({reason}): if {SHARED_MEMORY} was full{left}, {SHARED_ADVICE}; if the"
+                " memory was, write fewer device.workers"
+            ) from None
 
     def _note(self, faults: list[str], *, nothing_left: bool) -> None:
         if faults and (nothing_left or not self._skips):
