@@ -50,6 +50,8 @@ def test_other_files_are_no_images(image_folder: Path) -> None:
         ("notes.txt", "not an image"),
         (".hidden.jpg", "hidden"),
         ("Thumbs.db", "made by the system"),
+        (".thumbnails", "hidden"),
+        (".cache", "hidden"),
     }
 
 
@@ -186,7 +188,8 @@ def test_folders_of_systems_are_skipped_within_and_beside_classes(image_folder: 
         save(place / name / "thumbnail.jpg", "JPEG")
     listing = scan_image_folder(image_folder)
     assert listing.records == before.records
-    assert [row.reason for row in listing.left_out] == ([] if name.startswith(".") else ["made by the system"])
+    reason = "hidden" if name.startswith(".") else "made by the system"
+    assert list(listing.left_out) == [(f"train/{WNID}/{name}", reason), (f"train/{name}", reason)]
 
 
 ODD_NAMES = (

@@ -211,6 +211,6 @@ class Dying(torch.utils.data.Dataset):
 def test_a_killed_worker_is_one_line_with_advice() -> None:
     with pytest.raises(
         UserError,
-        match=r"\Aa data loading process died \(.*\): if /dev/shm was full .*, enlarge /dev/shm .*workers: 0[^\n]*\Z",
+        match=r"\Aa data loading process died \(.*\): if /dev/shm was full .*, enlarge /dev/shm .*: 0[^\n]*\Z",
     ):
         list(make_loader(Dying(), 2, shuffle=False, seed=0, drop_last=False, workers=1))

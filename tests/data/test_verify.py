@@ -53,7 +53,7 @@ def test_images_in_both_splits_and_in_two_classes(tmp_path: Path, caplog, capsys
     announce_twins(tmp_path, records)
     line = capsys.readouterr().err
     assert line.count("\n") == 1 == len(caplog.records)
-    assert "3 images of val are also in train" in line and "1 images are in two classes" in line
+    assert "images of val that are in train as well: 3 (as val/" in line and "images in two classes: 1 (as" in line
 
 
 def test_no_more_files_than_admitted_are_opened_and_the_largest_first(tmp_path: Path, monkeypatch) -> None:
@@ -82,4 +82,4 @@ def test_animations_are_said_once(tmp_path: Path, capsys) -> None:
     (tmp_path / "train/a/broken.gif").write_bytes(b"GIF89a")
     announce_animated(tmp_path, scan_image_folder(tmp_path).records)
     line = capsys.readouterr().err
-    assert "of 6 animated images the first frame is used, as of train/a/moving.gif" in line and line.count("\n") == 1
+    assert "whose first frame is used: 6, as train/a/moving.gif" in line and line.count("\n") == 1

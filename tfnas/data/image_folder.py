@@ -160,7 +160,12 @@ def entries_of(folder: Path) -> list[os.DirEntry[str]]:
 
 def scan_class_folders(root: Path, folders: list[ClassFolder]) -> Listing:
     """The images of some folders, in their order; a folder without any is an error."""
-    return scan_folders(folders, lambda folder: list_folder(root, folder[2], lambda _: folder[:2]))
+    listing = scan_folders(folders, lambda folder: list_folder(root, folder[2], lambda _: folder[:2]))
+    left_out = list(listing.left_out)
+    for parent in sorted({Path(path).parent for _, _, path in folders}):
+        beside = [entry.name for entry in entries_of(root / parent) if is_junk(entry.name) and entry.is_dir()]
+        left_out += [BrokenImage(_one_line((parent / name).as_posix()), _why_junk(name)) for name in beside]
+    return listing._replace(left_out=left_out)
 
 
 def scan_folders(folders: list[ClassFolder], scan: Callable[[ClassFolder], Listing]) -> Listing:
@@ -201,8 +206,8 @@ def list_folder(root: Path, folder: str, label: Callable[[str], tuple[str, str]]
         path = f"{folder}/{name}"
         is_image = name.lower().endswith(suffixes) and not is_junk(name)
         if not is_image and (why := _why_not(entry, place, known)) is not None:
-            if not name.startswith(".") or name.lower().endswith(suffixes):
-                left_out.append(BrokenImage(_in_utf8(path), why))
+            if not name.startswith(".") or name.lower().endswith(suffixes) or entry.is_dir():
+                left_out.append(BrokenImage(_one_line(path), why))
             continue
         _check_name(name, place)
         fault, size = _look_at(entry)
@@ -232,7 +237,7 @@ def _why_not(entry: os.DirEntry[str], place: Path, known: dict[str, str]) -> str
         UserError: a folder.
     """
     if is_junk(entry.name):
-        return "hidden" if entry.name.startswith(".") else "made by the system"
+        return _why_junk(entry.name)
     if entry.is_dir():
         raise UserError(f"{entry.path}: is a folder; the images of a class lie directly in {place}")
     suffix = Path(entry.name).suffix.lower()
@@ -255,13 +260,19 @@ def _why_not(entry: os.DirEntry[str], place: Path, known: dict[str, str]) -> str
 def _suffix(path: str) -> str:
     """What kind of file a path names, for a reader."""
     name = path.rpartition("/")[2]
-    if is_junk(name) and not name.startswith("."):
+    if name.casefold() in JUNK:
         return name
     return Path(name).suffix.lower() or "without suffix"
 
 
-def _in_utf8(path: str) -> str:
-    return path.encode("utf-8", "backslashreplace").decode()
+def _why_junk(name: str) -> str:
+    return "hidden" if name.startswith(".") else "made by the system"
+
+
+def _one_line(path: str) -> str:
+    """The path as UTF-8 without line breaks, which are escaped, as is what is no UTF-8."""
+    text = path.encode("utf-8", "backslashreplace").decode()
+    return text.replace("\n", "\\n").replace("\r", "\\r")
 
 
 def _look_at(entry: os.DirEntry[str]) -> tuple[str | None, int]:
@@ -276,7 +287,7 @@ def _look_at(entry: os.DirEntry[str]) -> tuple[str | None, int]:
 
 
 def _check_name(name: str, folder: Path) -> None:
-    if "\n" in name or "\r" in name or _in_utf8(name) != name:  # all else survives our tables, as a test shows
+    if _one_line(name) != name:  # all else survives our tables, as a test shows
         raise UserError(f"{folder}: name {name!r} cannot stand in the manifest; rename it")
 
 

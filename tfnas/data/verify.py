@@ -67,10 +67,10 @@ def verify_images(listing: Listing, store: Store, *, threads: int) -> Listing:
 def announce_twins(root: Path, records: Sequence[ManifestRecord]) -> None:
     """Say once how many pictures of val are in train as well, and how many are in two classes."""
     twins = find_twins(root, records)
-    shares = ((twins.splits, "images of val are also in train"), (twins.classes, "images are in two classes"))
-    parts = [f"{len(pairs)} {words} ({pairs[0][0]} is {pairs[0][1]})" for pairs, words in shares if pairs]
+    kinds = ((twins.splits, "images of val that are in train as well"), (twins.classes, "images in two classes"))
+    parts = [f"{words}: {len(pairs)} (as {pairs[0][0]}, which is {pairs[0][1]})" for pairs, words in kinds if pairs]
     if parts:
-        announce(logger, f"{root}: the same files twice: {', '.join(parts)}; accuracies are too good or labels wrong")
+        announce(logger, f"{root}: {'; '.join(parts)}; remove one of each")
     if twins.compared < twins.candidates:
         logger.info("looked for images twice in %d of %d files of equal size", twins.compared, twins.candidates)
 
@@ -129,7 +129,7 @@ def announce_animated(root: Path, records: Iterable[ManifestRecord]) -> None:
         found = [path for path, has in zip(paths, several, strict=False) if has]
     if found:
         looked = f" (of {MOST_OPENED} looked at)" if len(paths) > MOST_OPENED else ""
-        announce(logger, f"{root}: of {len(found)} animated images{looked} the first frame is used, as of {found[0]}")
+        announce(logger, f"{root}: animated images, whose first frame is used: {len(found)}{looked}, as {found[0]}")
 
 
 def _has_frames(path: Path) -> bool:
