@@ -197,6 +197,14 @@ def test_no_more_workers_than_shared_memory_has_room_for(dataset: ImageDataset, 
         assert torch.equal(images, expected[0]) and labels == expected[1]
 
 
+def test_shared_memory_that_others_fill_later_is_one_line(dataset: ImageDataset, monkeypatch) -> None:
+    """Without that, torch prints a traceback in the worker, and the job waits without end."""
+    made = loader(dataset, workers=2)
+    monkeypatch.setattr(loader_module, "_free_shared_memory", lambda: 4 * 3 * 8 * 8 - 1)
+    with pytest.raises(UserError, match=r"\A/dev/shm has 0.0 MB free, and a batch needs .*shm-size[^\n]*\Z"):
+        epoch(made, 0)
+
+
 class Dying(torch.utils.data.Dataset):
     """A process that loads from it is killed as by a full /dev/shm."""
 

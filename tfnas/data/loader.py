@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
 
 from tfnas.data.colour import Colours
 from tfnas.data.epoch_sampler import EpochSampler, Key
@@ -179,11 +179,14 @@ class _SeededDataset(Dataset[Any]):
                 faults.append(str(error))
         if not items:
             return _Loaded(None, None, None, faults)
-        if not self.has_views:
-            images, labels = default_collate(items)
-            return _Loaded(images, labels, None, faults)
-        pixels = torch.stack([view.pixels for view, _ in items])
-        return _Loaded(pixels, torch.tensor([label for _, label in items]), [view.colours for view, _ in items], faults)
+        if self.has_views:
+            pixels, labels = (
+                torch.stack([view.pixels for view, _ in items]),
+                torch.tensor([label for _, label in items]),
+            )
+            return _passed_on(_Loaded(pixels, labels, [view.colours for view, _ in items], faults))
+        images, labels = default_collate(items)
+        return _passed_on(_Loaded(images, labels, None, faults))
 
     def _view(self, index: int, seed: int) -> tuple[View, int]:
         return self.dataset.view(index, Random(seed)), self.dataset.labels[index]  # type: ignore[attr-defined]
@@ -192,6 +195,20 @@ class _SeededDataset(Dataset[Any]):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return self.dataset[index]
+
+
+def _passed_on(loaded: _Loaded) -> _Loaded:
+    """The batch, or the fault that SHARED_MEMORY is full, where torch would wait for it without end."""
+    free = _free_shared_memory() if get_worker_info() is not None else None
+    if free is None or not isinstance(loaded.images, Tensor) or loaded.images.nbytes <= free:
+        return loaded
+    needed = loaded.images.nbytes / 1e6
+    return _Loaded(
+        None,
+        None,
+        None,
+        [f"{SHARED_MEMORY} has {free / 1e6:.1f} MB free, and a batch needs {needed:.1f} MB; {SHARED_ADVICE}"],
+    )
 
 
 def _take(loaded: _Loaded) -> _Loaded:
