@@ -56,13 +56,16 @@ def test_images_in_both_splits_and_in_two_classes(tmp_path: Path, caplog, capsys
     assert "images of val that are in train as well: 3 (as val/" in line and "images in two classes: 1 (as" in line
 
 
-def test_no_more_files_than_admitted_are_opened_and_the_largest_first(tmp_path: Path, monkeypatch) -> None:
+def test_no_more_files_than_admitted_are_opened_and_the_largest_first(tmp_path: Path, monkeypatch, capsys) -> None:
     sizes = {f"{split}/a/{size}.png": bytes(size) for size in range(1, 30) for split in ("train", "val")}
     records = records_of(tmp_path, sizes)
     opened: list[str] = []
     monkeypatch.setattr(verify, "_same_content", lambda root, groups, _: (opened.extend(groups), groups)[1])
     twins = find_twins(tmp_path, records, most=9)
     assert (twins.compared, twins.candidates) == (8, 58)
+    monkeypatch.setattr(verify.find_twins, "__defaults__", (9,))
+    announce_twins(tmp_path, records)
+    assert "in 8 of 58 files of equal size" in capsys.readouterr().err
     assert [path for path, _ in twins.splits] == [f"val/a/{size}.png" for size in (29, 28, 27, 26)]
 
 

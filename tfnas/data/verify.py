@@ -72,7 +72,11 @@ def announce_twins(root: Path, records: Sequence[ManifestRecord]) -> None:
     if parts:
         announce(logger, f"{root}: {'; '.join(parts)}; remove one of each")
     if twins.compared < twins.candidates:
-        logger.info("looked for images twice in %d of %d files of equal size", twins.compared, twins.candidates)
+        announce(
+            logger,
+            f"{root}: looked for the same images in {twins.compared:,} of {twins.candidates:,} files of equal size, the"
+            " largest ones",
+        )
 
 
 def find_twins(root: Path, records: Sequence[ManifestRecord], most: int = MOST_COMPARED) -> Twins:
