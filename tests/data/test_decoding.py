@@ -100,6 +100,9 @@ WIDE_KINDS = {
     "opaque LA PNG": lambda grey: wide_png(np.stack([grey, np.full_like(grey, 65535)], axis=2)),
     "TIFF": lambda grey: encoded(Image.fromarray(grey.astype(np.uint16)), "TIFF"),
     "32-bit TIFF": lambda grey: encoded(Image.fromarray(grey.astype(np.int32)), "TIFF"),
+    "JPEG 2000": lambda grey: encoded(Image.fromarray(grey.astype(np.uint16)), "JPEG2000"),
+    "PGM": lambda grey: encoded(Image.fromarray(grey.astype(np.int32)), "PPM"),
+    "big-endian TIFF": lambda grey: encoded(Image.fromarray(grey.astype(">u2")), "TIFF"),
     "deflated TIFF": lambda grey: encoded(Image.fromarray(grey.astype(np.uint16)), "TIFF", compression="tiff_deflate"),
 }
 
@@ -121,6 +124,13 @@ def test_a_depth_that_the_file_names_counts() -> None:
     rows = b"".join(row.astype(">u2").tobytes() for row in grey)
     pgm = np.frombuffer(b"P5 6 40 4095\n" + rows, dtype=np.uint8).copy()
     assert decode(pgm).max() == pytest.approx(255 * 500 / 4095, abs=1)
+
+
+def test_a_tiff_whose_zero_is_white() -> None:
+    grey, data = (RAMP * 4095).astype(np.int64), wide_tiff((RAMP * 4095).astype(np.int64))
+    black_is_zero, white_is_zero = (struct.pack("<HHII", 262, 4, 1, value) for value in (1, 0))
+    inverted = np.frombuffer(data.tobytes().replace(black_is_zero, white_is_zero), dtype=np.uint8).copy()
+    assert torch.equal(decode(inverted), 255 - decode(data)) and decode(data).max() == grey.max() >> 4
 
 
 def test_16_bit_color_of_tiff_is_read_by_its_upper_bytes_or_refused() -> None:
@@ -156,6 +166,16 @@ def test_values_without_a_rule_are_refused_in_one_line(values: np.ndarray, words
     assert "\n" not in str(caught.value)
 
 
+def with_color_key(rgba: np.ndarray, key: tuple[int, ...]) -> np.ndarray:
+    """A 16-bit PNG of the same picture, red or black, whose transparent pixels have a color of their own."""
+    values = rgba[:, :, : len(key)].astype(np.int64) * (257 if len(key) == 3 else 0)
+    values[rgba[:, :, 3] == 0] = key
+    data, body = wide_png(values).tobytes(), b"tRNS" + struct.pack(f">{len(key)}H", *key)
+    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    place = data.index(b"IDAT") - 4
+    return np.frombuffer(data[:place] + chunk + data[place:], dtype=np.uint8).copy()
+
+
 def transparent_files() -> dict[str, np.ndarray]:
     """Red, of which the left column is wholly transparent."""
     rgba = np.zeros((4, 2, 4), dtype=np.uint8)
@@ -170,6 +190,8 @@ def transparent_files() -> dict[str, np.ndarray]:
     return {
         "RGBA PNG": encoded(image, "PNG"),
         "16-bit RGBA PNG": wide_png(rgba.astype(np.int64) * 257),
+        "16-bit RGB PNG with a color key": with_color_key(rgba, (0, 60000, 0)),
+        "16-bit grey PNG with a color key": with_color_key(rgba, (7,)),
         "palette PNG": encoded(palette, "PNG", transparency=0),
         "palette PNG of alphas": encoded(palette, "PNG", transparency=b"\0\xff"),
         "RGB PNG with a color key": encoded(color, "PNG", transparency=(0, 255, 0)),
@@ -185,7 +207,7 @@ def transparent_files() -> dict[str, np.ndarray]:
 def test_transparent_pixels_are_white_whatever_color_hides_there(kind: str) -> None:
     picture = decode(transparent_files()[kind]).int()
     tolerance = 8 if "AVIF" in kind else 0
-    for column, expected in ((0, BACKGROUND), (-1, (255, 0, 0))):
+    for column, expected in ((0, BACKGROUND), (-1, (0, 0, 0) if "grey" in kind else (255, 0, 0))):
         assert (picture[:, :, column] - torch.tensor(expected)[:, None]).abs().max() <= tolerance
 
 

@@ -41,9 +41,9 @@ SUFFIXES = (
 )
 HEIF_SUFFIXES = (".heic", ".heif", ".hif")
 _LIBRARIES = {".avif": "avif", ".webp": "webp", ".jp2": "jpg_2000", ".j2k": "jpg_2000"}  # Pillow may lack them
-_ORIENTATION, _BITS = 0x0112, 258  # tags of EXIF and TIFF
+_ORIENTATION, _BITS, _PHOTOMETRIC = 0x0112, 258, 262  # tags of EXIF and TIFF
+_WHITE_IS_ZERO = 0
 _WIDE_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
-_FULL_RANGE = ("PPM", "JPEG2000")  # formats whose numbers Pillow scales to 16 bits
 _PNG = b"\x89PNG\r\n\x1a\n"
 _SIGNATURES = (
     (_JPEG, "JPEG"),
@@ -121,7 +121,7 @@ def decode(data: np.ndarray, *, exif: str = APPLY) -> Tensor:
     _heif_reader()
     with Image.open(io.BytesIO(data.tobytes())) as image:
         written = image.getexif().get(_ORIENTATION, 1) if image.format == "TIFF" else 1
-        wide = _read_wide_png(data)
+        wide = _read_wide_png(data, image.info.get("transparency"))
         return _oriented(to_tensor(image if wide is None else wide), image, written, exif)
 
 
@@ -172,7 +172,10 @@ def _jpeg_orientation(data: np.ndarray) -> int:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in _WIDE_MODES:
-        return Image.fromarray(_upper_bits(np.asarray(image), _depth(image))).convert("RGB")
+        depth = _depth(image)  # before the pixels are loaded
+        grey = _upper_bits(np.asarray(image), depth)
+        inverted = getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+        return Image.fromarray(255 - grey if inverted else grey).convert("RGB")
     if image.mode == "F":
         return Image.fromarray(_from_unit_range(np.asarray(image))).convert("RGB")
     if image.mode == "La":
@@ -209,9 +212,9 @@ def _from_unit_range(values: np.ndarray) -> np.ndarray:
 
 
 def _depth(image: Image.Image) -> int | None:
-    """Bits of a value, where the file says so."""
-    if image.format in _FULL_RANGE:
-        return 16
+    """Bits of a value, where the file says so; whole bytes say nothing, as they also hold fewer bits."""
+    if image.format == "PPM" and image.tile and image.tile[0].codec_name.startswith("ppm"):
+        return 16  # Pillow has scaled the file's own largest value to 65535
     bits = _tiff_bits(image)
     return bits if bits not in (16, 32) else None
 
@@ -233,8 +236,12 @@ def _check_kept_bits(image: Image.Image) -> None:
         )
 
 
-def _read_wide_png(data: np.ndarray) -> Image.Image | None:
-    """A 16-bit PNG with all its bits, of which Pillow keeps the upper bytes only, as 8 bits; None for other files."""
+def _read_wide_png(data: np.ndarray, key: int | tuple[int, ...] | None) -> Image.Image | None:
+    """A 16-bit PNG with all its bits, of which Pillow keeps the upper bytes only, as 8 bits; None for other files.
+
+    Args:
+        key: the color that is transparent, if there is one.
+    """
     if data[:8].tobytes() != _PNG or len(data) < 26 or data[24] != 16:
         return None
     import torch
@@ -248,6 +255,8 @@ def _read_wide_png(data: np.ndarray) -> Image.Image | None:
     colors = values[:, :, :-1] if has_alpha else values
     depth = _depth_of(colors, 8)
     channels = [_upper_bits(colors, depth)] * (3 if colors.shape[2] == 1 else 1)
+    if key is not None and not has_alpha:
+        channels.append(np.where((values == key).all(axis=2, keepdims=True), 0, 255).astype(np.uint8))
     if has_alpha:
         channels.append(_upper_bits(values[:, :, -1:], depth))
     return Image.fromarray(np.concatenate(channels, axis=2))
