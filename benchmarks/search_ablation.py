@@ -50,7 +50,12 @@ def loaders(params: Params, results: Path, seed: int) -> list[Any]:
     seed = derive_seed(seed, "search", "loader")
     return [
         make_loader(
-            ImageDataset(root, read_samples(results / "build_subset" / name), transform),
+            ImageDataset(
+                root,
+                read_samples(results / "build_subset" / name),
+                transform,
+                exif=params.prepare_data.exif,
+            ),
             params.search.batch_size,
             shuffle=True,
             seed=seed,

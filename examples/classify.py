@@ -30,7 +30,9 @@ def main() -> None:
     target = options.target
     network = load_network(RESULTS / f"derive/{target}/architecture.json", RESULTS / f"retrain/{target}/weights.pt")
     classes = manifest_classes(read_manifest(RESULTS / "prepare_data/manifest.csv"))
-    for name, probability in classify(network, picture, classes, resolution=load_params("params.yaml").resolution):
+    params = load_params("params.yaml")
+    found = classify(network, picture, classes, resolution=params.resolution, exif=params.prepare_data.exif)
+    for name, probability in found:
         print(f"{100 * probability:6.2f} %  {name}")
 
 

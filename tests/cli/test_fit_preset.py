@@ -35,13 +35,23 @@ def test_seven_classes_of_unequal_size(tmp_path: Path, monkeypatch) -> None:
 
 def test_many_large_images_leave_the_preset(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    monkeypatch.setattr("tfnas.runtime.devices.allowed_cpus", lambda: 64)
     write_images(tmp_path / "own", {f"c{number:02d}": 30 for number in range(12)}, (300, 240))
     assert main(["init", "imagefolder", "--data-root", "own"]) == 0
     changes = ("prepare_data", "profile_latency")
     written, preset = load_params("params.yaml"), load_params(Path(__file__).parents[2] / "presets/imagefolder.yaml")
     assert written.model_copy(update={name: getattr(preset, name) for name in changes}) == preset
     assert written.profile_latency.num_classes == 12
+
+
+@pytest.mark.parametrize(("cpus", "workers"), [(1, 0), (2, 2), (3, 2)])
+def test_no_more_threads_and_workers_than_allowed_cpus(tmp_path: Path, monkeypatch, cpus: int, workers: int) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tfnas.runtime.devices.allowed_cpus", lambda: cpus)
+    write_images(tmp_path / "own", {"a": 4, "b": 4}, (40, 40))
+    assert main(["init", "imagefolder", "--data-root", "own"]) == 0
+    device = load_params("params.yaml").device
+    assert (device.threads, device.workers) == (min(cpus, 4), workers)
 
 
 def test_a_folder_that_is_not_ready_leaves_the_preset(tmp_path: Path, monkeypatch, capsys) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import torch
 from PIL import Image
 
 from tfnas.data import ImageDataset, image_dataset, make_loader, train_transform
+from tfnas.data import loader as loader_module
 from tfnas.runtime.errors import UserError
 from tfnas.runtime.schema import AugmentationParams
 
@@ -178,3 +181,44 @@ def test_a_gpu_finishes_batches_as_the_cpu_does(dataset: ImageDataset) -> None:
     expected, expected_labels = epoch(loader(dataset), 1)
     assert images.device.type == "cuda" and labels == expected_labels
     torch.testing.assert_close(images.cpu(), expected, rtol=0, atol=1e-4)
+
+
+def test_no_more_workers_than_shared_memory_has_room_for(dataset: ImageDataset, monkeypatch, capsys) -> None:
+    """Each prefetches four batches of four images of 3 x 8 x 8 bytes; a full /dev/shm kills with a bus error."""
+    each = 4 * 4 * 3 * 8 * 8
+    expected = epoch(loader(dataset), 0)
+    for free, started in ((None, 2), (2 * each, 2), (2 * each - 1, 1), (each - 1, 0), (0, 0)):
+        monkeypatch.setattr(loader_module, "_free_shared_memory", lambda free=free: free)
+        made = loader(dataset, workers=2)
+        assert made._loader.num_workers == started
+        said = capsys.readouterr().err
+        assert ("device.workers is 2" in said and "--shm-size" in said) == (started < 2)
+        images, labels = epoch(made, 0)
+        assert torch.equal(images, expected[0]) and labels == expected[1]
+
+
+def test_shared_memory_that_others_fill_later_is_one_line(dataset: ImageDataset, monkeypatch) -> None:
+    """Without that, torch prints a traceback in the worker, and the job waits without end."""
+    made = loader(dataset, workers=2)
+    monkeypatch.setattr(loader_module, "_free_shared_memory", lambda: 4 * 3 * 8 * 8 - 1)
+    with pytest.raises(UserError, match=r"\A/dev/shm has 0.0 MB free, and a batch needs .*shm-size[^\n]*\Z"):
+        epoch(made, 0)
+
+
+class Dying(torch.utils.data.Dataset):
+    """A process that loads from it is killed as by a full /dev/shm."""
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        os.kill(os.getpid(), signal.SIGBUS)
+        raise AssertionError
+
+
+def test_a_killed_worker_is_one_line_with_advice() -> None:
+    with pytest.raises(
+        UserError,
+        match=r"\Aa data loading process died \(.*\): if /dev/shm was full .*, enlarge /dev/shm .*: 0[^\n]*\Z",
+    ):
+        list(make_loader(Dying(), 2, shuffle=False, seed=0, drop_last=False, workers=1))

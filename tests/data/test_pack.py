@@ -144,3 +144,28 @@ def test_nothing_of_the_folder_is_changed(image_folder: Path, tmp_path: Path) ->
     before = digest_file(image_folder)
     packed(image_folder, tmp_path / "pack")
     assert digest_file(image_folder) == before and len(scan_image_folder(image_folder).records) == 18
+
+
+def test_what_prepare_data_says_of_exif_reaches_every_reader(tmp_path: Path) -> None:
+    """Image files through source.json, the pack of a subset, and a folder that only says where its images are."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (tmp_path / "own").mkdir()
+    Image.new("RGB", (50, 40)).save(tmp_path / "own" / "a.jpg", exif=exif.tobytes())
+    raw = MaterializeParams(format="raw", shorter_side=64, quality=95)
+    for value, shape in (("apply", (3, 50, 40)), ("ignore", (3, 40, 50))):
+        folder = tmp_path / value
+        write_source(folder / "images", describe("folder", str(tmp_path / "own"), "error", value))
+        materialize(folder / "images", ["a.jpg"], raw, folder / "pack", threads=1)
+        materialize(folder / "images", ["a.jpg"], raw.model_copy(update={"format": "none"}), folder / "link", threads=1)
+        materialize(tmp_path / "own", ["a.jpg"], raw, folder / "plain", threads=1, exif=value)
+        for name in ("images", "pack", "link", "plain"):
+            dataset = ImageDataset(folder / name, [("a.jpg", 0)], lambda picture: picture)
+            assert dataset[0][0].shape == shape, (value, name)
+        plain = ImageDataset(tmp_path / "own", [("a.jpg", 0)], lambda picture: picture, exif=value)
+        assert plain[0][0].shape == shape
+    assert open_store(tmp_path / "own")[0].read("a.jpg").shape == (3, 50, 40)
+    source = describe("folder", str(tmp_path / "own"), "error")
+    del source["exif"]  # as written before there was a choice
+    write_source(tmp_path / "old", source)
+    assert open_store(tmp_path / "old")[0].read("a.jpg").shape == (3, 40, 50)

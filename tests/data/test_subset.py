@@ -6,6 +6,7 @@ import csv
 import random
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -169,6 +170,9 @@ def test_a_fixed_list_is_taken_as_it_is() -> None:
     assert all(any(row.class_name == other.class_name for other in members[row.group - 1]) for row in rows)
     with pytest.raises(UserError, match=r"class_list: class 'cats' is not in the data set \(1 of 2 are not\)"):
         chosen_by("class_list", class_list=("c001", "cats"))
+    rows = [ClassAccuracy(unicodedata.normalize("NFC", name), 5, 1) for name in ("Küche", "Flur")]
+    listed = [unicodedata.normalize("NFD", row.class_name) for row in rows]  # as typed on a Mac
+    assert len(choose_classes(rows, 2, strategy="class_list", class_list=listed, seed=0)) == 2
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tfnas.data.tables import image_path, read_table, whole_number, write_table
 from tfnas.runtime.errors import UserError
@@ -19,6 +21,17 @@ def test_round_trip_of_awkward_cells(tmp_path: Path) -> None:
     write_table(tmp_path / "t.csv", ("a", "b"), rows)
     assert read(tmp_path / "t.csv") == rows
     assert (tmp_path / "t.csv").read_bytes().startswith(b"a,b\n")
+
+
+NAME = st.text(st.characters(codec="utf-8", exclude_characters="\0/\r\n"), min_size=1)
+
+
+@given(rows=st.lists(st.tuples(NAME, NAME), max_size=5))
+@settings(max_examples=60, deadline=None)
+def test_every_text_without_line_breaks_comes_back(rows, tmp_path_factory) -> None:
+    path = tmp_path_factory.mktemp("tables") / "t.csv"
+    write_table(path, ("a", "b"), rows)
+    assert read(path) == [list(row) for row in rows]
 
 
 def test_a_fault_names_file_and_line(tmp_path: Path) -> None:

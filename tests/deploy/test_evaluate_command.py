@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -49,6 +50,32 @@ def test_classes_by_counting(files, pictures, tmp_path, capsys) -> None:
     assert (numbers["top5_percent"], numbers["images"]) == (None, 6)
     assert f"6 images: top-1 {numbers['top1_percent']:.4f} %" in capsys.readouterr().out
     assert evaluate(*options, "--data", pictures / "val") == 0  # the folder of classes itself
+
+
+def test_turned_images_are_read_as_in_the_training(files, network, pictures, tmp_path, capsys) -> None:
+    """As the provenance says, else applied; `--exif` decides against both."""
+    tag, answers = Image.Exif(), {}
+    tag[0x0112] = 8
+    for path in sorted((pictures / "val").rglob("*.png")):
+        pixels = np.random.default_rng(len(str(path))).integers(0, 256, (16, 40, 3), dtype=np.uint8)
+        pixels[:, :20] //= 8
+        Image.fromarray(pixels).save(path, exif=tag.tobytes())
+    (pictures / "val" / "dark" / "left out.txt").write_text("text")
+    options = [files[1], "--architecture", files[0], "--resolution", 16, "--data", pictures, "--json", tmp_path / "n"]
+    for name, prepare, option in (
+        ("no provenance", None, []),
+        ("apply", {"exif": "apply"}, []),
+        ("ignore", {"exif": "ignore"}, []),
+        ("before the key", {"source": "imagefolder"}, []),
+        ("option", {"exif": "ignore"}, ["--exif", "apply"]),
+    ):
+        provenance = {"kind": "provenance", "format_version": 1, "params": {"prepare_data": prepare} if prepare else {}}
+        files[1].with_name("provenance.json").write_text(json.dumps(provenance))
+        assert evaluate(*options, *option) == 0
+        answers[name] = json.loads((tmp_path / "n").read_text())["loss"]
+    assert answers["no provenance"] == answers["apply"] == answers["option"]
+    assert answers["ignore"] == answers["before the key"] != answers["apply"]
+    assert "left out 1 .txt (not an image)" in capsys.readouterr().err
 
 
 def test_mistakes_are_one_line(files, pictures, tmp_path, capsys) -> None:

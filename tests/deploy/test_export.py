@@ -124,6 +124,30 @@ def test_the_cards_program_gives_our_class(retrained, network, tmp_path, monkeyp
     assert [float(theirs[CLASSES.index(name)]) for name, _ in ours] == pytest.approx([p for _, p in ours], abs=0.02)
 
 
+@pytest.mark.parametrize("exif", ["apply", "ignore"])
+def test_the_cards_program_turns_and_composites_as_the_training(
+    retrained, network, tmp_path, monkeypatch, capsys, exif: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    provenance = json.loads(retrained.with_name("provenance.json").read_text())
+    provenance["params"]["prepare_data"]["exif"] = exif
+    retrained.with_name("provenance.json").write_text(json.dumps(provenance))
+    assert main(["export", str(retrained), "--out", ".", "--formats", "onnx", "--repeats", "1"]) == 0
+    pixels, tag = np.full((64, 64, 4), 255, dtype=np.uint8), Image.Exif()
+    pixels[:20, :, 1:3], pixels[40:, :30], pixels[20:40, :, 3], tag[0x0112] = 0, (0, 0, 0, 255), 0, 8
+    Image.fromarray(pixels).save("picture.jpg", "PNG", exif=tag.tobytes())
+    (program,) = re.findall(r"^```python\n(.*?)^```", Path("MODEL_CARD.md").read_text(), re.MULTILINE | re.DOTALL)
+    found: dict[str, object] = {}
+    exec(program, found)
+    ours, other = (
+        dict(classify(network, "picture.jpg", CLASSES, resolution=16, exif=value))
+        for value in (exif, {"apply": "ignore", "ignore": "apply"}[exif])
+    )
+    theirs = torch.tensor(found["logits"][0]).softmax(0).tolist()
+    near, far = (max(abs(row[name] - p) for name, p in zip(CLASSES, theirs, strict=True)) for row in (ours, other))
+    assert near < 0.01 and near < far / 3
+
+
 def test_classes_of_another_data_set_are_not_taken(retrained, tmp_path) -> None:
     assert read_trained_on(read_origin(retrained)) == TrainedOn("scikit-learn's digits", CLASSES, 3)
     with (tmp_path / "manifest.csv").open("a") as file:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from tfnas.data import eval_transform
+from tfnas.data import ImageDataset, eval_transform
 from tfnas.deploy import classify, load_network
 from tfnas.runtime.errors import UserError
 from tfnas.space import build_network, zoo
@@ -49,3 +50,21 @@ def test_classes_are_ranked_by_the_softmax_of_the_logits(network, pictures) -> N
         sorted(expected.values(), reverse=True)
     )
     assert classify(network, Image.open(path), CLASSES, resolution=16, best=1) == found[:1]
+
+
+def test_a_picture_is_read_as_in_the_training(network, pictures) -> None:
+    """Turned, transparent and deep pictures; a file and an opened picture alike."""
+    path, exif = pictures / "turned.png", Image.Exif()
+    exif[0x0112] = 6
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 4), dtype=np.uint8)
+    Image.fromarray(pixels).save(path, exif=exif.tobytes())
+    answers = []
+    for value in ("apply", "ignore"):
+        item = ImageDataset(pictures, [("turned.png", 0)], eval_transform(16), exif=value)[0][0]
+        expected = dict(zip(CLASSES, network(item[None])[0].softmax(0).tolist(), strict=True))
+        for picture in (path, str(path), Image.open(path)):
+            assert dict(classify(network, picture, CLASSES, resolution=16, exif=value)) == pytest.approx(expected)
+        answers.append(expected)
+    assert answers[0] != answers[1]
+    with pytest.raises(UserError, match=r"none\.png: cannot be read as an image"):
+        classify(network, pictures / "none.png", CLASSES)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,9 +25,12 @@ def fit_to_images(text: str, root: Path) -> str:
     Raises:
         UserError: the folder is none of images.
     """
-    from tfnas.data.image_folder import scan_image_folder
+    from tfnas.data.image_folder import announce_left_out, scan_image_folder
+    from tfnas.runtime.devices import allowed_cpus
 
-    records = scan_image_folder(root, val_fraction=VAL_FRACTION).records
+    records, _, left_out = scan_image_folder(root, val_fraction=VAL_FRACTION)
+    announce_left_out(root, left_out)
+    cpus = allowed_cpus()
     train = [record for record in records if record.split == "train"]
     counts = dict.fromkeys(sorted({record.class_name for record in train}), 0)
     if len(counts) < 2:
@@ -40,7 +42,8 @@ def fit_to_images(text: str, root: Path) -> str:
     changes: list[Change] = [
         ("build_subset", "groups", groups),
         ("profile_latency", "num_classes", len(counts)),
-        ("device", "threads", min(int(value_of(text, "device", "threads")), os.cpu_count() or 1)),
+        ("device", "threads", min(int(value_of(text, "device", "threads")), cpus)),
+        ("device", "workers", min(int(value_of(text, "device", "workers")), cpus if cpus > 1 else 0)),
         ("search", "batch_size", _batch(text, "search", round((1 - TRAIN_FRACTION) * smallest))),
         ("retrain", "batch_size", _batch(text, "retrain", len(train))),
     ]

@@ -35,6 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, metavar="B", help="(default: the training's own; else 64)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="data loading processes (default: 0)")
+    parser.add_argument(
+        "--exif",
+        choices=("apply", "ignore"),
+        help="turn image files as their EXIF tag says (default: the training's own; else apply)",
+    )
     parser.add_argument("--per-class", type=OutputFile, metavar="FILE", help="write all classes' numbers as CSV")
     parser.add_argument("--json", type=OutputFile, metavar="FILE", help="write the numbers of all images as JSON")
 
@@ -63,16 +68,21 @@ def run(options: argparse.Namespace) -> None:
     from tfnas.deploy.load import load_network
     from tfnas.deploy.origin import read_origin
     from tfnas.runtime.artifacts import write_json
-    from tfnas.runtime.devices import find_device
+    from tfnas.runtime.devices import find_device, warn_of_threads
 
     if names_a_network(options.weights):
         raise UserError(f"evaluate: {options.weights}: is a network without weights; pass trained ones, a weights.pt")
     device = find_device(options.device, source="evaluate: --device")
     origin = read_origin(options.weights)
     network = load_network(choose_architecture(options, origin), options.weights)
-    torch.set_num_threads(options.threads or origin.value("device.threads", 1))
+    threads = options.threads or origin.value("device.threads", 1)
+    warn_of_threads(threads)
+    torch.set_num_threads(threads)
     dataset, classes = read_image_set(
-        options.data, options.resolution or origin.resolution or 224, images=options.images
+        options.data,
+        options.resolution or origin.resolution or 224,
+        images=options.images,
+        exif=options.exif or origin.exif,
     )
     outputs = network.get_submodule("classifier.linear").out_features
     if outputs != len(classes):

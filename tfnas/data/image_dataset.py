@@ -51,17 +51,23 @@ class ImageDataset(PictureDataset):
     Args:
         root: folder that the paths are relative to, or one that says where its images are (`tfnas.data.stores`).
         samples: (path, label) of each image.
+        exif: apply or ignore EXIF turns; None: as the folder says (`tfnas.data.stores.open_store`).
 
     Raises:
         UserError: on reading an item that is missing or broken; names the file.
     """
 
     def __init__(
-        self, root: str | Path, samples: Sequence[Sample], transform: Transform | Callable[[Tensor], Any]
+        self,
+        root: str | Path,
+        samples: Sequence[Sample],
+        transform: Transform | Callable[[Tensor], Any],
+        *,
+        exif: str | None = None,
     ) -> None:
         self.root, self.samples, self.transform = Path(root), samples, transform
         self.labels = [label for _, label in samples]
-        self._store, self.skips_broken = open_store(self.root)
+        self._store, self.skips_broken = open_store(self.root, exif)
         self._kept: dict[int, Tensor] | None = {}  # None: too many to keep
 
     def picture(self, index: int) -> Tensor:

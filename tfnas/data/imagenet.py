@@ -15,6 +15,7 @@ from tfnas.data.image_folder import (
     check_image_folder,
     check_root,
     folder_names,
+    is_junk,
     list_folder,
     scan_class_folders,
     scan_image_folder,
@@ -72,7 +73,8 @@ def scan_imagenet(root: str | Path) -> Listing:
     unknown = sorted({record.class_name for record in val.records} - set(names))
     if unknown:
         raise UserError(f"{root / 'train'}: has no folder {unknown[0]!r}, of which val/ has images")
-    return Listing(train.records + sorted(val.records), train.broken + val.broken)
+    left_out = [*train.left_out, *val.left_out]
+    return Listing(train.records + sorted(val.records), train.broken + val.broken, left_out)
 
 
 def read_val_labels(root: Path) -> dict[str, str]:
@@ -96,7 +98,7 @@ def read_val_labels(root: Path) -> dict[str, str]:
 def _is_flat(val: Path) -> bool:
     if not val.is_dir():
         raise UserError(f"{val}: there is no such folder; put ImageNet's validation images there")
-    return not any(path.is_dir() for path in val.iterdir() if not path.name.startswith("."))
+    return not any(path.is_dir() for path in val.iterdir() if not is_junk(path.name))
 
 
 def _read_kaggle(path: Path) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -10,16 +11,20 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
 
 from tfnas.data.colour import Colours
 from tfnas.data.epoch_sampler import EpochSampler, Key
 from tfnas.data.image_dataset import PictureDataset
 from tfnas.data.transforms import Transform, View
 from tfnas.runtime.errors import UserError
+from tfnas.runtime.progress import announce
 from tfnas.runtime.seeding import derive_seed
 
 PREFETCHED_BATCHES = 4  # of each worker process
+SHARED_MEMORY = "/dev/shm"  # that batches of worker processes pass through
+SHARED_ADVICE = f"enlarge {SHARED_MEMORY} (docker run --shm-size=1g), or write device.workers: 0"
+_KILLED = ("DataLoader worker", "shared memory(shm)", "/torch_")  # in torch's messages about a lost worker
 
 logger = logging.getLogger("tfnas.data")
 
@@ -75,13 +80,27 @@ class EpochLoader:
         return len(self._sampler)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for loaded in self._loader:
+        for loaded in self._batches():
             self._note(loaded.faults, nothing_left=loaded.images is None)
             images, labels = (part.to(self._device, non_blocking=True) for part in (loaded.images, loaded.labels))
             if loaded.colours is not None:
                 assert self._transform is not None
                 images = self._transform.finish(images, loaded.colours)
             yield images, labels
+
+    def _batches(self) -> Iterator[_Loaded]:
+        try:
+            yield from self._loader
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            if not any(words in str(error) for words in _KILLED):
+                raise
+            free = _free_shared_memory()
+            left = "" if free is None else f" ({free / 1e6:.1f} MB are left)"
+            raise UserError(
+                f"a data loading process died ({reason}): if {SHARED_MEMORY} was full{left}, {SHARED_ADVICE}; if the"
+                " memory was, write fewer device.workers"
+            ) from None
 
     def _note(self, faults: list[str], *, nothing_left: bool) -> None:
         if faults and (nothing_left or not self._skips):
@@ -112,7 +131,8 @@ def make_loader(
         shuffle: another order each epoch, else the data set's own.
         seed: of order and augmentation; the same in all processes of `world_size`.
         drop_last: leave out a smaller last batch.
-        workers: processes that load; 0 loads in this one. Changes no result.
+        workers: processes that load; 0 loads in this one. Changes no result. Fewer than that are started, with a line
+            that says so, where SHARED_MEMORY has no room for their batches.
         pin_memory: for a fast copy to a GPU.
         rank, world_size: this process's share of a data-parallel run. The shares of a batch make up the batch that one
             process of world_size times the batch size would see; without drop_last the last shares may differ in size.
@@ -121,6 +141,7 @@ def make_loader(
     The second step of a transform is done here, not by the workers: they hand over 8 bits a value in place of 32, and
     the memory that passes between processes costs more time than that step.
     """
+    workers = _workers_that_fit(workers, dataset, batch_size)
     length = len(dataset)  # type: ignore[arg-type]
     sampler = EpochSampler(
         length, batch_size, seed=seed, shuffle=shuffle, drop_last=drop_last, rank=rank, world_size=world_size
@@ -158,11 +179,14 @@ class _SeededDataset(Dataset[Any]):
                 faults.append(str(error))
         if not items:
             return _Loaded(None, None, None, faults)
-        if not self.has_views:
-            images, labels = default_collate(items)
-            return _Loaded(images, labels, None, faults)
-        pixels = torch.stack([view.pixels for view, _ in items])
-        return _Loaded(pixels, torch.tensor([label for _, label in items]), [view.colours for view, _ in items], faults)
+        if self.has_views:
+            pixels, labels = (
+                torch.stack([view.pixels for view, _ in items]),
+                torch.tensor([label for _, label in items]),
+            )
+            return _passed_on(_Loaded(pixels, labels, [view.colours for view, _ in items], faults))
+        images, labels = default_collate(items)
+        return _passed_on(_Loaded(images, labels, None, faults))
 
     def _view(self, index: int, seed: int) -> tuple[View, int]:
         return self.dataset.view(index, Random(seed)), self.dataset.labels[index]  # type: ignore[attr-defined]
@@ -173,5 +197,48 @@ class _SeededDataset(Dataset[Any]):
             return self.dataset[index]
 
 
+def _passed_on(loaded: _Loaded) -> _Loaded:
+    """The batch, or the fault that SHARED_MEMORY is full, where torch would wait for it without end."""
+    free = _free_shared_memory() if get_worker_info() is not None else None
+    if free is None or not isinstance(loaded.images, Tensor) or loaded.images.nbytes <= free:
+        return loaded
+    needed = loaded.images.nbytes / 1e6
+    return _Loaded(
+        None,
+        None,
+        None,
+        [f"{SHARED_MEMORY} has {free / 1e6:.1f} MB free, and a batch needs {needed:.1f} MB; {SHARED_ADVICE}"],
+    )
+
+
 def _take(loaded: _Loaded) -> _Loaded:
     return loaded
+
+
+def _workers_that_fit(workers: int, dataset: Dataset[Any], batch_size: int) -> int:
+    """As many as have room for their batches in SHARED_MEMORY, where a full one kills them by a bus error."""
+    free, needed = _free_shared_memory(), PREFETCHED_BATCHES * batch_size * _image_bytes(dataset)
+    if free is None or workers * needed <= free:
+        return workers
+    fitting = int(free // needed)
+    announce(
+        logger,
+        f"device.workers is {workers}, but {SHARED_MEMORY} has room for {fitting} ({free / 1e6:.1f} MB free,"
+        f" {needed / 1e6:.1f} MB needed by each): {fitting} are started; {SHARED_ADVICE}",
+    )
+    return fitting
+
+
+def _image_bytes(dataset: Dataset[Any]) -> int:
+    """What one image takes on its way from a worker process, as far as its transform tells."""
+    transform = getattr(dataset, "transform", None)
+    last = getattr(transform, "transforms", [transform])[-1]  # of a Compose
+    values = 3 * getattr(last, "resolution", 0) ** 2
+    return values if isinstance(transform, Transform) else 4 * values  # views of 8 bits, or finished images
+
+
+def _free_shared_memory() -> int | None:
+    try:
+        return shutil.disk_usage(SHARED_MEMORY).free
+    except OSError:  # a system without
+        return None

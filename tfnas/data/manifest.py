@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from sys import intern
 from typing import NamedTuple
@@ -41,6 +41,7 @@ class Listing(NamedTuple):
 
     records: list[ManifestRecord]
     broken: list[BrokenImage]
+    left_out: Sequence[BrokenImage] = ()  # files that are no images of the data set, and why
 
 
 def write_broken(broken: Iterable[BrokenImage], path: str | Path) -> None:

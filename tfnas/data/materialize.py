@@ -25,7 +25,13 @@ logger = logging.getLogger("tfnas.data")
 
 
 def materialize(
-    root: Path, paths: Iterable[str], params: MaterializeParams, folder: Path, *, threads: int
+    root: Path,
+    paths: Iterable[str],
+    params: MaterializeParams,
+    folder: Path,
+    *,
+    threads: int,
+    exif: str | None = None,
 ) -> tuple[dict[str, int], set[str]]:
     """Write a folder of images that holds these; say how many images and bytes it has, and which were left out.
 
@@ -35,6 +41,7 @@ def materialize(
     Args:
         root: folder of images that the paths are relative to.
         threads: that decode, resize and encode.
+        exif: apply or ignore EXIF turns; None: as the folder says.
 
     Raises:
         UserError: an image cannot be read, and is not to be left out.
@@ -44,7 +51,7 @@ def materialize(
         write_source(folder, source)
         return {"packed_images": 0, "packed_bytes": 0}, set()
     form, shorter_side = (RAW, None) if params.format == NONE else (params.format, params.shorter_side)
-    store, skips = open_store(root)
+    store, skips = open_store(root, exif)
     broken: set[str] | None = set() if skips else None
     names = sorted(set(paths))
     with atomic_folder(folder) as made:

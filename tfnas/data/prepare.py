@@ -8,6 +8,7 @@ from pathlib import Path
 from tfnas.data.cifar_format import FORMATS, check_transfer_set
 from tfnas.data.digits import write_digits
 from tfnas.data.folders import atomic_folder, write_note
+from tfnas.data.image_folder import announce_left_out
 from tfnas.data.manifest import (
     BrokenImage,
     Listing,
@@ -19,8 +20,8 @@ from tfnas.data.manifest import (
 )
 from tfnas.data.shifted_digits import DATASET, write_shifted_digits
 from tfnas.data.sources import SOURCES, download_cifar, is_there
-from tfnas.data.stores import SKIP, describe, open_store, write_source
-from tfnas.data.verify import verify_images
+from tfnas.data.stores import FOLDER, SKIP, describe, open_store, write_source
+from tfnas.data.verify import announce_animated, announce_twins, verify_images
 from tfnas.runtime.artifacts import digest_file
 from tfnas.runtime.errors import UserError
 from tfnas.runtime.schema import Params
@@ -58,8 +59,8 @@ def run_prepare_data(job: Job) -> None:
     Raises:
         UserError: broken images where `on_bad_image` is error; names the first, and the log names all of them.
     """
-    records, broken = _prepare_images(job.params, job.out / "images")
-    write_broken(broken, job.out / "broken.csv")
+    records, broken, left_out = _prepare_images(job.params, job.out / "images")
+    write_broken([*broken, *left_out], job.out / "broken.csv")
     _prepare_transfer(job.params, job.out / "transfer")
     classes = manifest_classes(records)
     write_manifest(records, job.out / "manifest.csv")
@@ -80,11 +81,15 @@ def _prepare_images(params: Params, folder: Path) -> Listing:
     if settings.download and source.download is not None and not is_there(source.check, root):
         source.download(root)
     listing = source.scan(root, settings)
-    write_source(folder, describe(source.store, settings.root, settings.on_bad_image))
+    announce_left_out(root, listing.left_out, listed="; broken.csv lists them")
+    write_source(folder, describe(source.store, settings.root, settings.on_bad_image, settings.exif))
     if settings.verify:
         listing = verify_images(listing, open_store(folder)[0], threads=max(1, params.device.workers))
     _judge_broken(listing.broken, root, skip=settings.on_bad_image == SKIP)
     _check_both_splits(listing.records, root)
+    if source.store == FOLDER:
+        announce_twins(root, listing.records)
+        announce_animated(root, listing.records)
     return listing
 
 

@@ -74,7 +74,9 @@ def run_rank_classes(job: Job, manifest: Path, images: Path) -> None:
     samples, classes = manifest_samples(read_manifest(manifest), "train")
     bicubic = params.rank_classes.weights == IMAGENET  # as torchvision's weights were validated
     transform = eval_transform(params.resolution, bicubic=bicubic)
-    dataset = ImageDataset(image_root(params.prepare_data.root, images), samples, transform)
+    dataset = ImageDataset(
+        image_root(params.prepare_data.root, images), samples, transform, exif=params.prepare_data.exif
+    )
     depends = [stage_params(params, "rank_classes"), digest_file(manifest), digest_file(images)]
     with CheckpointFolder(CHECKPOINTS, digest=digest_params(depends)) as checkpoints:
         state = checkpoints.load() or {}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tfnas.data.cifar_store import CifarStore
-from tfnas.data.decoding import read_image
+from tfnas.data.decoding import APPLY, IGNORE, read_image
 from tfnas.data.folders import atomic_folder
 from tfnas.data.pack import PackStore
 from tfnas.runtime.artifacts import read_json, write_json
@@ -39,33 +39,38 @@ class Store(Protocol):
 class FolderStore:
     """One file an image."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, exif: str = APPLY) -> None:
+        self.root, self.exif = root, exif
 
     def read(self, path: str) -> Tensor:
-        return read_image(f"{self.root}/{path}")
+        return read_image(f"{self.root}/{path}", exif=self.exif)
 
 
-def open_store(folder: Path) -> tuple[Store, bool]:
+def open_store(folder: Path, exif: str | None = None) -> tuple[Store, bool]:
     """The images of a folder, and whether those that cannot be read are left out.
+
+    Args:
+        exif: apply or ignore EXIF turns of image files; None: as `source.json` says, and apply them without one.
 
     Raises:
         UserError: a `source.json` that is damaged, or images that are not where it says.
     """
     if not (folder / SOURCE).is_file():
-        return FolderStore(folder), False
+        return FolderStore(folder, exif or APPLY), False
     source = read_json(folder / SOURCE, kind=KIND, version=VERSION)
-    return _open(source, folder), source.get("on_bad_image") == SKIP
+    return _open(source, folder, exif), source.get("on_bad_image") == SKIP
 
 
-def describe(store: str, root: str | None, on_bad_image: str) -> dict[str, Any]:
+def describe(store: str, root: str | None, on_bad_image: str, exif: str = APPLY) -> dict[str, Any]:
     """The contents of a source.json.
 
     Args:
         store: folder, pack, cifar10 or cifar100.
         root: where the images are; None: in the folder that holds the file.
+        exif: whether image files are turned as their EXIF tag says.
     """
-    return {"kind": KIND, "format_version": VERSION, "store": store, "root": root, "on_bad_image": on_bad_image}
+    source = {"store": store, "root": root, "on_bad_image": on_bad_image, "exif": exif}
+    return {"kind": KIND, "format_version": VERSION, **source}
 
 
 def write_source(folder: Path, description: dict[str, Any]) -> None:
@@ -84,11 +89,11 @@ def image_root(params_root: str | None, images: Path) -> Path:
     return images if params_root is None or (images / SOURCE).is_file() else Path(params_root)
 
 
-def _open(source: dict[str, Any], folder: Path) -> Store:
+def _open(source: dict[str, Any], folder: Path, exif: str | None) -> Store:
     kind = source.get("store")
     root = folder if source.get("root") is None else Path(source["root"])
     if kind == FOLDER:
-        return FolderStore(root)
+        return FolderStore(root, exif or source.get("exif", IGNORE))  # as it was before there was a choice
     if kind == PACK:
         return PackStore(root)
     if kind in ("cifar10", "cifar100"):

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from tfnas.data.class_accuracy import ClassAccuracy, rank
 from tfnas.data.groups import check_groups, cut
+from tfnas.data.image_folder import class_name
 from tfnas.data.manifest import ManifestRecord
 from tfnas.runtime.errors import UserError
 from tfnas.runtime.seeding import derive_seed
@@ -113,7 +114,7 @@ def choose_classes(
         shuffled = sorted(ranked, key=lambda row: (derive_seed(seed, "draw", row.class_name), row.class_name))
         chosen = {row.class_name for row in shuffled[:groups]}
     else:
-        chosen = set(class_list)
+        chosen = {class_name(name) for name in class_list}
         missing = sorted(chosen - {row.class_name for row in ranked})
         if missing:
             raise UserError(

@@ -57,6 +57,7 @@ def run_build_subset(job: Job, class_accuracy: Path, manifest: Path, images: Pat
         params.materialize,
         job.out / "images",
         threads=max(1, job.params.device.workers),
+        exif=job.params.prepare_data.exif,
     )
     subset = without(subset, broken)
     write_samples(subset.train, job.out / "train.csv")

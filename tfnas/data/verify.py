@@ -1,15 +1,39 @@
-"""Decoding every image of a manifest, to find the broken ones before a search does."""
+"""What only the contents of a manifest's images tell: broken ones, the same one twice, more than one frame."""
 
 from __future__ import annotations
 
+import hashlib
+import logging
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
 
 from tfnas.data.decoding import BrokenImageError
 from tfnas.data.manifest import BrokenImage, Listing, ManifestRecord
 from tfnas.data.stores import Store
-from tfnas.runtime.progress import track
+from tfnas.runtime.progress import announce, track
 
 CHUNK = 4096  # images handed to the threads at a time, so that a million of them do not queue up
+THREADS = 8  # that wait for a network's disk
+HEAD_BYTES = 1 << 14  # two pictures that agree in these are read to the end
+MOST_COMPARED = 50_000  # files of which another one has the size; seconds on a disk, a minute on a slow network's
+MOST_OPENED = 10_000  # files that may hold several frames
+FRAME_SUFFIXES = (".gif", ".webp", ".apng", ".avif", ".tif", ".tiff")
+
+logger = logging.getLogger("tfnas.data")
+
+
+class Twins(NamedTuple):
+    """Pictures with the same bytes as an earlier one."""
+
+    splits: list[tuple[str, str]]  # paths: of val and of train
+    classes: list[tuple[str, str]]  # paths: of two classes
+    compared: int  # files
+    candidates: int  # files of which another one has the size
 
 
 def verify_images(listing: Listing, store: Store, *, threads: int) -> Listing:
@@ -37,4 +61,84 @@ def verify_images(listing: Listing, store: Store, *, threads: int) -> Listing:
                 records.append(record)
             else:
                 broken.append(BrokenImage(record.path, found))
-    return Listing(records, sorted(broken))
+    return Listing(records, sorted(broken), listing.left_out)
+
+
+def announce_twins(root: Path, records: Sequence[ManifestRecord]) -> None:
+    """Say once how many pictures of val are in train as well, and how many are in two classes."""
+    twins = find_twins(root, records)
+    kinds = ((twins.splits, "images of val that are in train as well"), (twins.classes, "images in two classes"))
+    parts = [f"{words}: {len(pairs)} (as {pairs[0][0]}, which is {pairs[0][1]})" for pairs, words in kinds if pairs]
+    if parts:
+        announce(logger, f"{root}: {'; '.join(parts)}; remove one of each")
+    if twins.compared < twins.candidates:
+        announce(
+            logger,
+            f"{root}: looked for the same images in {twins.compared:,} of {twins.candidates:,} files of equal size, the"
+            " largest ones",
+        )
+
+
+def find_twins(root: Path, records: Sequence[ManifestRecord], most: int = MOST_COMPARED) -> Twins:
+    """Images whose files hold the same bytes, in train and val or in two classes.
+
+    Only files of equal size are opened, the largest ones first, as small ones are often of equal size by chance; not
+    more than `most` files, so that a data set like ImageNet costs seconds.
+    """
+    sizes: dict[int, list[ManifestRecord]] = defaultdict(list)
+    for record in records:
+        sizes[record.bytes].append(record)
+    alike = [group for _, group in sorted(sizes.items(), reverse=True) if len(group) > 1]
+    chosen: list[list[ManifestRecord]] = []
+    compared = 0
+    for group in alike:
+        if compared + len(group) <= most:
+            chosen.append(group)
+            compared += len(group)
+    splits, classes = [], []
+    for group in _same_content(root, _same_content(root, chosen, HEAD_BYTES), -1):
+        train = next((record for record in group if record.split == "train"), None)
+        splits += [(record.path, train.path) for record in group if train is not None and record.split == "val"]
+        first = group[0]
+        classes += [(record.path, first.path) for record in group if record.class_name != first.class_name]
+    return Twins(splits, classes, compared, sum(map(len, alike)))
+
+
+def _same_content(root: Path, groups: Iterable[list[ManifestRecord]], length: int) -> Iterable[list[ManifestRecord]]:
+    """The groups parted by their files' first bytes, all of them with length -1; without files that are alone."""
+
+    def digest(record: ManifestRecord) -> bytes:
+        try:
+            with (root / record.path).open("rb") as file:
+                return hashlib.blake2b(file.read(length), digest_size=16).digest()
+        except OSError:  # the one who needs the image says so
+            return record.path.encode()
+
+    groups = list(groups)
+    members = [record for group in groups for record in group]
+    with ThreadPoolExecutor(THREADS) as pool:
+        digests = iter(pool.map(digest, members, chunksize=64))
+        for group in groups:
+            parts: dict[bytes, list[ManifestRecord]] = defaultdict(list)
+            for record in group:
+                parts[next(digests)].append(record)
+            yield from (part for part in parts.values() if len(part) > 1)
+
+
+def announce_animated(root: Path, records: Iterable[ManifestRecord]) -> None:
+    """Say once how many images have several frames or pages, of which the first is used."""
+    paths = [record.path for record in records if record.path.lower().endswith(FRAME_SUFFIXES)]
+    with ThreadPoolExecutor(THREADS) as pool:
+        several = pool.map(lambda path: _has_frames(root / path), paths[:MOST_OPENED])
+        found = [path for path, has in zip(paths, several, strict=False) if has]
+    if found:
+        looked = f" (of {MOST_OPENED} looked at)" if len(paths) > MOST_OPENED else ""
+        announce(logger, f"{root}: animated images, whose first frame is used: {len(found)}{looked}, as {found[0]}")
+
+
+def _has_frames(path: Path) -> bool:
+    try:
+        with Image.open(path) as image:
+            return bool(getattr(image, "is_animated", False))
+    except Exception:  # the one who needs the image says so
+        return False

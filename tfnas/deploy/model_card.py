@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tfnas.data.decoding import APPLY, BACKGROUND
 from tfnas.data.transforms import CROP_FRACTION, MEAN, STD, THUMBNAIL
 from tfnas.deploy.latencies import Promised
 from tfnas.deploy.origin import Origin
@@ -40,6 +41,11 @@ class Card:
     digests: Mapping[str, str] = field(default_factory=dict)  # SHA-256 by file
     busy: bool = False  # other programs ran beside the measurements
     random_weights: bool = False  # never trained
+
+    @property
+    def exif(self) -> str:
+        """Whether pictures are to be turned as in the training."""
+        return self.origin.exif or APPLY
 
 
 def write_card(card: Card, folder: Path) -> None:
@@ -76,6 +82,9 @@ def _as_code(name: str) -> str:
 
 def _use(card: Card) -> Iterator[str]:
     size, classes = card.resolution, card.trained_on.classes
+    turned = "turned as its EXIF tag says" if card.exif == APPLY else "taken as it lies in the file, whatever EXIF says"
+    yield f"A picture is {turned}, and laid on white where it is transparent;"
+    yield "values of more than 8 bits are scaled to 8."
     yield f"Input: `images`, (N, 3, {size}, {size}) float32. The shorter side of a picture is resized to"
     yield f"{round(size / CROP_FRACTION)} pixels and the centre cut out; one of {THUMBNAIL} or less to {size}, uncut."
     yield f"RGB in [0, 1], less the mean {list(MEAN)}, divided by {list(STD)}."
@@ -86,20 +95,25 @@ def _use(card: Card) -> Iterator[str]:
         yield f"In their order: {', '.join(map(_as_code, classes[:SHOWN_CLASSES]))}{more}."
     model = next((name for name in card.differences if name.endswith(".onnx")), None)
     if model is not None:
-        yield from ("", "```python", *_program(model, size, named=bool(classes)), "```")
+        yield from ("", "```python", *_program(model, size, card.exif, named=bool(classes)), "```")
 
 
-def _program(model: str, size: int, *, named: bool) -> Iterator[str]:
+def _program(model: str, size: int, exif: str, *, named: bool) -> Iterator[str]:
     """Classifies a picture with ONNX Runtime."""
     yield from ("import numpy as np", "import onnxruntime", "from PIL import Image, ImageOps", "")
-    yield 'picture = Image.open("picture.jpg").convert("RGB")'
+    yield 'picture = Image.open("picture.jpg")'
+    if exif == APPLY:
+        yield "picture = ImageOps.exif_transpose(picture)"
+    yield 'assert picture.mode not in ("F", "I", "I;16"), "scale it to 8 bits first"'
+    yield f'page = Image.new("RGBA", picture.size, {(*BACKGROUND, 255)})'
+    yield 'picture = Image.alpha_composite(page, picture.convert("RGBA")).convert("RGB")'
     yield f"border = 0 if min(picture.size) <= {THUMBNAIL} else {(1 - CROP_FRACTION) / 2}"
     yield f"picture = ImageOps.fit(picture, ({size}, {size}), Image.Resampling.BILINEAR, bleed=border)"
     yield f"pixels = (np.asarray(picture) / 255 - {list(MEAN)}) / {list(STD)}"
     yield "images = pixels.transpose(2, 0, 1)[None].astype(np.float32)"
     yield f'(logits,) = onnxruntime.InferenceSession("{model}").run(None, {{"images": images}})'
     if named:
-        yield f'classes = open("{CLASSES}", encoding="utf-8").read().splitlines()'
+        yield f'classes = open("{CLASSES}", encoding="utf-8").read().strip("\\n").split("\\n")'
         yield "print(classes[logits[0].argmax()])"
     else:
         yield "print(logits[0].argmax())"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tfnas.data.decoding import IGNORE
 from tfnas.runtime.artifacts import read_json
 
 
@@ -56,6 +57,12 @@ class Origin:
     def resolution(self) -> int | None:
         """Of the images that the network was trained on."""
         return self.recipe.get("resolution", self.value("resolution"))
+
+    @property
+    def exif(self) -> str | None:
+        """Whether EXIF turns were applied to the training's images; None where that is not known."""
+        settings = self.value("prepare_data")
+        return settings.get("exif", IGNORE) if isinstance(settings, dict) else None  # as before there was a choice
 
     @property
     def eval_batch_size(self) -> int | None:

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import nn
 
 from tfnas.data import eval_transform
-from tfnas.runtime.errors import UserError
+from tfnas.data.decoding import APPLY, read_image, turned_tensor
 
 
 def classify(
@@ -20,6 +20,7 @@ def classify(
     *,
     resolution: int = 224,
     best: int = 5,
+    exif: str = APPLY,
 ) -> list[tuple[str, float]]:
     """The most probable classes of a picture and their probabilities, best first.
 
@@ -27,21 +28,15 @@ def classify(
         picture: a picture or its file.
         classes: names in the order of the network's outputs.
         resolution: that the network was trained at.
+        exif: apply or ignore the picture's EXIF turn, as `prepare_data.exif` said in the training.
 
     Raises:
         UserError: the file is missing or broken.
     """
-    image = picture if isinstance(picture, Image.Image) else _open(Path(picture))
+    read = turned_tensor if isinstance(picture, Image.Image) else read_image
+    pixels = read(picture, exif=exif)  # type: ignore[operator]
     with torch.inference_mode():
-        logits = network.eval()(eval_transform(resolution)(image.convert("RGB"))[None])  # (1, K)
+        logits = network.eval()(eval_transform(resolution)(pixels)[None])  # (1, K)
     assert logits.shape[1] == len(classes), f"{logits.shape[1]} outputs, {len(classes)} names"
     probabilities, indices = logits[0].softmax(0).topk(min(best, len(classes)))
     return [(classes[i], p) for i, p in zip(indices.tolist(), probabilities.tolist(), strict=True)]
-
-
-def _open(path: Path) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except Exception as error:  # Pillow's decoders raise many kinds for a broken file
-        raise UserError(f"{path}: cannot be read as an image ({' '.join(str(error).split())}); pass another") from None

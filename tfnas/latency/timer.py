@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from tfnas.runtime.devices import time_calls
+from tfnas.runtime.devices import time_calls, warn_of_threads
 
 Stopwatch = Callable[[torch.device, Callable[[], object], int], Sequence[float]]
 
@@ -58,6 +58,7 @@ def measuring(threads: int) -> Iterator[None]:
     Threads, random state and garbage collection are afterwards as they were.
     """
     threads_before, collects = torch.get_num_threads(), gc.isenabled()
+    warn_of_threads(threads)
     torch.set_num_threads(threads)
     gc.collect()
     gc.disable()

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import logging
+import math
+import os
 import platform
 import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfnas.runtime import distributed
 from tfnas.runtime.errors import UserError
+from tfnas.runtime.progress import announce
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,6 +26,8 @@ if TYPE_CHECKING:
 
 INTERRUPTED_SECONDS, INTERRUPTED_SHARE = 50e-6, 0.03  # of a call: less is the clocks' own and the caches'
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
+
+logger = logging.getLogger("tfnas.devices")
 
 
 def open_device(name: str, threads: int) -> torch.device:
@@ -33,12 +40,42 @@ def open_device(name: str, threads: int) -> torch.device:
     """
     import torch
 
+    warn_of_threads(threads)
     torch.set_num_threads(threads)
     if name == "cuda" and distributed.world_size() > 1:
         name = f"cuda:{distributed.local_rank()}"
     if name == "cpu":
         keep_freed_memory()
     return find_device(name, source="params.yaml: device")
+
+
+@cache
+def warn_of_threads(threads: int) -> None:
+    """Say once that there are more threads than CPUs to run them, which is slow and makes latencies worthless."""
+    if threads > (cpus := allowed_cpus()):
+        announce(logger, f"{threads} threads share the {cpus} CPUs that this process may use, and slow each other")
+
+
+def allowed_cpus() -> int:
+    """CPUs that this process may use: fewer than are installed under `taskset`, in containers and in batch jobs."""
+    try:
+        cpus = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on Linux
+        cpus = os.cpu_count() or 1
+    return max(1, min([cpus, *_cpu_quotas()]))
+
+
+def _cpu_quotas(folder: Path = Path("/sys/fs/cgroup")) -> list[int]:
+    """CPUs that a container's time limit amounts to, rounded up; none without a limit."""
+    quotas = []
+    for names in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):  # of cgroup 2 and 1
+        try:
+            quota, period = " ".join((folder / name).read_text() for name in names).split()
+            if quota not in ("max", "-1"):
+                quotas.append(math.ceil(int(quota) / int(period)))
+        except (OSError, ValueError, ZeroDivisionError):
+            continue
+    return quotas
 
 
 def keep_freed_memory() -> None:

@@ -43,6 +43,13 @@ class Progress:
         self._bar.close()
 
 
+def announce(log: logging.Logger, line: str) -> None:
+    """A line for the reader: in the log, and on the terminal as well."""
+    log.warning("%s", line)
+    if log.hasHandlers() and distributed.rank() == 0:  # without any, logging itself writes to the terminal
+        print(f"warning: {line}", file=sys.stderr)
+
+
 def track(items: Iterable[Item], *, label: str, total: int, unit: str = "step") -> Iterator[Item]:
     """Yield the items; show a bar on a terminal and log a line every ten seconds and at the end."""
     progress = Progress(label, total, unit)

@@ -109,6 +109,7 @@ class PrepareDataParams(Section):
     val_fraction: Rate  # of each class of an image folder without train/ and val/
     verify: bool  # decode every image
     on_bad_image: Literal["error", "skip"]
+    exif: Literal["apply", "ignore"]  # orientation of image files
     download: bool  # CIFAR, also for transfer
 
     @model_validator(mode="after")

@@ -240,8 +240,8 @@ def _loaders(params: Params, train: Samples, val: Samples, root: Path, device: A
         "device": device,
     }
     share = batch_size // processes
-    augmented = train_transform(params.resolution, params.search.augmentation)
+    augmented, exif = train_transform(params.resolution, params.search.augmentation), params.prepare_data.exif
     return (
-        make_loader(ImageDataset(root, train, augmented), share, **options),
-        make_loader(ImageDataset(root, val, eval_transform(params.resolution)), share, **options),
+        make_loader(ImageDataset(root, train, augmented, exif=exif), share, **options),
+        make_loader(ImageDataset(root, val, eval_transform(params.resolution), exif=exif), share, **options),
     )

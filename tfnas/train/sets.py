@@ -46,8 +46,8 @@ def retrain_sets(params: Params, manifest: Path, images: Path) -> ImageSets:
     check_classes(classes, val_classes, source=str(manifest))
     root = image_root(params.prepare_data.root, images)
     return ImageSets(
-        ImageDataset(root, samples, augmented(params.resolution, params.retrain)),
-        ImageDataset(root, val_samples, eval_transform(params.resolution)),
+        ImageDataset(root, samples, augmented(params.resolution, params.retrain), exif=params.prepare_data.exif),
+        ImageDataset(root, val_samples, eval_transform(params.resolution), exif=params.prepare_data.exif),
         len(classes),
         params.resolution,
     )
