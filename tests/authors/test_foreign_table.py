@@ -14,11 +14,11 @@ import pytest
 import yaml
 
 from tfnas.authors.foreign_table import open_foreign_table
+from tfnas.compute.devices import device_name
 from tfnas.latency import Curve, LatencyTable, reachable_range_ms
 from tfnas.latency.job import check_profile, run_profile
 from tfnas.latency.profiler import operation_ranges
 from tfnas.runtime.artifacts import digest_file
-from tfnas.runtime.devices import device_name
 from tfnas.runtime.errors import UserError
 from tfnas.runtime.params import load_params
 from tfnas.runtime.stage import Job

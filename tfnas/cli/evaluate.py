@@ -59,13 +59,13 @@ def run(options: argparse.Namespace) -> None:
             raise UserError(f"evaluate: {path}: is a folder; name a file")
     import torch
 
+    from tfnas.compute.devices import find_device
     from tfnas.data import make_loader
     from tfnas.deploy.evaluation import evaluate_by_class, write_rows
     from tfnas.deploy.image_sets import read_image_set
     from tfnas.deploy.load import load_network
     from tfnas.deploy.origin import read_origin
     from tfnas.runtime.artifacts import write_json
-    from tfnas.runtime.devices import find_device
 
     device = find_device(options.device, source="evaluate: --device")
     origin = read_origin(options.weights)

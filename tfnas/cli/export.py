@@ -60,6 +60,7 @@ def export(options: argparse.Namespace, formats: list[str]) -> Card:
         UserError: a file cannot be read, or an export is not the network.
     """
     from tfnas.cli.zoo import read_network
+    from tfnas.compute.devices import device_name
     from tfnas.deploy.export import export_checked
     from tfnas.deploy.latencies import measure, read_promised
     from tfnas.deploy.load import load_network
@@ -67,7 +68,6 @@ def export(options: argparse.Namespace, formats: list[str]) -> Card:
     from tfnas.deploy.origin import read_origin
     from tfnas.deploy.trained_on import read_trained_on
     from tfnas.runtime.artifacts import digest_file, read_json
-    from tfnas.runtime.devices import device_name
 
     origin = read_origin(options.weights)
     name = choose_architecture(options, origin)

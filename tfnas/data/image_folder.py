@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from tfnas.compute.seeding import derive_seed
 from tfnas.data.manifest import SPLITS, BrokenImage, Listing, ManifestRecord
 from tfnas.runtime.errors import UserError
 from tfnas.runtime.progress import track
-from tfnas.runtime.seeding import derive_seed
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # as torchvision
 LAYOUT = "train/<class>/* and val/<class>/*"

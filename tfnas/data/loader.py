@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from tfnas.compute.seeding import derive_seed
 from tfnas.data.colour import Colours
 from tfnas.data.epoch_sampler import EpochSampler, Key
 from tfnas.data.image_dataset import PictureDataset
 from tfnas.data.transforms import Transform, View
 from tfnas.runtime.errors import UserError
-from tfnas.runtime.seeding import derive_seed
 
 PREFETCHED_BATCHES = 4  # of each worker process
 

@@ -11,7 +11,8 @@ from typing import Any
 from tfnas.engines.calls import SYNCING
 from tfnas.engines.dvc_users import let_dvc_in
 from tfnas.engines.records import is_running
-from tfnas.engines.sync import Synced, catch_up, is_in_step, sync
+from tfnas.engines.sync import Synced, catch_up, forget_blessed, is_in_step, sync
+from tfnas.runtime.dependencies import check_named_files
 from tfnas.runtime.errors import UserError
 from tfnas.runtime.params import load_params, read_yaml
 from tfnas.runtime.schema import Params
@@ -28,6 +29,7 @@ def check_workdir_params(config: Mapping[str, Any]) -> Params:
             the scripts and DVC would not see.
     """
     params = load_params(PARAMS_FILE)
+    check_named_files(params, PARAMS_FILE)
     load_space(params.space)
     raw = read_yaml(PARAMS_FILE)
     for key in {*config, *raw}:
@@ -40,22 +42,28 @@ def check_workdir_params(config: Mapping[str, Any]) -> Params:
 
 
 def learn_from_dvc(folder: Path, outputs: Sequence[str]) -> None:
-    """Before the DAG is built: bring Snakemake's records up to date where DVC, or a hand, has changed results.
+    """Before the DAG is built: bring Snakemake's records up to date where DVC or a hand has changed something.
 
     Not while another Snakemake runs there, which has files under way.
 
     Raises:
         UserError: an engine refuses.
     """
-    if SYNCING in os.environ or not (folder / ".dvc").is_dir() or is_in_step(folder, outputs):
+    if SYNCING in os.environ or not (folder / ".dvc").is_dir():
         return
+    in_step = is_in_step(folder, outputs)
     if is_running(folder):
-        _say("another Snakemake runs in this folder: results are not compared with DVC's")
+        if not in_step:
+            _say("another Snakemake runs in this folder: results are not compared with DVC's")
         return
-    from tfnas.engines.dvc_project import open_project
+    if not in_step:
+        from tfnas.engines.dvc_project import open_project
 
-    with open_project(folder) as project:
-        _say(_explain(catch_up(folder, project)))
+        with open_project(folder) as project:
+            synced = catch_up(folder, project)
+        _say(_explain(synced))
+        _say_refused(synced.refused)
+    _say_refused(forget_blessed(folder, outputs))
 
 
 def tell_dvc(folder: Path) -> None:
@@ -69,6 +77,12 @@ def tell_dvc(folder: Path) -> None:
         _say(f"DVC does not know of these results yet, `tfnas sync` tells it ({error})")
         return
     _say(f"{len(synced.done)} stages are up to date in DVC as well")
+    _say_refused(synced.refused)
+
+
+def _say_refused(reasons: Mapping[str, str]) -> None:
+    for job, reason in reasons.items():
+        _say(f"{job} was called up to date and is not: {reason}; the next run of Snakemake makes it again")
 
 
 def _explain(synced: Synced) -> str:

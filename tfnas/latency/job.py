@@ -6,6 +6,7 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
+from tfnas.compute.devices import find_device
 from tfnas.latency.backends import BackendOptions, device_of, open_backend
 from tfnas.latency.calibration import apply_calibration, fit_calibration
 from tfnas.latency.measuring import Measuring
@@ -21,7 +22,6 @@ from tfnas.latency.validation import (
     write_validation,
 )
 from tfnas.runtime.artifacts import write_json
-from tfnas.runtime.devices import find_device
 from tfnas.runtime.schema import Params, ProfileLatencyParams
 from tfnas.runtime.stage import Job
 from tfnas.space import Space, load_space

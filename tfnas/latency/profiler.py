@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tfnas.compute.devices import cpu_governor
+from tfnas.compute.seeding import derive_seed
 from tfnas.latency.estimate import Estimates, estimate
 from tfnas.latency.knots import first_knots, further_knots
 from tfnas.latency.measuring import Measuring, find_device_alignment
@@ -16,9 +18,7 @@ from tfnas.latency.probes import fixed_parts
 from tfnas.latency.table import Curve, LatencyTable, OperationKey
 from tfnas.latency.tours import NETWORK, Point, Slot, Visit, deal_tours, tour_slots
 from tfnas.runtime.artifacts import package_versions
-from tfnas.runtime.devices import cpu_governor
 from tfnas.runtime.progress import Progress
-from tfnas.runtime.seeding import derive_seed
 from tfnas.space import Architecture, Space
 
 MIN_VISITS = 3  # of every point, before its uncertainty means anything

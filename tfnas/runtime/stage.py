@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfnas.runtime import distributed
+from tfnas.compute import distributed
 from tfnas.runtime.artifacts import remove_unfinished, write_provenance
+from tfnas.runtime.dependencies import check_named_files, digest_code, named_files
 from tfnas.runtime.errors import UserError, explain_disk
 from tfnas.runtime.gpus import claim_gpu
 from tfnas.runtime.locks import held_lock
@@ -26,6 +27,7 @@ from tfnas.runtime.schema import Params
 if TYPE_CHECKING:
     from tfnas.runtime.tracking import Run
 
+LIBRARY_ROOT = Path(__file__).parents[2]  # of the checkout that the running library lies in
 SMALL_FILE_BYTES = 1_000_000  # tracking keeps a copy of outputs up to this size; DVC keeps all of them
 
 logger = logging.getLogger("tfnas")
@@ -75,12 +77,15 @@ def open_job(
     Of several processes that torchrun has started on one job, the first alone does so.
 
     Args:
-        inputs: files and folders that must exist; their digests go into `provenance.json`.
+        inputs: files and folders that must exist; their digests go into `provenance.json`, with those of the files
+            of the user's own that the parameters name.
         outputs: names below `--out` that the job writes.
         check: further checks of the parameters, run before anything is written.
         resumes: finds the tracking run that the job goes on with; None for a new one.
     """
+    code = digest_code(LIBRARY_ROOT, stage)  # before any of it can be edited under the job
     params, device = _check(stage, options, inputs, target, check)
+    inputs = list(dict.fromkeys([*inputs, *named_files(params, stage)]))
     if distributed.rank() > 0:
         yield Job(params, _no_run(), options.out)
         return
@@ -103,7 +108,7 @@ def open_job(
         _collect_garbage_from_now()
         job = Job(params, run, options.out)
         yield job
-        _record(job, stage, values, inputs, outputs, device)
+        _record(job, stage, values, inputs, outputs, device=device, code=code)
         job.end()
         logger.info("%s done", stage)
 
@@ -117,6 +122,7 @@ def _check(
 ) -> tuple[Params, str]:
     """The parameters, and the device of the stage, when all is there that the job needs."""
     params = load_params(options.params)
+    check_named_files(params, options.params)
     if target is not None and target not in params.targets:
         raise UserError(f"{options.params}: targets has no {target!r}; known: {', '.join(params.targets)}")
     device = params.profile_latency.device if stage in ("profile_latency", "derive") else params.device.name
@@ -130,10 +136,17 @@ def _check(
 
 
 def _record(
-    job: Job, stage: str, values: Mapping[str, Any], inputs: Sequence[Path], outputs: Sequence[str], device: str
+    job: Job,
+    stage: str,
+    values: Mapping[str, Any],
+    inputs: Sequence[Path],
+    outputs: Sequence[str],
+    *,
+    device: str,
+    code: Mapping[str, str],
 ) -> None:
     """Write the provenance of what a job has written, and give the small files to tracking."""
-    from tfnas.runtime.devices import device_name
+    from tfnas.compute.devices import device_name
 
     write_provenance(
         job.out,
@@ -142,6 +155,7 @@ def _record(
         inputs=inputs,
         outputs=[job.out / name for name in outputs],
         device=device_name(device),
+        code=code,
         mlflow_run_id=job.run.id,
     )
     written = [job.out / name for name in (*outputs, "provenance.json")]

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfnas.runtime import distributed
+from tfnas.compute import distributed
 from tfnas.runtime.errors import UserError
 
 if TYPE_CHECKING:
