@@ -86,7 +86,7 @@ def run(options: argparse.Namespace) -> None:
     backend = open_backend(params.backend, BackendOptions.of(params), source="tfnas profile: --backend")
     measuring = Measuring(
         params,
-        space=space.name,
+        space=space.digest,
         resolution=options.resolution or space.resolution,
         backend=backend,
         journal=options.out.with_name(f"{options.out.name}.partial"),

@@ -58,7 +58,7 @@ def run_profile(job: Job, space: Space, made_elsewhere: LatencyTable | None = No
     params = job.params.profile_latency
     measuring = None
     if made_elsewhere is None:
-        measuring = Measuring(params, space=space.name, resolution=job.params.resolution, journal=JOURNAL)
+        measuring = Measuring(params, space=space.digest, resolution=job.params.resolution, journal=JOURNAL)
         table, rows = profile(space, measuring, seed=job.params.seed)
     else:
         table, rows = made_elsewhere, _checked(made_elsewhere, space, params, seed=job.params.seed)

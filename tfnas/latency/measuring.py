@@ -38,6 +38,7 @@ class Measuring:
     """Measures visits on one device and keeps them.
 
     Args:
+        space: what tells it from another one of the same name.
         backend: default the one that `params` name.
         journal: file that keeps the visits, so that a killed profile goes on; None keeps nothing.
         time_calls: the clock; default the backend's own, or `tfnas.compute.devices.time_sequence`.
