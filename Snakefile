@@ -22,6 +22,7 @@ rule prepare_data:
         manifest="results/prepare_data/manifest.csv",
         classes="results/prepare_data/classes.csv",
         broken="results/prepare_data/broken.csv",
+        folders="results/prepare_data/folders.csv",
         images=directory("results/prepare_data/images"),
         transfer=directory("results/prepare_data/transfer"),
         provenance="results/prepare_data/provenance.json",
@@ -364,3 +365,4 @@ onsuccess:
 
 onerror:
     tell_dvc(Path("."))
+    repeat_errors(log)

@@ -9,7 +9,7 @@ from snakemake.logging import logger
 from tfnas.engines.begin import begin
 from tfnas.engines.calls import SYNCING
 from tfnas.engines.dvc_users import keep_dvc_out
-from tfnas.engines.guard import check_workdir_params, learn_from_dvc, tell_dvc
+from tfnas.engines.guard import check_workdir_params, learn_from_dvc, repeat_errors, say_changed_images, tell_dvc
 from tfnas.engines.stages import code_files, user_files, values_as_text
 from tfnas.runtime.errors import UserError
 from tfnas.runtime.gpus import visible_gpus
@@ -120,6 +120,7 @@ def agree_with_dvc():
     if not workflow.is_main_process:
         return
     try:
+        say_changed_images(PARAMS, Path("."))
         learn_from_dvc(Path("."), everything(None))
     except UserError as error:
         raise WorkflowError(str(error)) from None

@@ -12,7 +12,7 @@ from tfnas.runtime.dependencies import digest_code, named_files
 from tfnas.runtime.params import load_params, stage_params
 
 OUTPUTS = {
-    "prepare_data": ["manifest.csv", "classes.csv", "broken.csv", "images/1.png", "transfer/batch"],
+    "prepare_data": ["manifest.csv", "classes.csv", "broken.csv", "folders.csv", "images/1.png", "transfer/batch"],
     "rank_classes": ["class_accuracy.csv", "class_accuracy.svg", "metrics.json"],
     "build_subset": ["train.csv", "val.csv", "classes.csv", "images/images-00000.arrow"],
     "profile_latency": ["latency_table.json", "validation.csv", "metrics.json"],

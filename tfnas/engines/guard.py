@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tfnas.data.manifest import FOLDERS, describe_changed_images
 from tfnas.engines.calls import SYNCING
 from tfnas.engines.dvc_users import let_dvc_in
 from tfnas.engines.records import is_running
@@ -66,6 +69,13 @@ def learn_from_dvc(folder: Path, outputs: Sequence[str]) -> None:
     _say_refused(forget_blessed(folder, outputs))
 
 
+def say_changed_images(params: Params, folder: Path) -> None:
+    """Before the DAG is built: neither engine looks into `prepare_data.root`, and the manifest is of an earlier day."""
+    line = describe_changed_images(params.prepare_data.root, folder / "results" / "prepare_data" / FOLDERS)
+    if line is not None and SYNCING not in os.environ:
+        _say(line)
+
+
 def tell_dvc(folder: Path) -> None:
     """After a run: commit to DVC what is up to date. A failure is a line and no more: the run's own outcome stands."""
     if SYNCING in os.environ or not (folder / ".dvc").is_dir():
@@ -83,6 +93,28 @@ def tell_dvc(folder: Path) -> None:
 def _say_refused(reasons: Mapping[str, str]) -> None:
     for job, reason in reasons.items():
         _say(f"{job} was called up to date and is not: {reason}; the next run of Snakemake makes it again")
+
+
+def repeat_errors(snakemake_logs: Sequence[str]) -> None:
+    """Say as this process's last words why jobs failed: Snakemake writes thousands of characters after a job's own."""
+    text = "".join(Path(log).read_text(encoding="utf-8", errors="replace") for log in snakemake_logs)
+    for line in reversed(failures(text)):  # the last that is registered comes first
+        atexit.register(print, line, file=sys.stderr)
+
+
+def failures(text: str) -> list[str]:
+    """One line for each failed job in what Snakemake logged: its own last error, and where its log is."""
+    found = re.findall(r"^Error in rule (\w+):\n(?:    .*\n)*?    log: (\S+)", text, re.MULTILINE)
+    return [f"error: {_last_error(Path(log))} ({rule}; log: {log})" for rule, log in dict.fromkeys(found)]
+
+
+def _last_error(log: Path) -> str:
+    """A job's last error; of a fault of ours the line that ends the traceback."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
+    errors = [line.partition(" ERROR ")[2] for line in lines if " ERROR " in line]
+    if not errors:
+        return "the job ended without a word: it was killed, or memory ran out"
+    return errors[-1] if errors[-1] != "failed" else next(line for line in reversed(lines) if line.strip())
 
 
 def _explain(synced: Synced) -> str:

@@ -156,7 +156,7 @@ def _stale(provenance: Mapping[str, Any], folder: Path) -> dict[str, str]:
         reasons = disagreements(folder, map(str, records))
     except UserError:
         return {}
-    makers, inputs = {}, {}
+    makers, inputs = dict[str, str](), dict[str, list[str]]()
     for record in records:
         job = "/".join(record.parts[1:-1])
         content = read_json(folder / record)

@@ -220,16 +220,16 @@ def run_script(main: Callable[[], None]) -> None:
         sys.exit(_report(error))
     except OSError as error:
         if (reason := explain_disk(error)) is None:
-            if logger.handlers:
-                logger.exception("failed")
+            _log_in_any_case()
+            logger.exception("failed")
             raise
         sys.exit(_report(reason))
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         sys.exit(130)
     except Exception:
-        if logger.handlers:
-            logger.exception("failed")
+        _log_in_any_case()
+        logger.exception("failed")
         raise
 
 
@@ -253,9 +253,22 @@ def _use_own_library() -> None:
 
 def _report(error: UserError) -> int:
     print(f"error: {error}", file=sys.stderr)
-    if logger.handlers:
-        logger.error("%s", error)
+    _log_in_any_case()
+    logger.error("%s", error)
     return 2
+
+
+def _log_in_any_case() -> None:
+    """Open the log of a job that failed before it had one, behind what another process may be writing there."""
+    if logger.handlers:
+        return
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--log", type=Path)
+    log = parser.parse_known_args()[0].log
+    try:
+        _log_to(log, mode="a") if log is not None else logger.addHandler(logging.NullHandler())
+    except OSError:
+        logger.addHandler(logging.NullHandler())
 
 
 class _LogFile(logging.FileHandler):
@@ -265,9 +278,9 @@ class _LogFile(logging.FileHandler):
         pass
 
 
-def _log_to(path: Path) -> None:
+def _log_to(path: Path, mode: str = "w") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handler = _LogFile(path, mode="w", encoding="utf-8")
+    handler = _LogFile(path, mode=mode, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
