@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -71,10 +72,11 @@ def check_named_files(params: Params, source: str | Path) -> None:
             continue
         folder = f"{INPUTS}/{named.folder}"
         if not Path(os.path.normpath(path)).is_relative_to(folder):
-            wanted = f"{folder}/{Path(path).name}"
+            wanted = f"{named.key}: {folder}/{Path(path).name}"
+            there = f"cp {shlex.quote(path)} {folder}/" if Path(path).exists() else "no such file; put it there"
             raise UserError(
-                f"{source}: {named.key}: {path!r} lies outside {folder}/, where an edit of it would not be noticed;"
-                f" cp {path} {folder}/ and write {named.key}: {wanted}"
+                f"{source}: {named.key}: {path!r} lies outside {folder}/, where an edit of it would not be noticed:"
+                f" {there} and write {wanted}"
             )
 
 

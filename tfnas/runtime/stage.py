@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import logging
 import os
@@ -20,7 +21,7 @@ from tfnas.runtime.dependencies import check_named_files, digest_code, named_fil
 from tfnas.runtime.errors import UserError, explain_disk
 from tfnas.runtime.gpus import claim_gpu
 from tfnas.runtime.locks import held_lock
-from tfnas.runtime.orphans import ENDS_WITHIN_SECONDS, end_with_engine
+from tfnas.runtime.orphans import ENDS_WITHIN_SECONDS, ENGINE, end_with_engine
 from tfnas.runtime.params import load_params, stage_params
 from tfnas.runtime.schema import Params
 
@@ -259,16 +260,19 @@ def _report(error: UserError) -> int:
 
 
 def _log_in_any_case() -> None:
-    """Open the log of a job that failed before it had one, behind what another process may be writing there."""
+    """Open the log of a job that failed before it had one, for the engine to repeat; called by hand, it writes nothing.
+
+    Behind what another process may be writing there.
+    """
     if logger.handlers:
         return
+    logger.addHandler(logging.NullHandler())
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--log", type=Path)
-    log = parser.parse_known_args()[0].log
-    try:
-        _log_to(log, mode="a") if log is not None else logger.addHandler(logging.NullHandler())
-    except OSError:
-        logger.addHandler(logging.NullHandler())
+    log = parser.parse_known_args()[0].log if ENGINE in os.environ else None
+    if log is not None:
+        with contextlib.suppress(OSError):
+            _log_to(log, mode="a")
 
 
 class _LogFile(logging.FileHandler):
