@@ -11,6 +11,8 @@ from engine_calls import set_param
 from project_copy import copy_project
 from stub_stage import parse, run
 
+from tfnas.cli.provenance import verdict
+from tfnas.engines.lineage import lineage_of
 from tfnas.engines.stages import disagreements
 from tfnas.runtime.artifacts import seal
 
@@ -117,3 +119,12 @@ def test_a_change_and_its_undoing_agree_again(folder: Path) -> None:
     assert disagreements(folder, RECORDS)
     set_param(folder, "search.lambda", 3.0)
     assert disagreements(folder, RECORDS) == {}
+
+
+def test_the_lineage_of_a_result_names_the_job_before_it_that_is_of_another_day(folder: Path) -> None:
+    asked = folder / DERIVE / "architecture.json"
+    assert lineage_of(asked).stale == {}
+    set_param(folder, "search.lambda", 0.2)
+    found = lineage_of(asked)
+    assert found.stale == {"search/A": "search.lambda is 0.2 in params.yaml, the job ran with 3.0"}
+    assert verdict(found).endswith("search/A: search.lambda is 0.2 in params.yaml, the job ran with 3.0")
