@@ -16,12 +16,13 @@ rule all:
 # before the minutes of profile_latency, so that a broken image is named at once
 rule prepare_data:
     input:
-        code("data"),
+        code("prepare_data"),
         script=script_of("prepare_data"),
     output:
         manifest="results/prepare_data/manifest.csv",
         classes="results/prepare_data/classes.csv",
         broken="results/prepare_data/broken.csv",
+        folders="results/prepare_data/folders.csv",
         images=directory("results/prepare_data/images"),
         transfer=directory("results/prepare_data/transfer"),
         provenance="results/prepare_data/provenance.json",
@@ -45,7 +46,8 @@ rule prepare_data:
 # Appendix B: top-1 accuracy of each class over all training images
 rule rank_classes:
     input:
-        code("data"),
+        code("rank_classes"),
+        user_files("rank_classes"),
         script=script_of("rank_classes"),
         manifest="results/prepare_data/manifest.csv",
         images="results/prepare_data/images",
@@ -78,7 +80,8 @@ rule rank_classes:
 # Appendix B: one class out of each accuracy group, split 80/20
 rule build_subset:
     input:
-        code("data"),
+        code("build_subset"),
+        user_files("build_subset"),
         script=script_of("build_subset"),
         accuracy="results/rank_classes/class_accuracy.csv",
         manifest="results/prepare_data/manifest.csv",
@@ -110,7 +113,8 @@ rule build_subset:
 # Sec. 3.1: the lookup table; it takes all cores, so that no other job disturbs what it measures
 rule profile_latency:
     input:
-        code("authors", "latency", "space"),
+        code("profile_latency"),
+        user_files("profile_latency"),
         script=script_of("profile_latency"),
     output:
         table="results/profile_latency/latency_table.json",
@@ -141,7 +145,8 @@ rule profile_latency:
 # Appendix B: the epochs with alpha and beta frozen, once for all targets
 rule warm_up:
     input:
-        code("search", "data", "space"),
+        code("warm_up"),
+        user_files("warm_up"),
         script=script_of("warm_up"),
         train="results/build_subset/train.csv",
         val="results/build_subset/val.csv",
@@ -173,7 +178,8 @@ rule warm_up:
 # Sec. 3: bi-sampling, sink-connecting, elasticity-scaling
 rule search:
     input:
-        code("search", "data", "latency", "space"),
+        code("search"),
+        user_files("search"),
         script=script_of("search"),
         train="results/build_subset/train.csv",
         val="results/build_subset/val.csv",
@@ -213,7 +219,8 @@ rule search:
 # Eq. 10, 11; it measures the network, so it takes all cores
 rule derive:
     input:
-        code("search", "latency", "space"),
+        code("derive"),
+        user_files("derive"),
         script=script_of("derive"),
         supernet="results/search/{target}/supernet.pt",
         table="results/profile_latency/latency_table.json",
@@ -248,7 +255,7 @@ rule derive:
 # Appendix B: from scratch, on all classes
 rule retrain:
     input:
-        code("train", "data", "space"),
+        code("retrain"),
         script=script_of("retrain"),
         architecture="results/derive/{target}/architecture.json",
         manifest="results/prepare_data/manifest.csv",
@@ -285,7 +292,7 @@ rule retrain:
 # Appendix F: other data, from the retrained weights
 rule transfer:
     input:
-        code("train", "data", "space"),
+        code("transfer"),
         script=script_of("transfer"),
         architecture="results/derive/{target}/architecture.json",
         weights="results/retrain/{target}/weights.pt",
@@ -322,7 +329,8 @@ rule transfer:
 
 rule report:
     input:
-        code("report", "latency", "space"),
+        code("report"),
+        user_files("report"),
         outputs_of("prepare_data", "rank_classes", "build_subset", "profile_latency", "warm_up"),
         outputs_of("search", "derive", "retrain", target=TARGETS),
         outputs_of("transfer", target=TRANSFER_TARGETS, dataset=DATASETS),
@@ -357,3 +365,4 @@ onsuccess:
 
 onerror:
     tell_dvc(Path("."))
+    repeat_errors(log)

@@ -22,11 +22,11 @@ from typing import Any
 
 import torch
 
+from tfnas.compute.seeding import derive_seed
 from tfnas.data import ImageDataset, eval_transform, image_root, make_loader, read_samples, train_transform
 from tfnas.latency import LatencyTable
 from tfnas.runtime.params import load_params
 from tfnas.runtime.schema import Params
-from tfnas.runtime.seeding import derive_seed
 from tfnas.search import WarmUp, run_warm_up, search
 from tfnas.search.constraint import Constraint, read_constraint
 from tfnas.search.derivation import searchable_layers

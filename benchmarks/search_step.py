@@ -64,7 +64,7 @@ def work(options: argparse.Namespace) -> None:
     import torch
     from search_step_variants import build
 
-    from tfnas.runtime.devices import open_device
+    from tfnas.compute.devices import open_device
     from tfnas.search import mixed_op
 
     if options.worker == "theirs" or options.default_allocator:

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-COPIED = ("Snakefile", "dvc.yaml", "params.yaml", ".dvcignore", "workflow", "profiles", "tfnas", "presets")
+COPIED = ("Snakefile", "dvc.yaml", "params.yaml", ".dvcignore", "workflow", "profiles", "tfnas", "presets", "inputs")
 
 
 def copy_project(folder: Path, *, git: bool = False) -> Path:

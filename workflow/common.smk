@@ -10,8 +10,16 @@ from snakemake.logging import logger
 from tfnas.engines.begin import begin
 from tfnas.engines.calls import SYNCING
 from tfnas.engines.dvc_users import keep_dvc_out
-from tfnas.engines.guard import check_config, check_place, check_workdir_params, learn_from_dvc, tell_dvc
-from tfnas.engines.stages import code_files, values_as_text
+from tfnas.engines.guard import (
+    check_config,
+    check_place,
+    check_workdir_params,
+    learn_from_dvc,
+    repeat_errors,
+    say_changed_images,
+    tell_dvc,
+)
+from tfnas.engines.stages import code_files, user_files, values_as_text
 from tfnas.runtime.errors import UserError
 from tfnas.runtime.gpus import visible_gpus
 from tfnas.runtime.orphans import ENGINE
@@ -64,9 +72,9 @@ def script_of(stage):
     return os.path.relpath(ROOT / "workflow" / "scripts" / f"{stage}.py")  # also right under snakemake --directory
 
 
-def code(*rooms):
+def code(stage):
     """The files of the library whose change makes a stage's results stale, as its script does."""
-    return code_files(ROOT, rooms)
+    return code_files(ROOT, stage)
 
 
 def values(stage):
@@ -130,6 +138,7 @@ def agree_with_dvc():
     if not workflow.is_main_process:
         return
     try:
+        say_changed_images(PARAMS, Path("."))
         learn_from_dvc(Path("."), everything(None))
     except UserError as error:
         raise WorkflowError(str(error)) from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,11 +15,11 @@ import pytest
 import yaml
 
 from tfnas.authors.foreign_table import open_foreign_table
+from tfnas.compute.devices import device_name
 from tfnas.latency import Curve, LatencyTable, reachable_range_ms
 from tfnas.latency.job import check_profile, run_profile
 from tfnas.latency.profiler import operation_ranges
 from tfnas.runtime.artifacts import digest_file
-from tfnas.runtime.devices import device_name
 from tfnas.runtime.errors import UserError
 from tfnas.runtime.params import load_params
 from tfnas.runtime.stage import Job
@@ -26,6 +27,7 @@ from tfnas.space import load_space
 
 ROOT = Path(__file__).parents[2]
 SPACE = ROOT / "tests" / "engines" / "tiny_space.yaml"
+TABLE = "inputs/tables/elsewhere.json"
 
 
 def made_up_table(**changes) -> LatencyTable:
@@ -39,13 +41,19 @@ def made_up_table(**changes) -> LatencyTable:
 
 @pytest.fixture
 def folder(tmp_path):
-    made_up_table().save(tmp_path / "elsewhere.json")
+    for name in ("spaces", "tables"):
+        (tmp_path / "inputs" / name).mkdir(parents=True)
+    shutil.copy(SPACE, tmp_path / "inputs" / "spaces")
+    made_up_table().save(tmp_path / TABLE)
     return tmp_path
 
 
 def write_params(folder: Path, **changes) -> Path:
-    params = yaml.safe_load((ROOT / "params.yaml").read_text()) | {"space": str(SPACE), "resolution": 16}
-    params["profile_latency"] |= {"table": "elsewhere.json", "repeats": 2, "warmup_runs": 0, "validation_networks": 2}
+    params = yaml.safe_load((ROOT / "params.yaml").read_text()) | {
+        "space": f"inputs/spaces/{SPACE.name}",
+        "resolution": 16,
+    }
+    params["profile_latency"] |= {"table": TABLE, "repeats": 2, "warmup_runs": 0, "validation_networks": 2}
     params["profile_latency"] |= changes
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     return folder / "params.yaml"
@@ -63,7 +71,7 @@ def test_stage_copies_the_table_and_measures_nothing(folder) -> None:
     assert result.returncode == 0, result.stderr
     given, copied = made_up_table(), LatencyTable.load(folder / "out/latency_table.json")
     assert copied == given
-    digest = digest_file(folder / "elsewhere.json")
+    digest = digest_file(folder / TABLE)
     assert copied.details == {"backend": "adb", "copied_from": {"file": "elsewhere.json", "sha256": digest}}
     metrics = json.loads((folder / "out/metrics.json").read_text())
     low, high = reachable_range_ms(load_space(SPACE), given)
@@ -71,7 +79,7 @@ def test_stage_copies_the_table_and_measures_nothing(folder) -> None:
     assert "bias_percent" not in metrics
     with (folder / "out/validation.csv").open() as file:
         assert list(csv.DictReader(file)) == []
-    assert json.loads((folder / "out/provenance.json").read_text())["inputs"] == {"elsewhere.json": digest}
+    assert json.loads((folder / "out/provenance.json").read_text())["inputs"][TABLE] == digest
 
 
 class QuietRun:
@@ -86,7 +94,7 @@ def test_table_of_this_device_measured_alike_is_checked_on_whole_networks(folder
     names = ("backend", "precision", "channels_last", "threads", "num_classes")
     details = {name: getattr(params.profile_latency, name) for name in names}
     for changed, networks in (({}, 2), ({"threads": 2}, 0)):
-        made_up_table(device=device_name("cpu"), details=details | changed).save(folder / "elsewhere.json")
+        made_up_table(device=device_name("cpu"), details=details | changed).save(folder / TABLE)
         run_profile(Job(params, QuietRun(), folder), load_space(SPACE), open_foreign_table(params))
         with (folder / "validation.csv").open() as file:
             assert len(list(csv.DictReader(file))) == networks
@@ -105,7 +113,7 @@ def test_table_of_this_device_measured_alike_is_checked_on_whole_networks(folder
 )
 def test_a_mistake_is_one_line(folder, monkeypatch, table, changes, words) -> None:
     monkeypatch.chdir(folder)
-    made_up_table(**table).save(folder / "elsewhere.json")
+    made_up_table(**table).save(folder / TABLE)
     params = load_params(write_params(folder, **changes))
     with pytest.raises(UserError) as error:
         check_profile(params)
@@ -123,7 +131,7 @@ def test_a_mistake_ends_the_stage_before_it_writes(folder) -> None:
 def test_table_that_does_not_reach_the_widths_of_the_space_is_refused(folder, monkeypatch) -> None:
     monkeypatch.chdir(folder)
     curves = {key: Curve(curve.widths[:1], curve.latencies_ms[:1]) for key, curve in made_up_table().curves.items()}
-    made_up_table(curves=curves).save("elsewhere.json")
+    made_up_table(curves=curves).save(TABLE)
     with pytest.raises(UserError, match="outside the measured"):
         open_foreign_table(load_params(write_params(folder)))
 

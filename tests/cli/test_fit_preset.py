@@ -35,7 +35,7 @@ def test_seven_classes_of_unequal_size(tmp_path: Path, monkeypatch) -> None:
 
 def test_many_large_images_leave_the_preset(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("tfnas.runtime.devices.allowed_cpus", lambda: 64)
+    monkeypatch.setattr("tfnas.compute.devices.allowed_cpus", lambda: 64)
     write_images(tmp_path / "own", {f"c{number:02d}": 30 for number in range(12)}, (300, 240))
     assert main(["init", "imagefolder", "--data-root", "own"]) == 0
     changes = ("prepare_data", "profile_latency")
@@ -47,7 +47,7 @@ def test_many_large_images_leave_the_preset(tmp_path: Path, monkeypatch) -> None
 @pytest.mark.parametrize(("cpus", "workers"), [(1, 0), (2, 2), (3, 2)])
 def test_no_more_threads_and_workers_than_allowed_cpus(tmp_path: Path, monkeypatch, cpus: int, workers: int) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("tfnas.runtime.devices.allowed_cpus", lambda: cpus)
+    monkeypatch.setattr("tfnas.compute.devices.allowed_cpus", lambda: cpus)
     write_images(tmp_path / "own", {"a": 4, "b": 4}, (40, 40))
     assert main(["init", "imagefolder", "--data-root", "own"]) == 0
     device = load_params("params.yaml").device

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from tfnas.cli import main
+from tfnas.compute.devices import device_name
 from tfnas.latency import Curve, LatencyTable
 from tfnas.latency.profiler import operation_ranges
-from tfnas.runtime.devices import device_name
 from tfnas.space import load_space
 
 TINY_SPACE = Path(__file__).parents[1] / "engines" / "tiny_space.yaml"

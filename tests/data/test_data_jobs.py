@@ -74,6 +74,7 @@ def test_digits_are_made_with_the_same_bytes_each_time(digits: Params, run) -> N
     assert sorted(path.name for path in first.iterdir()) == [
         "broken.csv",
         "classes.csv",
+        "folders.csv",
         "images",
         "manifest.csv",
         "transfer",

@@ -22,7 +22,7 @@ STAGES: dict[str, dict[str, str]] = {
     },
 }
 WRITTEN = {
-    "prepare_data": ("manifest.csv", "classes.csv", "broken.csv", "images", "transfer"),
+    "prepare_data": ("manifest.csv", "classes.csv", "broken.csv", "folders.csv", "images", "transfer"),
     "rank_classes": ("class_accuracy.csv", "class_accuracy.svg", "metrics.json"),
     "build_subset": ("train.csv", "val.csv", "classes.csv", "images"),
 }

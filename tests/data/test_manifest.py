@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tfnas.data import manifest_classes, manifest_samples, read_manifest, read_samples
-from tfnas.data.manifest import ManifestRecord, write_classes, write_manifest, write_samples
+from tfnas.data.manifest import (
+    ManifestRecord,
+    describe_changed_images,
+    write_classes,
+    write_folders,
+    write_manifest,
+    write_samples,
+)
+from tfnas.runtime.artifacts import write_json
 from tfnas.runtime.errors import UserError
 
 names = st.text("abz ,'\"é数", min_size=1, max_size=6)
@@ -66,3 +76,52 @@ def test_samples_and_classes(tmp_path: Path) -> None:
         read_samples(tmp_path / "train.csv")
     write_classes(["a", "b"], tmp_path / "classes.csv")
     assert (tmp_path / "classes.csv").read_text() == "label,class\n0,a\n1,b\n"
+
+
+@pytest.mark.parametrize(
+    "layout", [("train/cat", "train/dog", "val/cat", "val/dog"), ("cat", "dog"), ("val", "train/n01")]
+)
+def test_a_changed_folder_of_images_is_named_and_a_touched_one_is_not(tmp_path, layout) -> None:
+    root, listed = tmp_path / "images", tmp_path / "prepare_data"
+    paths = [f"{folder}/{name}" for folder in layout for name in ("a.png", "ä b.png")]
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(path)
+    write_json(listed / "images" / "source.json", {"root": str(root)})
+    write_folders(root, paths, listed / "folders.csv")
+
+    def said(asked: Path | None = root) -> str:
+        return describe_changed_images(None if asked is None else str(asked), listed / "folders.csv") or ""
+
+    def later(folder: Path) -> None:
+        os.utime(folder, ns=(0, folder.stat().st_mtime_ns + 1_000_000_000))
+
+    assert said() == ""
+    first = root / layout[0]
+    later(first)  # as after a copy, or a file that was written and removed
+    assert said() == said(None) == said(tmp_path / "other") == ""
+
+    new = first / "new.png"
+    new.write_text("new")
+    later(first)
+    assert str(first) in said() and "-R prepare_data" in said()
+    new.unlink()
+    assert said() == ""
+    renamed = (first / "a.png").rename(first / "b.png")
+    later(first)
+    assert str(first) in said()
+    renamed.rename(first / "a.png")
+    later(first)
+    assert said() == ""
+    (first / "a.png").write_text("much longer than it was before")
+    later(first)
+    assert str(first) in said()
+    (first / "a.png").write_text(paths[0])
+    assert said() == ""
+    extra = root / Path(layout[-1]).parent / "extra"  # another class
+    extra.mkdir()
+    later(extra.parent)
+    assert said()
+    extra.rmdir()
+    shutil.rmtree(root)
+    assert said()

@@ -7,11 +7,12 @@ import json
 import sys
 from pathlib import Path
 
-from tfnas.runtime.artifacts import digest_file, digest_params
+from tfnas.runtime.artifacts import digest_file, digest_params, write_provenance
+from tfnas.runtime.dependencies import digest_code, named_files
 from tfnas.runtime.params import load_params, stage_params
 
 OUTPUTS = {
-    "prepare_data": ["manifest.csv", "classes.csv", "broken.csv", "images/1.png", "transfer/batch"],
+    "prepare_data": ["manifest.csv", "classes.csv", "broken.csv", "folders.csv", "images/1.png", "transfer/batch"],
     "rank_classes": ["class_accuracy.csv", "class_accuracy.svg", "metrics.json"],
     "build_subset": ["train.csv", "val.csv", "classes.csv", "images/images-00000.arrow"],
     "profile_latency": ["latency_table.json", "validation.csv", "metrics.json"],
@@ -37,14 +38,18 @@ INPUTS = (
 )
 
 
-def run(stage: str, options: argparse.Namespace) -> None:
+ROOT = Path(__file__).resolve().parents[2]  # of the project, in place of one of its scripts
+
+
+def run(stage: str, options: argparse.Namespace, root: Path = ROOT) -> None:
     """Write the outputs of a stage; `provenance.json` differs from run to run, as the real one does."""
-    values = stage_params(load_params(options.params), stage, options.target)
-    inputs = [digest_file(path) for name in INPUTS if (path := getattr(options, name))]
+    params, code = load_params(options.params), digest_code(root, stage)
+    values = stage_params(params, stage, options.target)
+    inputs = [path for name in INPUTS if (path := getattr(options, name))] + named_files(params, stage)
     if options.results:
-        metrics = sorted(options.results.rglob("metrics.json"))
-        inputs = [digest_file(path) for path in metrics]
-    content = digest_params([stage, options.target, options.dataset, values, inputs])
+        inputs += sorted(options.results.rglob("metrics.json"))
+    digests = [digest_file(path) for path in inputs]
+    content = digest_params([stage, options.target, options.dataset, values, digests])
     for name in OUTPUTS[stage]:
         path = options.out / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,7 +58,16 @@ def run(stage: str, options: argparse.Namespace) -> None:
     options.log.parent.mkdir(parents=True, exist_ok=True)
     with runs.open("a") as file:
         file.write(f"{options.out}\n")
-    (options.out / "provenance.json").write_text(json.dumps({"run": len(runs.read_text())}))
+    write_provenance(
+        options.out,
+        stage=stage,
+        params=values,
+        code=code,
+        inputs=inputs,
+        outputs=[options.out / name for name in dict.fromkeys(name.split("/")[0] for name in OUTPUTS[stage])],
+        device="stub",
+        mlflow_run_id=str(len(runs.read_text())),
+    )
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:

@@ -37,6 +37,15 @@ def test_both_engines_hold_the_same_jobs_for_other_targets(project) -> None:
     assert differences(dvc, snakemake) == []
 
 
+def test_both_engines_watch_the_users_own_files(project) -> None:
+    for folder in ("spaces", "tables", "class_lists", "weights", "comparisons"):
+        (project / "inputs" / folder / "mine").write_text("mine")
+    dvc, snakemake = dvc_jobs(project), snakemake_jobs(project)
+    assert differences(dvc, snakemake) == []
+    watching = {job for job, resolved in dvc.items() if "inputs/spaces/mine" in resolved.files}
+    assert watching == {"profile_latency", "warm_up", *(f"{s}@{t}" for s in ("search", "derive") for t in "AB")}
+
+
 def test_both_engines_do_without_a_transfer(project) -> None:
     path = project / "params.yaml"
     params = yaml.safe_load(path.read_text())
@@ -77,6 +86,9 @@ def test_a_file_that_is_not_utf_8_is_one_line_of_snakemake(project) -> None:
     ("right", "wrong", "noticed"),
     [
         ("        - results/warm_up/supernet.pt\n", "", "search@A: files differ"),
+        ("      - inputs/spaces\n", "", "profile_latency: files differ"),
+        ("      - inputs/class_lists\n", "", "build_subset: files differ"),
+        ("      - tfnas/compute\n", "", "prepare_data: files differ"),
         ("      - search.weights\n", "", "warm_up: params differ"),
         ("        - tfnas/latency\n", "        - tfnas/authors\n", "search@A: files differ"),
         ("params: [seed, build_subset]", "params: [seed, rank_classes]", "build_subset: params differ"),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 from pathlib import Path
 
 import pytest
-from engine_calls import call, set_param, snakemake
+from engine_calls import call, planned_by_dvc, planned_by_snakemake, set_param, snakemake
 from pipeline_copy import use_stubs
+from project_copy import ROOT
 from resolved_jobs import dvc_jobs
 from stub_stage import parse, run
 
@@ -172,3 +174,57 @@ def test_another_folder_has_parameters_of_its_own(folder, tmp_path) -> None:
     snakemake(folder, "--directory", str(other))
     assert (other / "results" / "report" / "report.html").exists()
     assert contents(folder) == {}
+
+
+def test_what_was_only_touched_is_not_committed_and_runs_again(folder) -> None:
+    """`--touch` by hand after parameters and code were changed, with and without what Snakemake calls at its end."""
+    snakemake(folder)
+    runs(folder)
+    set_param(folder, "search.lambda", 0.2)
+    (folder / "tfnas" / "train" / "loop.py").open("a").write("# changed\n")
+    text = snakemake(folder, "--touch")
+    assert "search@A was called up to date and is not: search.lambda is 0.2 in params.yaml" in text
+    assert "retrain@B was called up to date and is not: tfnas/train has changed" in text
+    assert "search@A" in call(folder, "dvc", "status")
+    expected = {f"{stage}/{target}" for stage in ("search", "derive", "retrain") for target in "AB"}
+    expected |= {"transfer/A/shifted-digits", "transfer/B/shifted-digits", "report"}
+    assert {name.replace("@", "/", 1).replace("-", "/", 1) for name in planned_by_snakemake(folder)} == expected
+    snakemake(folder, "--touch", "--no-hooks")
+    snakemake(folder)
+    assert runs(folder) == expected
+    assert "up to date" in call(folder, "dvc", "status")
+    assert NOTHING_TO_DO in snakemake(folder, "--dry-run")
+
+
+def test_what_dvc_was_told_by_hand_runs_again(folder) -> None:
+    snakemake(folder)
+    runs(folder)
+    set_param(folder, "derive.measure_repeats", 7)
+    call(folder, "dvc", "commit", "--force", "--quiet")
+    assert "derive@A was called up to date and is not" in snakemake(folder)
+    assert {"derive/A", "derive/B", "report"} <= runs(folder)
+    assert "up to date" in call(folder, "dvc", "status")
+
+
+def test_an_edited_file_of_the_user_runs_again_in_both_engines(folder) -> None:
+    """Also where its time is older than every result, as after `cp -p`."""
+    mine = folder / "inputs" / "spaces" / "mine.yaml"
+    shutil.copy(folder / "tfnas" / "space" / "spaces" / "tf-nas.yaml", mine)
+    set_param(folder, "space", "inputs/spaces/mine.yaml")
+    snakemake(folder)
+    runs(folder)
+    mine.write_text(mine.read_text().replace("expand_ratio: 3", "expand_ratio: 3.0", 1) + "# edited\n")
+    os.utime(mine, (1e9, 1e9))
+    searched = {"profile_latency", "warm_up", "search@A", "search@B", "derive@A", "derive@B"}
+    assert searched <= planned_by_dvc(folder)
+    assert searched <= planned_by_snakemake(folder)
+    snakemake(folder)
+    assert {"profile_latency", "warm_up", "search/A", "derive/B", "report"} <= runs(folder)
+    assert "up to date" in call(folder, "dvc", "status")
+
+
+def test_the_last_words_of_a_failed_run_are_the_jobs_own_error(folder) -> None:
+    shutil.copy(ROOT / "workflow" / "scripts" / "rank_classes.py", folder / "workflow" / "scripts")
+    *_, last = snakemake(folder, ok=False).splitlines()
+    assert last.startswith("error: results/prepare_data/manifest.csv: line 1 is not")
+    assert last.endswith("(rank_classes; log: logs/rank_classes.log)")

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 TINY_SPACE = Path(__file__).with_name("tiny_space.yaml")
 TINY = {
-    "space": "tiny_space.yaml",
+    "space": "inputs/spaces/tiny_space.yaml",
     "resolution": 16,
     "targets.A.constraint.relative": 0.7,
     "targets.B.constraint.relative": 0.6,
@@ -43,7 +43,7 @@ DOWNSTREAM += ["transfer@A-shifted-digits", "transfer@B-shifted-digits", "report
 
 @pytest.fixture
 def folder(project) -> Path:
-    shutil.copy(TINY_SPACE, project)
+    shutil.copy(TINY_SPACE, project / "inputs" / "spaces")
     for key, value in TINY.items():
         set_param(project, key, value)
     return project

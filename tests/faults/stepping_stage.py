@@ -34,7 +34,7 @@ def main() -> None:
             write_text(saved, str(step))
             with Path("logs/steps").open("a") as file:
                 file.write(f"{options.out} {step} {os.getpid()}\n")
-        run(Path(__file__).stem, options)
+        run(Path(__file__).stem, options, Path(__file__).resolve().parents[2])
         saved.unlink()
 
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from tfnas.compute.devices import device_name, time_calls
 from tfnas.latency.backends import BackendOptions, TorchEager, device_of, known_backends, open_backend, stopwatch_of
 from tfnas.latency.measuring import Measuring
 from tfnas.latency.profiler import profile_space
 from tfnas.latency.validation import random_architecture
-from tfnas.runtime.devices import device_name, time_calls
 from tfnas.runtime.errors import UserError
 from tfnas.space import Block, build_network
 from tfnas.space.blocks import MBInvRes

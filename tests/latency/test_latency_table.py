@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tfnas.latency import Curve, LatencyTable, OperationKey, reachable_range_ms, resolve_target_ms
 from tfnas.latency.profiler import operation_ranges
+from tfnas.latency.table import FIXED_PARTS
 from tfnas.latency.validation import random_architecture
 from tfnas.runtime.errors import UserError
 
@@ -129,3 +130,18 @@ def test_damaged_file_is_one_clear_error(table, tmp_path, damage) -> None:
     with pytest.raises(UserError, match=r"table\.json") as caught:
         LatencyTable.load(path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_space_whose_fixed_parts_were_edited_does_not_fit(table, space, tmp_path) -> None:
+    """Stem, head and fixed stages are in `base_ms` and have no operation of their own in the table."""
+    replace(table, details={FIXED_PARTS: space.fixed_content()}).save(tmp_path / "table.json")
+    loaded = LatencyTable.load(tmp_path / "table.json")
+    loaded.check_fits(space, 16, source="x.json")
+    for key, edited in {
+        "head.act": replace(space, head=replace(space.head, act="relu6")),
+        "stem.act": replace(space, stem=replace(space.stem, act="relu6")),
+        "head.out_channels": replace(space, head=replace(space.head, out_channels=space.head.out_channels + 1)),
+    }.items():
+        with pytest.raises(UserError, match=f"x.json: was measured before space .* was edited: {key} was"):
+            loaded.check_fits(edited, 16, source="x.json")
+        table.check_fits(edited, 16, source="x.json")  # which does not say of what its fixed part is

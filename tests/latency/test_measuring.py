@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from tfnas.compute.devices import time_sequence
 from tfnas.latency.measuring import BUSY_SECONDS
 from tfnas.latency.tours import Visit
-from tfnas.runtime.devices import time_sequence
 from tfnas.runtime.errors import UserError
 
 

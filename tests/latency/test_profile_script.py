@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -25,7 +26,7 @@ def call(folder):
 
 @pytest.fixture
 def make_folder(tmp_path, space_file):
-    def make(*, space=str(space_file), **changes):
+    def make(*, space=f"inputs/spaces/{space_file.name}", **changes):
         """A working directory whose parameters ask for a tiny profile."""
         params = yaml.safe_load((ROOT / "params.yaml").read_text())
         params |= {"space": space, "resolution": 16}
@@ -37,6 +38,8 @@ def make_folder(tmp_path, space_file):
             **changes,
         }
         (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+        (tmp_path / "inputs" / "spaces").mkdir(parents=True)
+        shutil.copy(space_file, tmp_path / "inputs" / "spaces")
         return tmp_path
 
     return make
@@ -70,7 +73,8 @@ def test_real_profile_writes_a_table_that_fits_and_what_it_says(make_folder, spa
     ("changes", "words"),
     [
         ({"space": "tf-nass"}, ("'tf-nass'", "tf-nas")),
-        ({"space": "none.yaml"}, ("none.yaml", "no such file")),
+        ({"space": "inputs/spaces/none.yaml"}, ("inputs/spaces/none.yaml", "no such file")),
+        ({"space": "none.yaml"}, ("none.yaml", "no such file", "space: inputs/spaces/none.yaml")),
         ({"minutes": 0}, ("profile_latency.minutes", "got 0")),
         ({"tolerance": 2.0}, ("profile_latency.tolerance", "got 2")),
         ({"device": "cuda:7"}, ("profile_latency.device", "'cuda:7'", "write cpu")),

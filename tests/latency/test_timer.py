@@ -11,8 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tfnas.compute.devices import time_calls
 from tfnas.latency.timer import Timer, Timing, measuring
-from tfnas.runtime.devices import time_calls
 
 MS = st.floats(0.01, 100)
 
@@ -41,7 +41,7 @@ def test_warm_up_runs_do_not_count() -> None:
 
 def test_calls_are_timed_one_by_one_on_the_cpu(monkeypatch) -> None:
     clock = {"now": 5.0}
-    monkeypatch.setattr("tfnas.runtime.devices.time.perf_counter", lambda: clock["now"])
+    monkeypatch.setattr("tfnas.compute.devices.time.perf_counter", lambda: clock["now"])
     costs = iter([0.25, 0.5, 0.125])
 
     def run() -> None:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from tfnas.compute.devices import _cpu_quotas, allowed_cpus, warn_of_threads
 from tfnas.runtime import devices
-from tfnas.runtime.devices import _cpu_quotas, allowed_cpus, warn_of_threads
 
-PROGRAM = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); from tfnas.runtime.devices import *"
+PROGRAM = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); from tfnas.compute.devices import *"
 
 
 def test_one_allowed_cpu_as_under_taskset() -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
+from tfnas.compute import distributed
 from tfnas.latency import LatencyTable, reachable_range_ms
-from tfnas.runtime import distributed
 from tfnas.runtime.checkpoints import write_tensors
 from tfnas.runtime.schema import SearchParams
 from tfnas.search import search

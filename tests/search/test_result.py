@@ -58,3 +58,31 @@ def test_other_files_and_other_spaces_are_user_errors(supernet, tiny_space, tmp_
     write_tensors({**read_tensors(path), "format_version": 0}, path)
     with pytest.raises(UserError, match=r"is no supernet\.pt"):
         load_search_result(path, tiny_space)
+
+
+def test_a_space_that_was_edited_since_is_a_user_error(supernet, tiny_space, tmp_path) -> None:
+    """Its names stay: kernels swapped, another activation of the head, another range of widths, another stride."""
+    path = tmp_path / "supernet.pt"
+    search_result(supernet, 0.02, []).save(path)
+    first, second, *others = tiny_space.candidates
+    swapped = (replace(first, kernel=second.kernel + 2), second, *others)
+    low, high = first.expand_range
+    edited = {
+        "candidates.0.kernel": replace(tiny_space, candidates=swapped),
+        "head.act": replace(tiny_space, head=replace(tiny_space.head, act="relu6")),
+        "candidates.0.expand_range.1": replace(
+            tiny_space, candidates=(replace(first, expand_range=(low, high + 1)), *tiny_space.candidates[1:])
+        ),
+        "stages.1.stride": replace(
+            tiny_space,
+            stages=(
+                tiny_space.stages[0],
+                replace(tiny_space.stages[1], stride=3 - tiny_space.stages[1].stride),
+                *tiny_space.stages[2:],
+            ),
+        ),
+    }
+    for key, space in edited.items():
+        with pytest.raises(UserError, match=f"before space tiny was edited: {key} was"):
+            load_search_result(path, space)
+    load_search_result(path, tiny_space)

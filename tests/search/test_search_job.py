@@ -176,8 +176,13 @@ def test_one_class_is_a_user_error() -> None:
 
 
 @pytest.mark.slow
-def test_a_search_killed_by_the_system_ends_with_the_same_bytes_in_the_same_run(params, folder) -> None:
+def test_a_search_killed_by_the_system_ends_with_the_same_bytes_in_the_same_run(
+    params, folder, tiny_space_file
+) -> None:
     """By the benchmark that does so at many moments."""
+    (folder / "inputs" / "spaces").mkdir(parents=True)
+    shutil.copy(tiny_space_file, folder / "inputs" / "spaces")
+    params = params.model_copy(update={"space": f"inputs/spaces/{tiny_space_file.name}"})
     layout = {"train.csv": "build_subset", "val.csv": "build_subset", "images": "prepare_data"}
     layout |= {"latency_table.json": "profile_latency"}
     for name, stage in layout.items():

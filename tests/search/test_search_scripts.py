@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -30,7 +31,9 @@ def call(folder, stage, *, target="A", **changes):
 def folder(tmp_path, tiny_space_file, tiny_space, tiny_table):
     """A working directory in which every input exists."""
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    params |= {"space": str(tiny_space_file), "resolution": 16}
+    (tmp_path / "inputs" / "spaces").mkdir(parents=True)
+    shutil.copy(tiny_space_file, tmp_path / "inputs" / "spaces")
+    params |= {"space": f"inputs/spaces/{tiny_space_file.name}", "resolution": 16}
     params["targets"]["A"]["constraint"] = {"relative": 0.5}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     for name in ("train.in", "val.in"):

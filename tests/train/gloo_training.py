@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from torch.utils.data import TensorDataset
 
+from tfnas.compute import distributed
 from tfnas.data import make_loader
-from tfnas.runtime import distributed
 from tfnas.runtime.artifacts import write_json
 from tfnas.runtime.checkpoints import CheckpointFolder
 from tfnas.runtime.schema import RecipeParams

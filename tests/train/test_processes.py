@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from tfnas.runtime import distributed
+from tfnas.compute import distributed
 from tfnas.runtime.errors import UserError
 from tfnas.train.job import check_shares
 from tfnas.train.sync_batchnorm import synchronise_batchnorm

@@ -25,8 +25,8 @@ def fit_to_images(text: str, root: Path) -> str:
     Raises:
         UserError: the folder is none of images.
     """
+    from tfnas.compute.devices import allowed_cpus
     from tfnas.data.image_folder import announce_left_out, scan_image_folder
-    from tfnas.runtime.devices import allowed_cpus
 
     records, _, left_out = scan_image_folder(root, val_fraction=VAL_FRACTION)
     announce_left_out(root, left_out)

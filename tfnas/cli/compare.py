@@ -60,10 +60,10 @@ def run(options: argparse.Namespace) -> None:
     table = LatencyTable.load(options.table) if options.table else None
     complete(options, table)
     _check(options)
+    from tfnas.compute.devices import find_device
     from tfnas.latency.backends import BackendOptions, device_of, open_backend
     from tfnas.latency.peers import compare, paper_peers, torchvision_peers, write_comparison
     from tfnas.report.latency_figures import draw_comparison
-    from tfnas.runtime.devices import find_device
 
     device = find_device(options.device, source="tfnas compare: --device")
     asked = BackendOptions(options.device, options.threads, options.precision, bool(options.channels_last))

@@ -62,13 +62,13 @@ def run(options: argparse.Namespace) -> None:
     check_numbers(options, "evaluate", {"resolution": 1, "threads": 1, "batch_size": 1, "workers": 0})
     import torch
 
+    from tfnas.compute.devices import find_device, warn_of_threads
     from tfnas.data import make_loader
     from tfnas.deploy.evaluation import evaluate_by_class, write_rows
     from tfnas.deploy.image_sets import read_image_set
     from tfnas.deploy.load import load_network
     from tfnas.deploy.origin import read_origin
     from tfnas.runtime.artifacts import write_json
-    from tfnas.runtime.devices import find_device, warn_of_threads
 
     if names_a_network(options.weights):
         raise UserError(f"evaluate: {options.weights}: is a network without weights; pass trained ones, a weights.pt")

@@ -70,12 +70,12 @@ def export(options: argparse.Namespace, formats: list[str]) -> Card:
     Raises:
         UserError: a file cannot be read, or an export is not the network.
     """
+    from tfnas.compute.devices import device_name
     from tfnas.deploy.export import export_checked
     from tfnas.deploy.latencies import measure, read_promised
     from tfnas.deploy.model_card import Card
     from tfnas.deploy.trained_on import read_trained_on
     from tfnas.runtime.artifacts import digest_file, read_json
-    from tfnas.runtime.devices import device_name
 
     trained = read_trained(options)
     architecture, file, network, origin = trained or fresh_network(options.weights)

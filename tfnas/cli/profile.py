@@ -76,10 +76,10 @@ def _add_device_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     params = read_options(options)
+    from tfnas.compute.devices import find_device
     from tfnas.latency.backends import BackendOptions, open_backend
     from tfnas.latency.job import profile
     from tfnas.latency.measuring import Measuring
-    from tfnas.runtime.devices import find_device
     from tfnas.space import load_space
 
     space = load_space(options.space)
@@ -87,7 +87,7 @@ def run(options: argparse.Namespace) -> None:
     backend = open_backend(params.backend, BackendOptions.of(params), source="tfnas profile: --backend")
     measuring = Measuring(
         params,
-        space=space.name,
+        space=space.digest,
         resolution=options.resolution or space.resolution,
         backend=backend,
         journal=options.out.with_name(f"{options.out.name}.partial"),

@@ -115,6 +115,8 @@ def verdict(lineage: Lineage) -> str:
     elif lineage.params_now:
         now = ", ".join(f"{key} is {json.dumps(value)}" for key, value in lineage.params_now.items())
         parts.append(f"in params.yaml {now} now")
+    named = bool(lineage.params_now)  # said above
+    parts += [f"{job}: {reason}" for job, reason in lineage.stale.items() if not (named and job == lineage.job)]
     return "; ".join(parts)
 
 

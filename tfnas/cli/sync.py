@@ -20,4 +20,5 @@ def run(options: argparse.Namespace) -> None:
     synced = sync(options.folder)
     print(f"{synced.told} now knows: {len(synced.done)} stages up to date, {len(synced.stale)} to run.")
     for name in synced.stale:
-        print(f"  to run: {name}")
+        reason = synced.refused.get(name)
+        print(f"  to run: {name}" + (f" ({reason})" if reason else ""))

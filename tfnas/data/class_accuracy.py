@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from tfnas.compute.devices import autocast
 from tfnas.data.tables import read_table, whole_number, write_table
-from tfnas.runtime.devices import autocast
 from tfnas.runtime.errors import UserError
 
 if TYPE_CHECKING:

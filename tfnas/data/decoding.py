@@ -213,7 +213,8 @@ def _from_unit_range(values: np.ndarray) -> np.ndarray:
 
 def _depth(image: Image.Image) -> int | None:
     """Bits of a value, where the file says so; whole bytes say nothing, as they also hold fewer bits."""
-    if image.format == "PPM" and image.tile and image.tile[0].codec_name.startswith("ppm"):
+    tiles = getattr(image, "tile", None)
+    if image.format == "PPM" and tiles and tiles[0].codec_name.startswith("ppm"):
         return 16  # Pillow has scaled the file's own largest value to 65535
     bits = _tiff_bits(image)
     return bits if bits not in (16, 32) else None
@@ -229,7 +230,7 @@ def _check_kept_bits(image: Image.Image) -> None:
     """Of 16-bit color in TIFF, Pillow reads the upper bytes only: what lies below would be black."""
     if (_tiff_bits(image) or 0) <= 8 or image.mode not in ("RGB", "RGBA", "RGBX", "RGBa"):
         return
-    highest = max(high for _, high in image.getextrema()[:3])
+    highest = max(int(np.max(extremes)) for extremes in image.getextrema()[:3])
     if highest < 1 << (DEPTHS[-2] - 8):
         raise ValueError(
             f"16-bit colors whose upper bytes reach {highest} of 255: its values have fewer bits; convert it to 8 bits"

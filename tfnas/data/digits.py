@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from tfnas.compute.seeding import derive_seed
 from tfnas.data.manifest import ManifestRecord
 from tfnas.runtime.progress import track
-from tfnas.runtime.seeding import derive_seed
 
 CLASSES = tuple(str(digit) for digit in range(10))
 VAL_FRACTION = 0.2

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch.utils.data import Sampler
 
-from tfnas.runtime.seeding import derive_seed
+from tfnas.compute.seeding import derive_seed
 
 Key = tuple[int, int]  # epoch, index
 

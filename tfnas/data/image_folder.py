@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from tfnas.compute.seeding import derive_seed
 from tfnas.data.decoding import image_suffixes, recognize
 from tfnas.data.manifest import SPLITS, BrokenImage, Listing, ManifestRecord
 from tfnas.runtime.errors import UserError
 from tfnas.runtime.progress import announce, track
-from tfnas.runtime.seeding import derive_seed
 
 JUNK = frozenset(
     name.casefold()

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
 
+from tfnas.compute.seeding import derive_seed
 from tfnas.data.colour import Colours
 from tfnas.data.epoch_sampler import EpochSampler, Key
 from tfnas.data.image_dataset import PictureDataset
 from tfnas.data.transforms import Transform, View
 from tfnas.runtime.errors import UserError
 from tfnas.runtime.progress import announce
-from tfnas.runtime.seeding import derive_seed
 
 PREFETCHED_BATCHES = 4  # of each worker process
 SHARED_MEMORY = "/dev/shm"  # that batches of worker processes pass through
@@ -82,6 +82,7 @@ class EpochLoader:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for loaded in self._batches():
             self._note(loaded.faults, nothing_left=loaded.images is None)
+            assert loaded.images is not None and loaded.labels is not None
             images, labels = (part.to(self._device, non_blocking=True) for part in (loaded.images, loaded.labels))
             if loaded.colours is not None:
                 assert self._transform is not None

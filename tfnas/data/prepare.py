@@ -10,12 +10,14 @@ from tfnas.data.digits import write_digits
 from tfnas.data.folders import atomic_folder, write_note
 from tfnas.data.image_folder import announce_left_out
 from tfnas.data.manifest import (
+    FOLDERS,
     BrokenImage,
     Listing,
     ManifestRecord,
     manifest_classes,
     write_broken,
     write_classes,
+    write_folders,
     write_manifest,
 )
 from tfnas.data.shifted_digits import DATASET, write_shifted_digits
@@ -54,12 +56,14 @@ def check_sources(params: Params) -> None:
 
 
 def run_prepare_data(job: Job) -> None:
-    """Write manifest.csv, classes.csv, broken.csv, images/ and transfer/ into `job.out`.
+    """Write manifest.csv, classes.csv, broken.csv, folders.csv, images/ and transfer/ into `job.out`.
 
     Raises:
         UserError: broken images where `on_bad_image` is error; names the first, and the log names all of them.
     """
     records, broken, left_out = _prepare_images(job.params, job.out / "images")
+    root = None if job.params.prepare_data.root is None else Path(job.params.prepare_data.root)
+    write_folders(root, (image.path for image in [*records, *broken]), job.out / FOLDERS)
     write_broken([*broken, *left_out], job.out / "broken.csv")
     _prepare_transfer(job.params, job.out / "transfer")
     classes = manifest_classes(records)

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from tfnas.compute.devices import open_device
+from tfnas.compute.seeding import derive_seed, seed_everything
 from tfnas.data.accuracy_figure import draw_class_accuracy
 from tfnas.data.class_accuracy import ClassAccuracy, count_correct, rank, write_class_accuracy
 from tfnas.data.groups import check_groups
@@ -29,12 +31,10 @@ from tfnas.data.subset import CLASS_LIST
 from tfnas.data.transforms import eval_transform
 from tfnas.runtime.artifacts import digest_file, digest_params, write_json
 from tfnas.runtime.checkpoints import CheckpointFolder
-from tfnas.runtime.devices import open_device
 from tfnas.runtime.errors import UserError
 from tfnas.runtime.params import stage_params
 from tfnas.runtime.progress import track
 from tfnas.runtime.schema import Params
-from tfnas.runtime.seeding import derive_seed, seed_everything
 from tfnas.runtime.stage import Job
 
 CHECKPOINTS = Path("checkpoints") / "rank_classes"  # of the working directory, beside results/ and logs/

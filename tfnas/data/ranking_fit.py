@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tfnas.compute.devices import autocast
 from tfnas.data.loader import EpochLoader
-from tfnas.runtime.devices import autocast
 from tfnas.runtime.errors import UserError
 from tfnas.runtime.progress import track
 from tfnas.runtime.schema import FitParams

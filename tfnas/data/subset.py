@@ -13,12 +13,12 @@ from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
+from tfnas.compute.seeding import derive_seed
 from tfnas.data.class_accuracy import ClassAccuracy, rank
 from tfnas.data.groups import check_groups, cut
 from tfnas.data.image_folder import class_name
 from tfnas.data.manifest import ManifestRecord
 from tfnas.runtime.errors import UserError
-from tfnas.runtime.seeding import derive_seed
 
 RANKED_GROUPS, RANDOM, CLASS_LIST = "ranked_groups", "random", "class_list"
 CLASS_COLUMN_NAMES = ("class", "wnid")

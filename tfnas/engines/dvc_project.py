@@ -49,13 +49,17 @@ class DvcProject:
 
     def stale(self) -> set[str]:
         """Stages that have changed, and all that depend on them: what DVC would run again."""
+        return self.with_dependents(self.changed())
+
+    def with_dependents(self, names: set[str]) -> set[str]:
+        """Stages of these names, and all that depend on them."""
         import networkx
 
-        changed, graph = self.changed(), self._repo.index.graph  # from a stage to those that it depends on
+        graph = self._repo.index.graph  # from a stage to those that it depends on
         return {
             stage.name
             for stage in self._repo.index.stages
-            if any(other.name in changed for other in {stage, *networkx.descendants(graph, stage)})
+            if any(other.name in names for other in {stage, *networkx.descendants(graph, stage)})
         }
 
     def commit(self, name: str) -> None:

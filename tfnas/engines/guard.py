@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tfnas.data.manifest import FOLDERS, describe_changed_images
 from tfnas.engines.calls import SYNCING
 from tfnas.engines.dvc_users import let_dvc_in
 from tfnas.engines.records import is_running
-from tfnas.engines.sync import Synced, catch_up, is_in_step, sync
+from tfnas.engines.sync import Synced, catch_up, forget_blessed, is_in_step, sync
+from tfnas.runtime.dependencies import check_named_files
 from tfnas.runtime.errors import UserError
 from tfnas.runtime.params import load_params
 from tfnas.runtime.redaction import redact
@@ -43,6 +47,7 @@ def check_workdir_params() -> Params:
         UserError: a mistake in the file.
     """
     params = load_params(PARAMS_FILE)
+    check_named_files(params, PARAMS_FILE)
     load_space(params.space)
     return params
 
@@ -65,22 +70,35 @@ def check_config(config: Mapping[str, Any]) -> None:
 
 
 def learn_from_dvc(folder: Path, outputs: Sequence[str]) -> None:
-    """Before the DAG is built: bring Snakemake's records up to date where DVC, or a hand, has changed results.
+    """Before the DAG is built: bring Snakemake's records up to date where DVC or a hand has changed something.
 
     Not while another Snakemake runs there, which has files under way.
 
     Raises:
         UserError: an engine refuses.
     """
-    if SYNCING in os.environ or not (folder / ".dvc").is_dir() or is_in_step(folder, outputs):
+    if SYNCING in os.environ or not (folder / ".dvc").is_dir():
         return
+    in_step = is_in_step(folder, outputs)
     if is_running(folder):
-        _say("another Snakemake runs in this folder: results are not compared with DVC's")
+        if not in_step:
+            _say("another Snakemake runs in this folder: results are not compared with DVC's")
         return
-    from tfnas.engines.dvc_project import open_project
+    if not in_step:
+        from tfnas.engines.dvc_project import open_project
 
-    with open_project(folder) as project:
-        _say(_explain(catch_up(folder, project)))
+        with open_project(folder) as project:
+            synced = catch_up(folder, project)
+        _say(_explain(synced))
+        _say_refused(synced.refused)
+    _say_refused(forget_blessed(folder, outputs))
+
+
+def say_changed_images(params: Params, folder: Path) -> None:
+    """Before the DAG is built: neither engine looks into `prepare_data.root`, and the manifest is of an earlier day."""
+    line = describe_changed_images(params.prepare_data.root, folder / "results" / "prepare_data" / FOLDERS)
+    if line is not None and SYNCING not in os.environ:
+        _say(line)
 
 
 def tell_dvc(folder: Path) -> None:
@@ -94,6 +112,34 @@ def tell_dvc(folder: Path) -> None:
         _say(f"DVC does not know of these results yet, `tfnas sync` tells it ({error})")
         return
     _say(f"{len(synced.done)} stages are up to date in DVC as well")
+    _say_refused(synced.refused)
+
+
+def _say_refused(reasons: Mapping[str, str]) -> None:
+    for job, reason in reasons.items():
+        _say(f"{job} was called up to date and is not: {reason}; the next run of Snakemake makes it again")
+
+
+def repeat_errors(snakemake_logs: Sequence[str]) -> None:
+    """Say as this process's last words why jobs failed: Snakemake writes thousands of characters after a job's own."""
+    text = "".join(Path(log).read_text(encoding="utf-8", errors="replace") for log in snakemake_logs)
+    for line in reversed(failures(text)):  # the last that is registered comes first
+        atexit.register(print, line, file=sys.stderr)
+
+
+def failures(text: str) -> list[str]:
+    """One line for each failed job in what Snakemake logged: its own last error, and where its log is."""
+    found = re.findall(r"^Error in rule (\w+):\n(?:    .*\n)*?    log: (\S+)", text, re.MULTILINE)
+    return [f"error: {_last_error(Path(log))} ({rule}; log: {log})" for rule, log in dict.fromkeys(found)]
+
+
+def _last_error(log: Path) -> str:
+    """A job's last error; of a fault of ours the line that ends the traceback."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
+    errors = [line.partition(" ERROR ")[2] for line in lines if " ERROR " in line]
+    if not errors:
+        return "the job ended without a word: it was killed, or memory ran out"
+    return errors[-1] if errors[-1] != "failed" else next(line for line in reversed(lines) if line.strip())
 
 
 def _explain(synced: Synced) -> str:

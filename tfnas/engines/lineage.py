@@ -9,12 +9,12 @@ from typing import Any
 
 from tfnas.engines.commits import Commit, find_commit
 from tfnas.engines.dvc_record import CHANGED, MISSING, SAME, DvcRecord, dvc_records
+from tfnas.engines.stages import PROVENANCE, disagreements
 from tfnas.runtime.artifacts import digest_file, read_json
 from tfnas.runtime.errors import UserError
 from tfnas.runtime.params import load_params, stage_params
 from tfnas.runtime.tracking import flatten
 
-PROVENANCE = "provenance.json"
 FIELDS = ("stage", "created", "git_commit", "params", "inputs", "outputs", "device", "packages", "mlflow_run_id")
 
 
@@ -46,6 +46,7 @@ class Lineage:
     device: str
     packages: dict[str, str]
     mlflow_run_id: str | None
+    stale: dict[str, str]  # this job and those that it builds on: why one is not of today's parameters, code and inputs
 
 
 def lineage_of(file: Path) -> Lineage:
@@ -104,6 +105,7 @@ def lineage_of_record(
         device=provenance["device"],
         packages=provenance["packages"],
         mlflow_run_id=provenance["mlflow_run_id"],
+        stale=_stale(provenance, folder),
     )
 
 
@@ -145,6 +147,27 @@ def _state(path: Path, digest: str) -> str:
     if not path.exists():
         return MISSING
     return SAME if digest_file(path) == digest else CHANGED
+
+
+def _stale(provenance: Mapping[str, Any], folder: Path) -> dict[str, str]:
+    """What an engine that was told otherwise would not say; nothing where params.yaml cannot be read."""
+    records = [path.relative_to(folder) for path in (folder / "results").rglob(PROVENANCE)]
+    try:
+        reasons = disagreements(folder, map(str, records))
+    except UserError:
+        return {}
+    makers, inputs = dict[str, str](), dict[str, list[str]]()
+    for record in records:
+        job = "/".join(record.parts[1:-1])
+        content = read_json(folder / record)
+        makers |= dict.fromkeys(content.get("outputs", {}), job)
+        inputs[job] = list(content.get("inputs", {}))
+    wanted, found = ["/".join(_job(provenance))], dict[str, str]()
+    while wanted:
+        job = wanted.pop()
+        found |= {job: reasons[job]} if job in reasons else {}
+        wanted += [makers[path] for path in inputs.pop(job, []) if path in makers]
+    return found
 
 
 def _params_now(params: Mapping[str, Any], folder: Path, stage: str, target: str | None) -> dict[str, Any] | None:

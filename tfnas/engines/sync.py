@@ -1,30 +1,36 @@
 """Telling either engine what the other has done, without running anything again.
 
 Of a file that is as Snakemake left it, Snakemake's word counts; of any other, and of all where dvc.lock has moved since
-the last sync, DVC's.
+the last sync, DVC's. Neither counts against what the job itself has recorded (`disagreements`): both can be told by
+hand that a file is up to date.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tfnas.engines.calls import snakemake
 from tfnas.engines.dvc_lock import lock_has_moved, remember_lock
 from tfnas.engines.dvc_project import DvcProject, open_project
 from tfnas.engines.records import forget, replaced
+from tfnas.engines.stages import PROVENANCE, disagreements, job_of
 from tfnas.runtime.errors import UserError
 
 
 @dataclass(frozen=True)
 class Synced:
-    """What a sync did: which engine was told, and the stages that it now takes as done, or as stale."""
+    """What a sync did: which engine was told, and the stages that it now takes as done, or as stale.
+
+    `refused` says of stages that an engine called up to date why they are not.
+    """
 
     told: str
     done: tuple[str, ...]
     stale: tuple[str, ...]
+    refused: Mapping[str, str] = field(default_factory=dict)
 
 
 def sync(folder: Path) -> Synced:
@@ -61,6 +67,8 @@ def catch_up(folder: Path, project: DvcProject) -> Synced:
         others = replaced(folder, [path for paths in outputs.values() for path in paths])
         names = tuple(name for name, paths in outputs.items() if others & set(paths))
     stale = project.stale() if names else set()
+    refused = _refused(folder, {name: outputs[name] for name in names if name not in stale}, outputs)
+    stale |= project.with_dependents(set(refused))
     done = tuple(name for name in names if name not in stale)
     if done:  # all that DVC calls up to date, or those that were left out would be older than what they depend on
         _touch(folder, project, [path for name in outputs if name not in stale for path in outputs[name]])
@@ -68,7 +76,35 @@ def catch_up(folder: Path, project: DvcProject) -> Synced:
         for path in outputs[name]:
             forget(folder, path)
     remember_lock(folder)
-    return Synced("Snakemake", done, tuple(name for name in names if name in stale))
+    return Synced("Snakemake", done, tuple(name for name in names if name in stale), refused)
+
+
+def forget_blessed(folder: Path, outputs: Sequence[str]) -> dict[str, str]:
+    """Have jobs run again that Snakemake calls up to date and whose own records disagree, as after its `--touch`.
+
+    Returns:
+        Why, by job.
+    """
+    reasons = disagreements(folder, outputs)
+    fresh = _fresh_outputs(folder) if reasons else set()
+    blessed = {}
+    for job, reason in reasons.items():
+        own = [path for path in outputs if job_of([f"{Path(path).parent}/{PROVENANCE}"]) == job]
+        if set(own) <= fresh:
+            blessed[job] = reason
+            for path in own:
+                forget(folder, path)
+    return blessed
+
+
+def _refused(
+    folder: Path, claimed: Mapping[str, Sequence[str]], outputs: Mapping[str, Sequence[str]], *, thorough: bool = False
+) -> dict[str, str]:
+    """Of the stages that an engine calls up to date those whose own records disagree, with the reason."""
+    jobs = {job_of(paths): name for name, paths in claimed.items()}
+    every = [path for paths in outputs.values() for path in paths]
+    found = disagreements(folder, every, thorough=jobs if thorough else ()) if jobs else {}
+    return {jobs[job]: reason for job, reason in found.items() if job in jobs}
 
 
 def _touch(folder: Path, project: DvcProject, outputs: Sequence[str]) -> None:
@@ -78,18 +114,24 @@ def _touch(folder: Path, project: DvcProject, outputs: Sequence[str]) -> None:
 
 
 def _tell_dvc(folder: Path, project: DvcProject) -> Synced:
-    """Commit, without running, every stage whose outputs Snakemake calls up to date."""
+    """Commit, without running, every stage whose outputs Snakemake and the job's own record call up to date."""
     outputs, changed = project.outputs(), project.changed()
     if not changed:
         return Synced("DVC", tuple(outputs), ())
     fresh = _fresh_outputs(folder)
-    done = tuple(name for name, paths in outputs.items() if set(paths) <= fresh)
+    claimed = {name: paths for name, paths in outputs.items() if set(paths) <= fresh}
+    refused = _refused(folder, {name: claimed[name] for name in claimed if name in changed}, outputs, thorough=True)
+    for name in refused:
+        for path in outputs[name]:
+            forget(folder, path)
+    stale = project.with_dependents(set(refused))
+    done = tuple(name for name in claimed if name not in stale)
     for name in (name for name in done if name in changed):
         project.commit(name)
         remember_lock(folder)  # after each: killed here, the next sync would take a moved dvc.lock for DVC's own run
     project.note_links(done)
     remember_lock(folder)
-    return Synced("DVC", done, tuple(name for name in outputs if name not in done))
+    return Synced("DVC", done, tuple(name for name in outputs if name not in done), refused)
 
 
 def _fresh_outputs(folder: Path) -> set[str]:

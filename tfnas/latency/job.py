@@ -6,6 +6,7 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
+from tfnas.compute.devices import find_device
 from tfnas.latency.backends import BackendOptions, device_of, open_backend
 from tfnas.latency.calibration import apply_calibration, fit_calibration
 from tfnas.latency.measuring import Measuring
@@ -21,7 +22,6 @@ from tfnas.latency.validation import (
     write_validation,
 )
 from tfnas.runtime.artifacts import write_json
-from tfnas.runtime.devices import find_device
 from tfnas.runtime.schema import Params, ProfileLatencyParams
 from tfnas.runtime.stage import Job
 from tfnas.space import Space, load_space
@@ -58,7 +58,7 @@ def run_profile(job: Job, space: Space, made_elsewhere: LatencyTable | None = No
     params = job.params.profile_latency
     measuring = None
     if made_elsewhere is None:
-        measuring = Measuring(params, space=space.name, resolution=job.params.resolution, journal=JOURNAL)
+        measuring = Measuring(params, space=space.digest, resolution=job.params.resolution, journal=JOURNAL)
         table, rows = profile(space, measuring, seed=job.params.seed)
     else:
         table, rows = made_elsewhere, _checked(made_elsewhere, space, params, seed=job.params.seed)

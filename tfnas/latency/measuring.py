@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from tfnas.compute.devices import find_device
 from tfnas.latency.alignment import find_alignment, widths_to_compare
 from tfnas.latency.backends import Backend, BackendOptions, device_of, open_backend, sequence_of
 from tfnas.latency.journal import Journal
@@ -20,7 +21,6 @@ from tfnas.latency.table import OperationKey
 from tfnas.latency.timer import measuring
 from tfnas.latency.tours import NETWORK, Point, TimeSequence, Visit
 from tfnas.runtime.artifacts import package_versions
-from tfnas.runtime.devices import find_device
 from tfnas.runtime.errors import UserError
 from tfnas.runtime.schema import ProfileLatencyParams
 from tfnas.space import Architecture
@@ -38,9 +38,10 @@ class Measuring:
     """Measures visits on one device and keeps them.
 
     Args:
+        space: what tells it from another one of the same name.
         backend: default the one that `params` name.
         journal: file that keeps the visits, so that a killed profile goes on; None keeps nothing.
-        time_calls: the clock; default the backend's own, or `tfnas.runtime.devices.time_sequence`.
+        time_calls: the clock; default the backend's own, or `tfnas.compute.devices.time_sequence`.
 
     Raises:
         UserError: the device is absent.

@@ -9,16 +9,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tfnas.compute.devices import cpu_governor
+from tfnas.compute.seeding import derive_seed
 from tfnas.latency.estimate import Estimates, estimate
 from tfnas.latency.knots import first_knots, further_knots
 from tfnas.latency.measuring import Measuring, find_device_alignment
 from tfnas.latency.probes import fixed_parts
-from tfnas.latency.table import Curve, LatencyTable, OperationKey
+from tfnas.latency.table import FIXED_PARTS, Curve, LatencyTable, OperationKey
 from tfnas.latency.tours import NETWORK, Point, Slot, Visit, deal_tours, tour_slots
 from tfnas.runtime.artifacts import package_versions
-from tfnas.runtime.devices import cpu_governor
 from tfnas.runtime.progress import Progress
-from tfnas.runtime.seeding import derive_seed
 from tfnas.space import Architecture, Space
 
 MIN_VISITS = 3  # of every point, before its uncertainty means anything
@@ -153,7 +153,7 @@ def _table(
         base_ms=sum(parts_ms.values()),
         curves={key: _curve(key, widths, found, measuring, alignment) for key, widths in knots.items()},
         fixed_stages=tuple(stage.stage for stage in space.stages if stage.fixed is not None),
-        details=_details(measuring, found, parts_ms),
+        details={**_details(measuring, found, parts_ms), FIXED_PARTS: space.fixed_content()},
     )
 
 

@@ -13,9 +13,11 @@ import numpy as np
 from tfnas.runtime.artifacts import read_json, write_json
 from tfnas.runtime.errors import UserError
 from tfnas.space import Architecture, Block, Layer, Space
+from tfnas.space.space import first_difference
 
 KIND = "latency_table"
 FORMAT_VERSION = 1
+FIXED_PARTS = "fixed_parts_of"  # in the details: the parts of the space that `base_ms` holds
 _LISTS = ("widths", "latencies_ms", "spreads_ms", "counts")  # of an operation, in the file
 
 
@@ -190,12 +192,22 @@ class LatencyTable:
         return self.base_ms + sum(ms for _, ms in self.blocks_ms(architecture))
 
     def check_fits(self, space: Space, resolution: int, *, source: str) -> None:
-        """Raise UserError unless the table was made for this space and input resolution."""
+        """Raise UserError unless the table was made for this space and input resolution.
+
+        The fixed parts can be compared only where the table says of which it is; the authors' tables do not.
+        """
         if self.resolution != resolution:
             raise UserError(
                 f"{source}: was measured at resolution {self.resolution}, params.yaml has resolution: {resolution};"
                 " run profile_latency again"
             )
+        if FIXED_PARTS in self.details:
+            difference = first_difference(self.details[FIXED_PARTS], space.fixed_content())
+            if difference is not None:
+                raise UserError(
+                    f"{source}: was measured before space {space.name} was edited: {difference}; run profile_latency"
+                    " again"
+                )
         for layer in space.layers(resolution):
             if layer.stage not in self.fixed_stages:
                 for candidate in space.candidates:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from tfnas.runtime.devices import time_calls, warn_of_threads
+from tfnas.compute.devices import time_calls, warn_of_threads
 
 Stopwatch = Callable[[torch.device, Callable[[], object], int], Sequence[float]]
 

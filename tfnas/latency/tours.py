@@ -20,7 +20,7 @@ Point = tuple[OperationKey | str, int]  # an operation and a width; a fixed part
 Slot = str | tuple[OperationKey, ...]  # of a tour: a fixed part, or the operations of a searchable layer
 NETWORK = "network"
 
-TimeSequence = Callable[..., np.ndarray]  # tfnas.runtime.devices.time_sequence
+TimeSequence = Callable[..., np.ndarray]  # tfnas.compute.devices.time_sequence
 
 
 class Visit(NamedTuple):

@@ -9,15 +9,15 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
+from tfnas.compute.devices import find_device
+from tfnas.compute.seeding import derive_seed
 from tfnas.latency.backends import Backend, BackendOptions, open_backend, stopwatch_of
 from tfnas.latency.probes import network_probe
 from tfnas.latency.rounds import time_probes
 from tfnas.latency.table import LatencyTable
 from tfnas.latency.timer import Stopwatch, Timer, Timing, measuring
 from tfnas.runtime.artifacts import write_text
-from tfnas.runtime.devices import find_device
 from tfnas.runtime.schema import ProfileLatencyParams
-from tfnas.runtime.seeding import derive_seed
 from tfnas.space import Architecture, Candidate, Space
 from tfnas.space.assemble import assemble
 

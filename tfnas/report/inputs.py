@@ -86,7 +86,7 @@ def job_folders(params: Params) -> Iterator[str]:
 
 
 def required_files(params: Params, folder: Path) -> list[Path]:
-    """The files that `read_results` needs, below the results folder but for the comparison."""
+    """The files that `read_results` needs, below the results folder."""
     names = {
         "prepare_data": ("manifest.csv",),
         "rank_classes": ("class_accuracy.csv",),
@@ -98,8 +98,7 @@ def required_files(params: Params, folder: Path) -> list[Path]:
         "retrain": ("history.csv", "metrics.json"),
         "transfer": ("history.csv", "metrics.json"),
     }
-    comparison = [] if params.report.comparison is None else [Path(params.report.comparison)]
-    return [folder / job / name for job in job_folders(params) for name in names[job.split("/")[0]]] + comparison
+    return [folder / job / name for job in job_folders(params) for name in names[job.split("/")[0]]]
 
 
 def read_results(params: Params, folder: Path) -> Results:

@@ -10,7 +10,7 @@ import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -194,27 +194,35 @@ def write_provenance(
     inputs: Iterable[str | Path],
     outputs: Iterable[str | Path],
     device: str,
+    code: Mapping[str, str] | None = None,
     mlflow_run_id: str | None = None,
 ) -> None:
     """Write `provenance.json` beside a job's outputs.
 
     It is a file of its own, so that a job repeated with the same outcome leaves the same bytes in
     everything that later stages read.
+
+    Args:
+        code: of `digest_code`, taken before the job ran.
     """
-    write_json(
-        Path(folder) / "provenance.json",
-        {
-            "kind": "provenance",
-            "format_version": 1,
-            "stage": stage,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "git_commit": git_commit(),
-            "params_digest": digest_params(params),
-            "params": params,
-            "inputs": {str(path): digest_file(path) for path in inputs},
-            "outputs": {str(path): digest_file(path) for path in outputs},
-            "device": device,
-            "packages": package_versions(),
-            "mlflow_run_id": mlflow_run_id,
-        },
-    )
+    record = {
+        "kind": "provenance",
+        "format_version": 1,
+        "stage": stage,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "git_commit": git_commit(),
+        "params_digest": digest_params(params),
+        "params": params,
+        "code": dict(code or {}),
+        "inputs": {str(path): digest_file(path) for path in inputs},
+        "outputs": {str(path): digest_file(path) for path in outputs},
+        "device": device,
+        "packages": package_versions(),
+        "mlflow_run_id": mlflow_run_id,
+    }
+    write_json(Path(folder) / "provenance.json", record | {"seal": seal(record)})
+
+
+def seal(record: Mapping[str, Any]) -> str:
+    """Digest of a provenance record without its seal: an edit by hand breaks it. It is no signature, and has no key."""
+    return digest_params({key: value for key, value in record.items() if key != "seal"})

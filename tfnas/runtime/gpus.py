@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import IO
 
-from tfnas.runtime import distributed
+from tfnas.compute import distributed
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-from tfnas.runtime import distributed
+from tfnas.compute import distributed
 
 Item = TypeVar("Item")
 LOG_EVERY_SECONDS = 10.0

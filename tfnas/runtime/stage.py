@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import logging
 import os
@@ -14,12 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfnas.runtime import distributed
+from tfnas.compute import distributed
 from tfnas.runtime.artifacts import remove_unfinished, write_provenance
+from tfnas.runtime.dependencies import check_named_files, digest_code, named_files
 from tfnas.runtime.errors import UserError, explain_disk
 from tfnas.runtime.gpus import claim_gpu
 from tfnas.runtime.locks import held_lock
-from tfnas.runtime.orphans import ENDS_WITHIN_SECONDS, end_with_engine
+from tfnas.runtime.orphans import ENDS_WITHIN_SECONDS, ENGINE, end_with_engine
 from tfnas.runtime.params import load_params, stage_params
 from tfnas.runtime.redaction import hide_secrets, redact
 from tfnas.runtime.schema import Params
@@ -28,6 +30,7 @@ from tfnas.runtime.user import provide_for_user
 if TYPE_CHECKING:
     from tfnas.runtime.tracking import Run
 
+LIBRARY_ROOT = Path(__file__).parents[2]  # of the checkout that the running library lies in
 SMALL_FILE_BYTES = 1_000_000  # tracking keeps a copy of outputs up to this size; DVC keeps all of them
 
 logger = logging.getLogger("tfnas")
@@ -77,12 +80,15 @@ def open_job(
     Of several processes that torchrun has started on one job, the first alone does so.
 
     Args:
-        inputs: files and folders that must exist; their digests go into `provenance.json`.
+        inputs: files and folders that must exist; their digests go into `provenance.json`, with those of the files
+            of the user's own that the parameters name.
         outputs: names below `--out` that the job writes.
         check: further checks of the parameters, run before anything is written.
         resumes: finds the tracking run that the job goes on with; None for a new one.
     """
+    code = digest_code(LIBRARY_ROOT, stage)  # before any of it can be edited under the job
     params, device = _check(stage, options, inputs, target, check)
+    inputs = list(dict.fromkeys([*inputs, *named_files(params, stage)]))
     if distributed.rank() > 0:
         yield Job(params, _no_run(), options.out)
         return
@@ -105,7 +111,7 @@ def open_job(
         _collect_garbage_from_now()
         job = Job(params, run, options.out)
         yield job
-        _record(job, stage, values, inputs, outputs, device)
+        _record(job, stage, values, inputs, outputs, device=device, code=code)
         job.end()
         logger.info("%s done", stage)
 
@@ -119,6 +125,7 @@ def _check(
 ) -> tuple[Params, str]:
     """The parameters, and the device of the stage, when all is there that the job needs."""
     params = load_params(options.params)
+    check_named_files(params, options.params)
     if target is not None and target not in params.targets:
         raise UserError(f"{options.params}: targets has no {target!r}; known: {', '.join(params.targets)}")
     device = params.profile_latency.device if stage in ("profile_latency", "derive") else params.device.name
@@ -132,10 +139,17 @@ def _check(
 
 
 def _record(
-    job: Job, stage: str, values: Mapping[str, Any], inputs: Sequence[Path], outputs: Sequence[str], device: str
+    job: Job,
+    stage: str,
+    values: Mapping[str, Any],
+    inputs: Sequence[Path],
+    outputs: Sequence[str],
+    *,
+    device: str,
+    code: Mapping[str, str],
 ) -> None:
     """Write the provenance of what a job has written, and give the small files to tracking."""
-    from tfnas.runtime.devices import device_name
+    from tfnas.compute.devices import device_name
 
     write_provenance(
         job.out,
@@ -144,6 +158,7 @@ def _record(
         inputs=inputs,
         outputs=[job.out / name for name in outputs],
         device=device_name(device),
+        code=code,
         mlflow_run_id=job.run.id,
     )
     written = [job.out / name for name in (*outputs, "provenance.json")]
@@ -210,16 +225,16 @@ def run_script(main: Callable[[], None]) -> None:
         sys.exit(_report(error))
     except OSError as error:
         if (reason := explain_disk(error)) is None:
-            if logger.handlers:
-                logger.exception("failed")
+            _log_in_any_case()
+            logger.exception("failed")
             raise
         sys.exit(_report(reason))
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         sys.exit(130)
     except Exception:
-        if logger.handlers:
-            logger.exception("failed")
+        _log_in_any_case()
+        logger.exception("failed")
         raise
 
 
@@ -247,9 +262,25 @@ def _use_own_library() -> None:
 
 def _report(error: UserError) -> int:
     print(f"error: {error}", file=sys.stderr)
-    if logger.handlers:
-        logger.error("%s", error)
+    _log_in_any_case()
+    logger.error("%s", error)
     return 2
+
+
+def _log_in_any_case() -> None:
+    """Open the log of a job that failed before it had one, for the engine to repeat; called by hand, it writes nothing.
+
+    Behind what another process may be writing there.
+    """
+    if logger.handlers:
+        return
+    logger.addHandler(logging.NullHandler())
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--log", type=Path)
+    log = parser.parse_known_args()[0].log if ENGINE in os.environ else None
+    if log is not None:
+        with contextlib.suppress(OSError):
+            _log_to(log, mode="a")
 
 
 class _LogFile(logging.FileHandler):
@@ -266,9 +297,9 @@ class _RedactingFormatter(logging.Formatter):
         return redact(super().format(record))
 
 
-def _log_to(path: Path) -> None:
+def _log_to(path: Path, mode: str = "w") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handler = _LogFile(path, mode="w", encoding="utf-8")
+    handler = _LogFile(path, mode=mode, encoding="utf-8")
     handler.setFormatter(_RedactingFormatter("%(asctime)s %(levelname)s %(message)s"))
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)

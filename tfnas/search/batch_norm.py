@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tfnas.runtime import distributed
+from tfnas.compute import distributed
 from tfnas.space.batch_statistics import statistics_over_processes
 
 EPSILON = 1e-5

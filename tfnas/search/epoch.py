@@ -9,8 +9,8 @@ from typing import NamedTuple, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from tfnas.compute import distributed
 from tfnas.latency import LatencyTable
-from tfnas.runtime import distributed
 from tfnas.runtime.errors import UserError
 from tfnas.runtime.schema import SearchParams
 from tfnas.search.elasticity_scaling import scale_widths

@@ -10,16 +10,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from tfnas.compute import distributed
+from tfnas.compute.devices import open_device
+from tfnas.compute.seeding import derive_seed, seed_everything
 from tfnas.data import ImageDataset, eval_transform, image_root, make_loader, read_samples, train_transform
 from tfnas.latency import LatencyTable
-from tfnas.runtime import distributed
 from tfnas.runtime.artifacts import digest_file, digest_params, write_json
 from tfnas.runtime.checkpoints import CheckpointFolder
-from tfnas.runtime.devices import open_device
 from tfnas.runtime.errors import UserError
 from tfnas.runtime.params import stage_params
 from tfnas.runtime.schema import Params
-from tfnas.runtime.seeding import derive_seed, seed_everything
 from tfnas.runtime.stage import Job
 from tfnas.runtime.tracking import Run
 from tfnas.search.constraint import Constraint, latency_metrics

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tfnas.runtime import distributed
+from tfnas.compute import distributed
 from tfnas.runtime.errors import UserError
 from tfnas.search.block_function import blocks
 from tfnas.search.importance import channel_order

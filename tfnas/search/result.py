@@ -14,9 +14,10 @@ from tfnas.search.derivation import Derived, derive, searchable_layers
 from tfnas.search.history import EpochRecord
 from tfnas.search.supernet import Supernet
 from tfnas.space import Space
+from tfnas.space.space import first_difference
 
 KIND = "supernet"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -103,11 +104,12 @@ def load_search_result(path: str | Path, space: Space) -> SearchResult:
 
 
 def describe_space(space: Space) -> dict[str, Any]:
-    """What a supernet's file says of its space: names of the space, its searchable layers, its candidates."""
+    """What a supernet's file says of its space: names of the space, its searchable layers, its candidates, and all."""
     return {
         "space": space.name,
         "layers": [f"stage{layer.stage}_layer{layer.position}" for layer in searchable_layers(space)],
         "candidates": [candidate.name for candidate in space.candidates],
+        "space_content": space.content(),
     }
 
 
@@ -115,12 +117,15 @@ def check_space(payload: dict[str, Any], space: Space, path: str | Path) -> None
     """Refuse a file that was written in another space.
 
     Raises:
-        UserError: its layers or candidates are not the space's.
+        UserError: its layers or candidates, or anything else that defines the space, are not the space's.
     """
     expected = describe_space(space)
-    if any(payload[key] != value for key, value in expected.items()):
+    if any(payload[key] != expected[key] for key in ("space", "layers", "candidates")):
         raise UserError(
             f"{path}: was searched in space {payload['space']!r} with {len(payload['layers'])} layers and candidates"
             f" {', '.join(payload['candidates'])}; params.yaml has space: {space.name} with {len(expected['layers'])}"
             f" layers and candidates {', '.join(expected['candidates'])}; run search again"
         )
+    difference = first_difference(payload["space_content"], expected["space_content"])
+    if difference is not None:
+        raise UserError(f"{path}: was searched before space {space.name} was edited: {difference}; run search again")

@@ -9,12 +9,12 @@ from typing import Any, Protocol
 
 import torch
 
+from tfnas.compute import distributed
+from tfnas.compute.seeding import derive_seed
 from tfnas.latency import LatencyTable
-from tfnas.runtime import distributed
 from tfnas.runtime.errors import UserError
 from tfnas.runtime.progress import track
 from tfnas.runtime.schema import SearchParams
-from tfnas.runtime.seeding import derive_seed
 from tfnas.search.epoch import EpochRunner, Loader, set_epoch
 from tfnas.search.history import EpochRecord
 from tfnas.search.result import SearchResult, search_result

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tfnas.compute import distributed
+from tfnas.compute.devices import autocast
 from tfnas.latency import LatencyTable
-from tfnas.runtime import distributed
-from tfnas.runtime.devices import autocast
 from tfnas.runtime.errors import UserError
 from tfnas.runtime.schema import SearchParams
 from tfnas.search.latency_loss import latency_loss

@@ -13,7 +13,7 @@ from tfnas.search.result import check_space, describe_space
 from tfnas.space import Space
 
 KIND = "warm-up"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True)

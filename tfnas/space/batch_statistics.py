@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tfnas.runtime import distributed
+from tfnas.compute import distributed
 
 
 def statistics_over_processes(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

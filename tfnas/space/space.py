@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from tfnas.runtime.artifacts import digest_params
 
 ACTIVATIONS = ("relu", "relu6", "swish")
 
@@ -123,6 +126,32 @@ class Space:
                 stride = stage.stride if position == 1 else 1
                 yield Layer(stage.stage, position, size, in_channels, stage.out_channels, stride, stage.act)
                 size, in_channels = halve(size, stride), stage.out_channels
+
+    def content(self) -> dict[str, Any]:
+        """All that defines the space, as plain data: two spaces of one name may differ in it."""
+        return dict(json.loads(json.dumps(asdict(self))))
+
+    def fixed_content(self) -> dict[str, Any]:
+        """The part of it that is the same in every network: stem, fixed stages, head."""
+        content = self.content()
+        fixed = [stage for stage in content["stages"] if stage["fixed"] is not None]
+        return {"stem": content["stem"], "stages": fixed, "head": content["head"]}
+
+    @property
+    def digest(self) -> str:
+        return digest_params(self.content())
+
+
+def first_difference(then: Any, now: Any, where: str = "") -> str | None:
+    """Where two contents differ first, e.g. `candidates.1.kernel was 5, is 3`; None where they are equal."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        pairs = [(key, then.get(key), now.get(key)) for key in {**then, **now}]
+    elif isinstance(then, list) and isinstance(now, list) and len(then) == len(now):
+        pairs = [(str(place), *both) for place, both in enumerate(zip(then, now, strict=True))]
+    else:
+        return None if then == now else f"{where} was {json.dumps(then)}, is {json.dumps(now)}"
+    found = (first_difference(a, b, f"{where}.{key}" if where else key) for key, a, b in pairs)
+    return next((text for text in found if text is not None), None)
 
 
 def halve(size: int, stride: int) -> int:

@@ -10,10 +10,10 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
-from tfnas.runtime import distributed
+from tfnas.compute import distributed
+from tfnas.compute.seeding import derive_seed
 from tfnas.runtime.errors import UserError
 from tfnas.runtime.progress import track
-from tfnas.runtime.seeding import derive_seed
 from tfnas.train.history import EpochRecord
 from tfnas.train.loop import LossWatch, NonFiniteLossError, evaluate
 from tfnas.train.metrics import MetricSums

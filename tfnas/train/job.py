@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from torch import nn
 
+from tfnas.compute import distributed
+from tfnas.compute.devices import open_device
+from tfnas.compute.seeding import derive_seed, seed_everything
 from tfnas.data import make_loader
-from tfnas.runtime import distributed
 from tfnas.runtime.artifacts import digest_file, digest_params, write_json
 from tfnas.runtime.checkpoints import CheckpointFolder
-from tfnas.runtime.devices import open_device
 from tfnas.runtime.errors import UserError
 from tfnas.runtime.params import stage_params
 from tfnas.runtime.schema import RecipeParams
-from tfnas.runtime.seeding import derive_seed, seed_everything
 from tfnas.runtime.stage import Job
 from tfnas.space import Architecture, count_macs, count_params
 from tfnas.train.sets import ImageSets

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tfnas.runtime.devices import autocast
+from tfnas.compute.devices import autocast
 from tfnas.runtime.errors import UserError
 from tfnas.train.metrics import Metrics, MetricSums
 from tfnas.train.stepper import Batch, to_device

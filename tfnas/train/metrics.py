@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tfnas.runtime import distributed
+from tfnas.compute import distributed
 
 MIN_CLASSES_FOR_TOP5 = 5
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from tfnas.runtime import distributed
+from tfnas.compute import distributed
 from tfnas.train.history import EpochRecord
 from tfnas.train.metrics import Metrics, MetricSums
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-from tfnas.runtime import distributed
+from tfnas.compute import distributed
 from tfnas.runtime.checkpoints import CheckpointFolder
 
 

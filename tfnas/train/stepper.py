@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from tfnas.runtime import distributed
-from tfnas.runtime.devices import autocast
+from tfnas.compute import distributed
+from tfnas.compute.devices import autocast
 from tfnas.runtime.schema import RecipeParams
 from tfnas.train.mixing import make_mix
 from tfnas.train.recipe import make_optimizer, training_loss

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tfnas.runtime import distributed
+from tfnas.compute import distributed
 from tfnas.space.batch_statistics import statistics_over_processes
 
 

@@ -19,9 +19,11 @@ def main() -> None:
     options = parser.parse_args()
 
     def check(params: Params) -> None:
+        from tfnas.data.manifest import warn_of_changed_images
         from tfnas.data.subset_job import check_subset
 
         check_subset(params, options.class_accuracy)
+        warn_of_changed_images(params, options.manifest)
 
     inputs = [options.class_accuracy, options.manifest, options.images]
     with open_job(STAGE, options, inputs=inputs, outputs=OUTPUTS, check=check) as job:

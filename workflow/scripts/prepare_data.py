@@ -6,7 +6,7 @@ from tfnas.runtime.schema import Params
 from tfnas.runtime.stage import open_job, run_script, stage_parser
 
 STAGE = "prepare_data"
-OUTPUTS = ("manifest.csv", "classes.csv", "broken.csv", "images", "transfer")
+OUTPUTS = ("manifest.csv", "classes.csv", "broken.csv", "folders.csv", "images", "transfer")
 
 
 def main() -> None:

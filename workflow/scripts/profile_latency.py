@@ -5,9 +5,6 @@ Where profile_latency.table names a file, that table is checked and copied inste
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from tfnas.runtime.params import load_params
 from tfnas.runtime.schema import Params
 from tfnas.runtime.stage import open_job, run_script, stage_parser
 
@@ -18,8 +15,6 @@ OUTPUTS = ("latency_table.json", "validation.csv", "metrics.json")
 def main() -> None:
     options = stage_parser(STAGE, __doc__).parse_args()
 
-    file = load_params(options.params).profile_latency.table
-
     def check(params: Params) -> None:
         from tfnas.authors.foreign_table import open_foreign_table
         from tfnas.latency.job import check_profile
@@ -27,7 +22,7 @@ def main() -> None:
         check_profile(params)
         open_foreign_table(params)
 
-    with open_job(STAGE, options, inputs=[Path(file)] if file else [], outputs=OUTPUTS, check=check) as job:
+    with open_job(STAGE, options, inputs=(), outputs=OUTPUTS, check=check) as job:
         from tfnas.authors.foreign_table import open_foreign_table
         from tfnas.latency.job import run_profile
         from tfnas.space import load_space

@@ -18,9 +18,11 @@ def main() -> None:
     options = parser.parse_args()
 
     def check(params: Params) -> None:
+        from tfnas.data.manifest import warn_of_changed_images
         from tfnas.data.rank_job import check_ranking
 
         check_ranking(params, options.manifest)
+        warn_of_changed_images(params, options.manifest)
 
     with open_job(STAGE, options, inputs=[options.manifest, options.images], outputs=OUTPUTS, check=check) as job:
         from tfnas.data.rank_job import run_rank_classes

@@ -19,10 +19,12 @@ def main() -> None:
     parser.add_argument("--images", type=Path, required=True, help="images/ that prepare_data wrote")
     options = parser.parse_args()
 
-    def check(_: Params) -> None:
+    def check(params: Params) -> None:
+        from tfnas.data.manifest import warn_of_changed_images
         from tfnas.train.sets import check_architecture
 
         check_architecture(options.architecture)
+        warn_of_changed_images(params, options.manifest)
 
     inputs = [options.architecture, options.manifest, options.images]
     with open_job(STAGE, options, inputs=inputs, outputs=OUTPUTS, target=options.target, check=check) as job:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
-from tfnas.runtime.devices import device_name, time_calls, time_sequence
+from tfnas.compute.devices import device_name, time_calls, time_sequence
 
 if TYPE_CHECKING:
     import torch
@@ -82,7 +82,7 @@ def stopwatch_of(backend: Backend) -> Stopwatch:
 
 
 def sequence_of(backend: Backend) -> Callable[..., np.ndarray]:
-    """The function that times several runs in turn, `tfnas.runtime.devices.time_sequence` or by the backend's clock."""
+    """The function that times several runs in turn, `tfnas.compute.devices.time_sequence` or by the backend's clock."""
     if not isinstance(backend, OwnClock):
         return time_sequence
     own = backend

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from tfnas.compute.devices import autocast
 from tfnas.latency.backends.protocol import BackendOptions
-from tfnas.runtime.devices import autocast
 
 
 class TorchEager:

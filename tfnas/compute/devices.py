@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfnas.runtime import distributed
+from tfnas.compute import distributed
 from tfnas.runtime.errors import UserError
 from tfnas.runtime.progress import announce
 

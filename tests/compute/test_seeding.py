@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from tfnas.runtime.seeding import derive_seed, seed_everything
+from tfnas.compute.seeding import derive_seed, seed_everything
 
 
 def test_seeds_follow_seed_and_names() -> None:

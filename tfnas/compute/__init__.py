@@ -1,0 +1,1 @@
+"""What computes: devices and their clocks, several processes on one job, random states; code that changes results."""
