@@ -16,7 +16,7 @@ from tfnas.latency.table import Curve, LatencyTable
 
 FEWEST = 8  # networks
 BOUNDS = (0.5, 2.0)  # of the scale, and of what any network's latency is multiplied by; beyond, something else is wrong
-CONFIDENCE = 0.99  # one-sided, that the correction helps
+CONFIDENCE = 0.95  # one-sided, that the correction helps
 
 
 @dataclass(frozen=True)
