@@ -16,13 +16,15 @@ from tfnas.latency import measure_architecture_ms
 from tfnas.latency.profiler import profile_space
 from tfnas.latency.validation import (
     Validated,
+    mean_interval,
+    published_members,
     random_architecture,
     validated,
     validation_metrics,
     validation_networks,
     write_validation,
 )
-from tfnas.space import Architecture, Space, count_params, load_space
+from tfnas.space import Architecture, Space, count_params, load_space, zoo
 from tfnas.space.assemble import assemble
 from tfnas.space.membership import misfits
 
@@ -123,3 +125,40 @@ def test_one_network_is_measured_whole_without_touching_random_state(space) -> N
     )
     assert timing.median_ms > 0 and timing.repeats == 3
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_random_networks_have_stages_of_favored_widths_as_published_ones_do() -> None:
+    """TF-NAS-C and both of the CPU are multiples of 8 throughout, TF-NAS-A has hardly one."""
+    networks = validation_networks(load_space("tf-nas"), 60, seed=0)
+    shares = [
+        np.mean([block.expand_channels % 8 == 0 for block in network.blocks if block.stage == 5])
+        for network in (*networks, zoo.load("TF-NAS-C"))
+    ]
+    assert shares[-1] == 1.0
+    assert 0.25 < np.mean(np.array(shares[:-1]) == 1.0) < 0.75
+
+
+@pytest.mark.parametrize("name", ["tf-nas", "tf-nas-wose", "mobilenet-v2"])
+def test_published_networks_of_a_space(name) -> None:
+    found = published_members(load_space(name))
+    assert {network.name for network in found} == {n for n in zoo.names() if zoo.load(n).space == name}
+
+
+def test_published_networks_are_judged_apart() -> None:
+    rows = [Validated(f"random-{i}", 1.1, 1.0 + 0.001 * i) for i in range(6)] + [Validated("TF-NAS-A", 1.5, 2.0)]
+    metrics = validation_metrics(rows)
+    assert metrics["bias_percent"] == pytest.approx(9.7, abs=0.1)
+    assert metrics["published_bias_percent"] == pytest.approx(-25)
+    assert "published_mean_absolute_percentage_error_low" not in metrics  # of one network, nothing can be said
+    error = "mean_absolute_percentage_error"
+    assert metrics[f"{error}_low"] <= metrics[error] <= metrics[f"{error}_high"]
+
+
+@pytest.mark.parametrize("count", [6, 10, 32])
+def test_interval_holds_the_mean_error_in_nearly_95_of_100_cases(count, monkeypatch) -> None:
+    monkeypatch.setattr("tfnas.latency.validation.RESAMPLES", 600)
+    random = np.random.default_rng(0)
+    truth = np.sqrt(2 / np.pi)  # mean of |normal|
+    intervals = [mean_interval(abs(random.normal(size=count))) for _ in range(400)]
+    held = np.mean([low <= truth <= high for low, high in intervals])
+    assert 0.9 <= held <= 0.99

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -15,10 +15,14 @@ from tfnas.search import block_function
 from tfnas.search.block_function import blocks
 from tfnas.search.derivation import searchable_layers
 from tfnas.search.mixed_op import MixedOp
+from tfnas.search.plain_block import plain_block
 from tfnas.search.sampling import gumbel_softmax
 from tfnas.search.sink_connecting import SinkConnectedStage
 from tfnas.search.supernet import Supernet
-from tfnas.space import load_space
+from tfnas.space import Block, Candidate, Layer, load_space
+from tfnas.space.blocks import MBInvRes
+from tfnas.space.space import halve
+from tfnas.space.space_file import Kernel, Stride
 
 SPACES = ("tf-nas", "tf-nas-wose", "mobilenet-v2")
 STAGES = (3, 4, 5, 6, 7, 8)
@@ -91,6 +95,34 @@ def test_one_operation_alone_equals_the_plain_one(space_name) -> None:
             grad = torch.randn_like(expected)
             found_grads, expected_grads = (torch.autograd.grad(out, inputs, grad) for out in (found, expected))
             assert_close([found, *found_grads], [expected, *expected_grads])
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 2), (2, 2), (3, 3), (1, 9), (8, 7)], ids=str)
+@pytest.mark.parametrize("stride", get_args(Stride))
+def test_every_kernel_of_the_schema_equals_the_plain_form(stride, size, monkeypatch) -> None:
+    """Fused, one by one, recomputed, alone, by several processes, and as the block that latencies are measured of."""
+    torch.manual_seed(0)
+    candidates = [Candidate(f"k{k}_{se}", k, 3.0, (2.0, 4.0), se) for k in get_args(Kernel) for se in (0.0, 1.0)]
+    for out_channels, act in ((4, "swish"), (5, "relu6")):
+        layer = Layer(3, 1, size[0], 4, out_channels, stride, act)
+        op = MixedOp(layer, candidates).double()
+        weights = [op.operation(i).weights for i in range(len(candidates))]
+        x = torch.randn(3, 4, *size, dtype=torch.float64, requires_grad=True)
+        u = torch.rand(len(weights), dtype=torch.float64, requires_grad=True)
+        inputs = [x, u, *(tensor for own in weights for tensor in own.values())]
+        expected = plain_mixed(x, weights, u, **shape_of(op))
+        assert expected.shape[2:] == tuple(halve(pixels, stride) for pixels in size)
+        grad = torch.randn_like(expected)
+        expected_grads = torch.autograd.grad(expected, inputs, grad)
+        for groups, recompute, pixels in itertools.product((op.fused, op.single), (False, True), (0, 10**9)):
+            monkeypatch.setattr(block_function, "PIXELS_PER_COVARIANCE", pixels)
+            found = blocks(x, weights, u, groups=groups, recompute=recompute, **shape_of(op))
+            assert_close([found, *torch.autograd.grad(found, inputs, grad)], [expected, *expected_grads])
+        for i, candidate in enumerate(candidates):
+            alone = plain_operation(x, weights[i], **shape_of(op))
+            assert_close([op.forward_path(x, i), plain_block(x, weights[i], layer)], [alone, alone])
+            block = Block(candidate.kernel, 4, 12, candidate.se_channels(4), out_channels, act, stride)
+            assert MBInvRes(block).eval()(x.detach().float()).shape == expected.shape
 
 
 def plain_logits(net: Supernet, x: Tensor, u: Tensor) -> Tensor:

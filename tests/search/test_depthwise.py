@@ -10,7 +10,7 @@ from tfnas.search.depthwise import depthwise, depthwise_backward_input, depthwis
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("kernel", [3, 5, 7])
+@pytest.mark.parametrize("kernel", [1, 3, 5, 7])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("size", [(1, 1), (1, 2), (2, 2), (3, 3), (4, 2), (13, 4), (7, 8)], ids=str)
 def test_equal_to_autograd(size, stride, kernel, dtype) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--calibrated",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="correct the table by half of those networks (default), or only report the correction",
+        help="correct the table by those networks where that helps (default), or only report the correction",
     )
     parser.add_argument(
         "--on-busy", choices=("warn", "refuse"), default="refuse", help="when other programs load the machine"
@@ -135,11 +136,25 @@ def summary(table: LatencyTable, space: Space, rows: list[Validated], path: Path
         f" {metrics['min_reachable_ms']:.3f} to {metrics['max_reachable_ms']:.3f} ms"
         f" (fixed parts {metrics['base_ms']:.3f} ms)",
     ]
-    if rows:
-        rank = f", rank correlation {metrics['spearman']:.3f}" if "spearman" in metrics else ""
-        lines.append(
-            f"{len(rows)} random networks of all sizes, measured whole: the table is {metrics['bias_percent']:+.1f} %"
-            f" off on average ({metrics['mean_absolute_percentage_error']:.1f} % without signs{rank})"
-        )
+    lines += _validation_lines(metrics, rows)
     lines.append(f"Next: tfnas latency ARCHITECTURE --table {path} shows where a network's time goes.")
     return "\n".join(lines)
+
+
+def _validation_lines(metrics: dict[str, float], rows: list[Validated]) -> Iterator[str]:
+    published = sum(row.is_published for row in rows)
+    groups = (("", len(rows) - published, "random networks of all sizes"), ("published_", published, "of the paper"))
+    for prefix, count, what in groups:
+        if count:
+            error, rank = f"{prefix}mean_absolute_percentage_error", f"{prefix}spearman"
+            low, high = metrics.get(f"{error}_low"), metrics.get(f"{error}_high")
+            interval = "" if low is None else f"; 95 % interval over such networks {low:.1f} to {high:.1f} %"
+            ranked = f", rank correlation {metrics[rank]:.3f}" if rank in metrics else ""
+            yield (
+                f"{count} {what}, measured whole: the table is {metrics[f'{prefix}bias_percent']:+.1f} % off on"
+                f" average ({metrics[error]:.1f} % without signs{interval}{ranked})"
+            )
+    if "calibration_applied" in metrics:
+        before, after = (metrics[f"calibration_error_{name}_percent"] for name in ("before", "after"))
+        what = "applied" if metrics["calibration_applied"] else "not applied: no sure gain, or not asked for"
+        yield f"Its correction, by networks it was not fitted to: {before:.1f} % off becomes {after:.1f} %; {what}"

@@ -15,6 +15,7 @@ from tfnas.latency.reach import reachable_range_ms
 from tfnas.latency.table import LatencyTable
 from tfnas.latency.validation import (
     Validated,
+    published_members,
     time_networks,
     validated,
     validation_metrics,
@@ -24,7 +25,7 @@ from tfnas.latency.validation import (
 from tfnas.runtime.artifacts import write_json
 from tfnas.runtime.schema import Params, ProfileLatencyParams
 from tfnas.runtime.stage import Job
-from tfnas.space import Space, load_space
+from tfnas.space import Architecture, Space, load_space
 
 JOURNAL = Path("checkpoints/profile_latency.jsonl")  # of the working directory; gone when the table is written
 
@@ -73,26 +74,42 @@ def run_profile(job: Job, space: Space, made_elsewhere: LatencyTable | None = No
 
 
 def profile(space: Space, measuring: Measuring, *, seed: int) -> tuple[LatencyTable, list[Validated]]:
-    """The table, corrected where params ask for it, and whole networks beside it."""
-    params = measuring.params
-    networks = validation_networks(space, params.validation_networks, seed)
+    """The table, corrected where params ask for it and it helps, and whole networks beside it."""
+    networks, fitted = _whole_networks(space, measuring.params, seed=seed)
     table, networks_ms = profile_space(space, measuring, networks=networks, seed=seed)
-    calibration = fit_calibration([table.latency_ms(network) for network in networks], networks_ms)
-    if calibration is None and params.calibrated:
-        logger.warning("%d validation networks allow no correction of the table", len(networks))
-    if calibration is not None:
-        details = {**table.details, "calibration": calibration.as_details(applied=False)}
-        table = replace(table, details=details)
-        if params.calibrated:
-            table = apply_calibration(table, calibration)
+    table = _calibrated(table, space, networks[:fitted], networks_ms[:fitted], applied=measuring.params.calibrated)
     return table, validated(table, networks, networks_ms)
+
+
+def _whole_networks(space: Space, params: ProfileLatencyParams, *, seed: int) -> tuple[list[Architecture], int]:
+    """Random networks, then the published ones of the space, and how many the former are."""
+    random = validation_networks(space, params.validation_networks, seed)
+    return [*random, *(published_members(space) if random else ())], len(random)
+
+
+def _calibrated(
+    table: LatencyTable, space: Space, networks: list[Architecture], networks_ms: list[float], *, applied: bool
+) -> LatencyTable:
+    """The table, corrected if `applied` and the correction helps; its details say what the correction is worth."""
+    sums_ms = [table.latency_ms(network) for network in networks]
+    calibration = fit_calibration(sums_ms, networks_ms, fastest_ms=reachable_range_ms(space, table)[0])
+    if calibration is None:
+        if applied:
+            logger.warning("%d validation networks allow no correction of the table", len(networks))
+        return table
+    if applied and calibration.helps:
+        return apply_calibration(table, calibration)
+    if applied:
+        before, after = calibration.error_before_percent, calibration.error_after_percent
+        logger.info("not corrected: %.2f %% off as it is, %.2f %% corrected, no sure gain", before, after)
+    return replace(table, details={**table.details, "calibration": calibration.as_details(applied=False)})
 
 
 def _checked(table: LatencyTable, space: Space, params: ProfileLatencyParams, *, seed: int) -> list[Validated]:
     """Whole networks beside a table made elsewhere, where this is its device."""
     if not measured_as(table, params):
         return []
-    networks = validation_networks(space, params.validation_networks, seed)
+    networks, _ = _whole_networks(space, params, seed=seed)
     repeats = NETWORK_VISITS * params.repeats
     timings = time_networks(networks, params, resolution=table.resolution, repeats=repeats, seed=seed)
     return validated(table, networks, [timing.median_ms for timing in timings])
@@ -110,10 +127,11 @@ def profile_metrics(table: LatencyTable, space: Space, rows: list[Validated]) ->
     """The content of metrics.json."""
     low_ms, high_ms = reachable_range_ms(space, table)
     calibration = table.details.get("calibration", {})
-    measured = ("error_before_percent", "error_after_percent", "scale", "offset_ms")
+    measured = ("error_before_percent", "error_after_percent", "least_gain_percent", "scale", "offset_ms")
     return {
         **validation_metrics(rows),
         **{f"calibration_{name}": calibration[name] for name in measured if name in calibration},
+        **({"calibration_applied": float(calibration["applied"])} if calibration else {}),
         "base_ms": table.base_ms,
         "operations": len(table.curves),
         "knots": sum(len(curve.widths) for curve in table.curves.values()),

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from tfnas.compute.devices import time_calls, warn_of_threads
+from tfnas.compute.devices import keep_freed_memory, time_calls, warn_of_threads
 
 Stopwatch = Callable[[torch.device, Callable[[], object], int], Sequence[float]]
 
@@ -55,8 +55,11 @@ class Timer:
 def measuring(threads: int) -> Iterator[None]:
     """What holds while anything is timed: `threads` CPU threads, no autograd, no garbage collection.
 
-    Threads, random state and garbage collection are afterwards as they were.
+    Threads, random state and garbage collection are afterwards as they were. The process keeps the memory it frees,
+    from here on: handed back to the system, it is filled with zeros at the next run, page by page. That costs some
+    networks of Table 1 a quarter to a third more and others nothing, by what lies at the heap's end.
     """
+    keep_freed_memory()
     threads_before, collects = torch.get_num_threads(), gc.isenabled()
     warn_of_threads(threads)
     torch.set_num_threads(threads)

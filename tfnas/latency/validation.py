@@ -5,24 +5,27 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
-from tfnas.compute.devices import find_device
 from tfnas.compute.seeding import derive_seed
-from tfnas.latency.backends import Backend, BackendOptions, open_backend, stopwatch_of
-from tfnas.latency.probes import network_probe
-from tfnas.latency.rounds import time_probes
 from tfnas.latency.table import LatencyTable
-from tfnas.latency.timer import Stopwatch, Timer, Timing, measuring
 from tfnas.runtime.artifacts import write_text
 from tfnas.runtime.schema import ProfileLatencyParams
-from tfnas.space import Architecture, Candidate, Space
+from tfnas.space import Architecture, Candidate, Space, zoo
 from tfnas.space.assemble import assemble
+from tfnas.space.membership import misfits
+
+if TYPE_CHECKING:
+    from tfnas.latency.backends import Backend
+    from tfnas.latency.timer import Stopwatch, Timing
 
 COLUMNS = ("network", "table_ms", "measured_ms")
 SPREAD = 0.25  # standard deviation of one choice about the size of a random network
+AT_AN_END = 0.5  # of a random network's stages: their widths are at an end of their range
+FEWEST_FOR_INTERVAL = 5  # networks
+RESAMPLES = 4000
 
 
 class Validated(NamedTuple):
@@ -32,11 +35,18 @@ class Validated(NamedTuple):
     table_ms: float
     measured_ms: float
 
+    @property
+    def is_published(self) -> bool:
+        """Whether it is a network of the paper, which no correction was fitted to."""
+        return self.network in zoo.names()
+
 
 def random_architecture(space: Space, name: str, random: np.random.Generator) -> Architecture:
     """A network of the space, of random size: depths, candidates and widths are each drawn about that size.
 
-    Drawn uniformly each, they would average out, and no network would come near the smallest or the largest.
+    Drawn uniformly each, they would average out, and no network would come near the smallest or the largest. In some
+    stages every width is at an end of its range, as in TF-NAS-C, TF-NAS-CPU-A and TF-NAS-CPU-B: those are multiples
+    of 8 or 16 channels, which a device may favor and random widths rarely are.
     """
     size = random.random()
 
@@ -47,10 +57,13 @@ def random_architecture(space: Space, name: str, random: np.random.Generator) ->
     choices: dict[int, list[tuple[Candidate, int]]] = {}
     for stage in space.searchable_stages:
         choices[stage.stage] = []
+        at_an_end = random.random() < AT_AN_END
         for position in range(_between(stage.min_depth, stage.max_depth, share())):
             candidate = candidates[_between(0, len(candidates) - 1, share())]
             low, high = candidate.width_range(stage.out_channels if position else stage.in_channels)
-            choices[stage.stage].append((candidate, _between(low, high, share())))
+            width_share = share()
+            width = _between(low, high, round(width_share) if at_an_end else width_share)
+            choices[stage.stage].append((candidate, width))
     return assemble(space, name, choices)
 
 
@@ -63,6 +76,11 @@ def validation_networks(space: Space, count: int, seed: int) -> list[Architectur
     """Random members of the space, from nearly the smallest to nearly the largest."""
     random = np.random.default_rng(derive_seed(seed, "validation_networks"))
     return [random_architecture(space, f"random-{i}", random) for i in range(1, count + 1)]
+
+
+def published_members(space: Space) -> list[Architecture]:
+    """The networks of the paper that lie inside the space."""
+    return [network for network in map(zoo.load, zoo.names()) if not any(misfits(network, space))]
 
 
 def validated(table: LatencyTable, networks: Sequence[Architecture], networks_ms: Sequence[float]) -> list[Validated]:
@@ -88,6 +106,12 @@ def time_networks(
     Raises:
         UserError: the device is absent.
     """
+    from tfnas.compute.devices import find_device
+    from tfnas.latency.backends import BackendOptions, open_backend, stopwatch_of  # torch: the report does without
+    from tfnas.latency.probes import network_probe
+    from tfnas.latency.rounds import time_probes
+    from tfnas.latency.timer import Timer, measuring
+
     device = find_device(params.device, source="profile_latency.device:")
     backend = backend or open_backend(params.backend, BackendOptions.of(params))
     probes = {
@@ -146,10 +170,17 @@ def measure_architecture_ms(
 
 
 def validation_metrics(rows: Sequence[Validated]) -> dict[str, float]:
-    """Errors of the table in percent of the measured latency, and rank correlations (Spearman's, Kendall's).
+    """Errors of the table on random networks, and on published ones under the same names after `published_`.
 
-    A number that does not exist (no network, or all of one latency) is left out.
+    Percent of the measured latency, and rank correlations (Spearman's, Kendall's). A number that does not exist (no
+    network, or all of one latency) is left out.
     """
+    random = [row for row in rows if not row.is_published]
+    published = _group_metrics([row for row in rows if row.is_published])
+    return {**_group_metrics(random), **{f"published_{name}": value for name, value in published.items()}}
+
+
+def _group_metrics(rows: Sequence[Validated]) -> dict[str, float]:
     if not rows:
         return {}
     from scipy.stats import kendalltau, spearmanr
@@ -158,10 +189,28 @@ def validation_metrics(rows: Sequence[Validated]) -> dict[str, float]:
     measured_ms = np.array([row.measured_ms for row in rows])
     percent = 100.0 * (table_ms / measured_ms - 1.0)
     metrics = {"mean_absolute_percentage_error": float(abs(percent).mean()), "bias_percent": float(percent.mean())}
+    if len(rows) >= FEWEST_FOR_INTERVAL:
+        low, high = mean_interval(abs(percent))
+        metrics |= {"mean_absolute_percentage_error_low": low, "mean_absolute_percentage_error_high": high}
     if len(set(table_ms)) > 1 and len(set(measured_ms)) > 1:
         metrics["spearman"] = float(spearmanr(table_ms, measured_ms).statistic)
         metrics["kendall"] = float(kendalltau(table_ms, measured_ms).statistic)
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
+
+
+def mean_interval(values: np.ndarray) -> tuple[float, float]:
+    """95 % bootstrap interval of the mean over networks such as these; of this machine in these minutes.
+
+    Percentiles of the resampled means, widened as Student's t is against the normal distribution: a plain bootstrap
+    of ten values is too sure (T. Hesterberg, The American Statistician 69, 2015, Sec. 5.3).
+    """
+    from scipy.stats import norm, t
+
+    count = len(values)
+    tail = float(norm.cdf(math.sqrt(count / (count - 1)) * t.ppf(0.025, count - 1)))
+    means = values[np.random.default_rng(0).integers(count, size=(RESAMPLES, count))].mean(1)
+    low, high = np.quantile(means, (tail, 1.0 - tail))
+    return float(low), float(high)
 
 
 def write_validation(rows: Sequence[Validated], path: str | Path) -> None:

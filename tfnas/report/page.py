@@ -70,7 +70,7 @@ def render_page(results: Results, *, title: str) -> str:
         paper=paper_tables(results),
         same_task=is_the_papers_task(results),
         swatches=_swatches(results.targets),
-        error_percent=result_figures.validation_error_percent(results.validation) if results.validation else None,
+        table_error=result_figures.validation_error_text(results.validation) if results.validation else None,
         chosen=[result for result in results.classes if result.group is not None],
         provenance=provenance_rows(results.provenance),
         packages=recorded_packages(results.provenance),

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tfnas.latency import LatencyTable
+from tfnas.latency.validation import Validated, validation_metrics
 from tfnas.report.charts import EndLabel, label_ends, name_label, name_rows, panel, target_colors
 from tfnas.report.hover import add_hover
 from tfnas.report.inputs import ClassResult, TargetResult
 from tfnas.report.style import COLORS, SMALL
 from tfnas.report.tables import Row
 from tfnas.runtime.artifacts import shorten
+from tfnas.space import zoo
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -83,7 +85,9 @@ def validation_figure(validation: Sequence[Row]) -> Figure:
     margin = 0.06 * (high - low or high)
     limits = (low - margin, high + margin)
     axes.plot(limits, limits, color=COLORS["neutral"], linewidth=1.0)
-    axes.plot(table, measured, "o", color=COLORS["blue"], markersize=4.5, markeredgewidth=0)
+    published = [row["network"] in zoo.names() for row in validation]
+    for x, y, hollow in zip(table, measured, published, strict=True):
+        axes.plot(x, y, "o", color=COLORS["blue"], markersize=4.5, markerfacecolor="none" if hollow else COLORS["blue"])
     add_hover(axes, table, measured, [_told_network(row) for row in validation])
     axes.set(xlim=limits, ylim=limits)
     label_ends(axes, [EndLabel(limits[1], "equal", COLORS["muted"])])
@@ -96,10 +100,19 @@ def _told_network(row: Row) -> str:
     return f"{row['network']}\n{latencies}\ntable {percent:+.1f} %"
 
 
-def validation_error_percent(validation: Sequence[Row]) -> float:
-    """Mean of |table / measured - 1| over the networks, in percent."""
-    errors = [abs(row["table_ms"] / row["measured_ms"] - 1.0) for row in validation]
-    return 100.0 * sum(errors) / len(errors)
+def validation_error_text(validation: Sequence[Row]) -> str:
+    """Mean of |table / measured - 1| in percent, of the random networks and of the paper's, with 95 % intervals."""
+    rows = [Validated(str(row["network"]), row["table_ms"], row["measured_ms"]) for row in validation]
+    metrics = validation_metrics(rows)
+    published = sum(row.is_published for row in rows)
+    parts = []
+    for prefix, count, what in (("", len(rows) - published, "random"), ("published_", published, "published")):
+        if count:
+            error = f"{prefix}mean_absolute_percentage_error"
+            low, high = metrics.get(f"{error}_low"), metrics.get(f"{error}_high")
+            interval = "" if low is None else f" (95 % interval {low:.1f} to {high:.1f} %)"
+            parts.append(f"{metrics[error]:.1f} %{interval} on {count} {what} network{'s' * (count > 1)}")
+    return " and ".join(parts)
 
 
 def tradeoff_figure(targets: Sequence[TargetResult], published: Sequence[HereRow] = ()) -> Figure:

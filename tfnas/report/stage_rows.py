@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from tfnas.report.inputs import Results, TargetResult
-from tfnas.report.result_figures import validation_error_percent
+from tfnas.report.result_figures import validation_error_text
 
 CLOSE_PERCENT = 1.0  # of the target; the search has met it
 
@@ -59,8 +59,7 @@ def _subset(results: Results) -> str:
 def _table(results: Results) -> str:
     text = f"{len(results.table.curves)} operations"
     if results.validation:
-        off = validation_error_percent(results.validation)
-        text += f"; off by {off:.1f} % on {len(results.validation)} whole networks"
+        text += f"; off by {validation_error_text(results.validation)}"
     return text
 
 

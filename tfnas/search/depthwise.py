@@ -18,7 +18,7 @@ _HALF = (torch.bfloat16, torch.float16)
 def depthwise(x: Tensor, weight: Tensor, stride: int, bias: Tensor | None = None) -> Tensor:
     """Depthwise convolution, (N, M, H, W) to (N, M, H', W')."""
     weight = _within(weight, x)
-    if weight.shape[-1] == 1:
+    if _scales(weight, x, stride):
         out = x * weight.view(1, -1, 1, 1)
         return out if bias is None else out.add_(bias.view(1, -1, 1, 1))
     return functional.conv2d(x, weight, bias, stride, padding=weight.shape[-1] // 2, groups=len(weight))
@@ -30,7 +30,7 @@ def depthwise_backward_input(grad: Tensor, x: Tensor, weight: Tensor, stride: in
     On a CPU oneDNN has no fast 16-bit form with stride 2 (it takes 10 times as long as in float32, and more).
     """
     weight, dtype = _within(weight, x), grad.dtype
-    if weight.shape[-1] == 1:
+    if _scales(weight, x, stride):
         return grad * weight.view(1, -1, 1, 1)
     if stride > 1 and dtype in _HALF and not grad.is_cuda:
         grad, weight = grad.float(), weight.float()
@@ -55,6 +55,11 @@ def _within(weight: Tensor, x: Tensor) -> Tensor:
     size = min(weight.shape[-1], 2 * max(x.shape[2:]) - 1)
     margin = (weight.shape[-1] - size) // 2
     return weight if margin == 0 else weight[..., margin : margin + size, margin : margin + size].contiguous()
+
+
+def _scales(weight: Tensor, x: Tensor, stride: int) -> bool:
+    """Whether the convolution is one factor for each channel: a single tap, and no pixel that the stride leaves out."""
+    return weight.shape[-1] == 1 and (stride == 1 or max(x.shape[2:]) == 1)
 
 
 def _weight_by_taps(grad: Tensor, x: Tensor, weight: Tensor, stride: int) -> Tensor:
