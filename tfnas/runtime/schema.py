@@ -15,7 +15,7 @@ Rate = Annotated[float, Field(ge=0, lt=1), AfterValidator(abs)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 CountOrZero = Annotated[int, Field(ge=0)]
-_AS_LIST = Field(strict=False)  # of a tuple: YAML has lists only
+AS_LIST = Field(strict=False)  # of a tuple: YAML has lists only
 
 
 class Section(BaseModel):
@@ -91,9 +91,9 @@ class TargetParams(Section):
 class AugmentationParams(Section):
     """Training augmentation: RandomResizedCrop, horizontal flip, colour jitter."""
 
-    crop_scale: Annotated[tuple[Fraction, Fraction], _AS_LIST]
+    crop_scale: Annotated[tuple[Fraction, Fraction], AS_LIST]
     flip: bool
-    color_jitter: Annotated[tuple[NonNegative, NonNegative, NonNegative, NonNegative], _AS_LIST]
+    color_jitter: Annotated[tuple[NonNegative, NonNegative, NonNegative, NonNegative], AS_LIST]
     # brightness, contrast, saturation, hue
 
     @model_validator(mode="after")
@@ -185,7 +185,7 @@ class ArchitectureStepParams(Section):
     """Adam on alpha and beta."""
 
     learning_rate: Positive
-    betas: Annotated[tuple[Rate, Rate], _AS_LIST]
+    betas: Annotated[tuple[Rate, Rate], AS_LIST]
     weight_decay: NonNegative
     every: Count  # weight steps
     log_softmax: bool  # replace alpha and beta by their log-softmax after each step
