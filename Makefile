@@ -10,7 +10,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := true
 
 # runs at the start of every Python here, for Snakemake and DVC ask for name and home before they read our files
-PROVIDE := import tfnas.runtime.user; tfnas.runtime.user.provide_for_user()
+PROVIDE := import tfnas.jobs.user; tfnas.jobs.user.provide_for_user()
 
 .PHONY: help setup run restore test check format ui clean
 
@@ -54,7 +54,7 @@ restore: setup
 	$(TFNAS) restore
 
 ui: setup
-	@$(BIN)/python -m tfnas.runtime.store  # artifacts of a folder that was moved
+	@$(BIN)/python -m tfnas.tracking.store  # artifacts of a folder that was moved
 	$(BIN)/python -m mlflow ui --backend-store-uri sqlite:///mlflow.db
 
 # three processes on two cores, since many tests wait; one thread in each, or those of one wait for those of another

@@ -17,7 +17,7 @@ def _entrypoint(name: str) -> Callable[..., nn.Module]:
     def build(
         num_classes: int = 1000, dropout: float = 0.0, weights: str | Path | None = None, pretrained: bool = False
     ) -> nn.Module:
-        from tfnas.runtime.errors import UserError
+        from tfnas.jobs.errors import UserError
         from tfnas.space import build_network, zoo
 
         if pretrained:

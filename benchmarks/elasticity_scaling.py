@@ -15,9 +15,9 @@ import numpy as np
 from tfnas.authors import read_latency_table
 from tfnas.latency import LatencyTable
 from tfnas.search import ScalingResult, scale_widths, scale_widths_by_integer_ratio
-from tfnas.search.width_problem import WidthProblem, WidthRanges
+from tfnas.search.scaling.widths import WidthProblem, WidthRanges
 from tfnas.space import Architecture, Space, load_space
-from tfnas.space.assemble import Choice, assemble
+from tfnas.space.membership import Choice, assemble
 
 AUTHORS_TABLE = Path(__file__).parents[2] / "shared/authors/latency_gpu.pkl"
 VARIANTS = {"exact": scale_widths, "integer_ratio": scale_widths_by_integer_ratio}

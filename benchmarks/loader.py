@@ -24,12 +24,11 @@ from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import default_loader
 
 from tfnas.data import ImageDataset, eval_transform, make_loader, train_transform
-from tfnas.data.image_folder import scan_image_folder
+from tfnas.data.images.stores import describe, materialize, write_source
+from tfnas.data.images.transforms import MEAN, STD
 from tfnas.data.manifest import manifest_samples
-from tfnas.data.materialize import materialize
-from tfnas.data.stores import describe, write_source
-from tfnas.data.transforms import MEAN, STD
-from tfnas.runtime.schema import AugmentationParams, MaterializeParams
+from tfnas.data.params import AugmentationParams, MaterializeParams
+from tfnas.data.sources.image_folder import scan_image_folder
 
 SIZE, BATCH, WORKERS = 224, 32, 2
 JITTER = (0.4, 0.4, 0.4, 0.2)

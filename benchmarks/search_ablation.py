@@ -25,15 +25,14 @@ import torch
 from tfnas.compute.seeding import derive_seed
 from tfnas.data import ImageDataset, eval_transform, image_root, make_loader, read_samples, train_transform
 from tfnas.latency import LatencyTable
-from tfnas.runtime.params import load_params
-from tfnas.runtime.schema import Params
 from tfnas.search import WarmUp, run_warm_up, search
 from tfnas.search.constraint import Constraint, read_constraint
 from tfnas.search.derivation import searchable_layers
-from tfnas.search.history import EpochRecord
-from tfnas.search.width_problem import WidthProblem
+from tfnas.search.result import EpochRecord
+from tfnas.search.scaling.widths import WidthProblem
 from tfnas.space import Space
-from tfnas.space.assemble import assemble
+from tfnas.space.membership import assemble
+from tfnas.stages.params import Params, load_params
 
 VARIANTS = {
     "bi-sampling, scaled": {},

@@ -19,8 +19,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from tfnas.runtime.checkpoints import read_tensors
-from tfnas.runtime.params import load_params
+from tfnas.jobs.checkpoints import read_tensors
+from tfnas.stages.params import load_params
 
 SCRIPT = Path(__file__).parents[1] / "workflow" / "scripts" / "search.py"
 INPUTS = {

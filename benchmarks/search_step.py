@@ -65,7 +65,7 @@ def work(options: argparse.Namespace) -> None:
     from search_step_variants import build
 
     from tfnas.compute.devices import open_device
-    from tfnas.search import mixed_op
+    from tfnas.search.supernet.supernet import mixed_op
 
     if options.worker == "theirs" or options.default_allocator:
         torch.set_num_threads(options.threads)

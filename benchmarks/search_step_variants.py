@@ -19,15 +19,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tfnas.latency import Curve, LatencyTable, OperationKey
-from tfnas.runtime.params import load_params
 from tfnas.search.derivation import searchable_layers
-from tfnas.search.mixed_op import CandidateOperation, MixedOp
 from tfnas.search.sampling import gumbel_noise, gumbel_path, second_path
-from tfnas.search.sink_connecting import SinkConnectedStage
 from tfnas.search.state import SearchState
 from tfnas.search.steps import Stepper
-from tfnas.search.supernet import Supernet
+from tfnas.search.supernet.mixed_op import CandidateOperation, MixedOp
+from tfnas.search.supernet.sink_connecting import SinkConnectedStage
+from tfnas.search.supernet.supernet import Supernet
 from tfnas.space import load_space
+from tfnas.stages.params import load_params
 
 NUM_CLASSES, TEMPERATURE, GRADIENT_CLIP = 100, 5.0, 5.0
 

@@ -21,17 +21,17 @@ from typing import Any
 
 import torch
 
-from tfnas.data.loader import EpochLoader
-from tfnas.runtime.checkpoints import CheckpointFolder
-from tfnas.runtime.params import load_params, stage_params
-from tfnas.runtime.stage import Job
-from tfnas.runtime.tracking import NoRun
+from tfnas.data.images.loader import EpochLoader
+from tfnas.jobs.checkpoints import CheckpointFolder
 from tfnas.search.constraint import read_constraint
 from tfnas.search.epoch import EpochRunner
-from tfnas.search.job import SearchInputs, run_search
+from tfnas.search.result import load_warm_up
 from tfnas.search.steps import Stepper
-from tfnas.search.supernet import Supernet
-from tfnas.search.warm_up import load_warm_up
+from tfnas.search.supernet.supernet import Supernet
+from tfnas.stages.job import Job
+from tfnas.stages.params import load_params, stage_params
+from tfnas.stages.search import SearchInputs, run_search
+from tfnas.tracking.runs import NoRun
 
 SECONDS: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])  # of the clock, of the processor
 COMPUTE = ("forward of paths", "forward of all operations", "backward")

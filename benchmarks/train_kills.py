@@ -24,8 +24,8 @@ from typing import NamedTuple
 
 import yaml
 
-from tfnas.runtime.checkpoints import read_tensors
-from tfnas.runtime.params import load_params
+from tfnas.jobs.checkpoints import read_tensors
+from tfnas.stages.params import load_params
 
 SCRIPT = Path(__file__).parents[1] / "workflow" / "scripts" / "retrain.py"
 POLL_SECONDS = 0.01

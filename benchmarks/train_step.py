@@ -27,10 +27,11 @@ import torch
 from PIL import Image
 
 from tfnas.data import ImageDataset, make_loader, train_transform
-from tfnas.runtime.schema import AugmentationParams, RecipeParams
+from tfnas.data.params import AugmentationParams
 from tfnas.space import build_network, zoo
-from tfnas.train.epoch_loop import EpochLoop
-from tfnas.train.stepper import Stepper
+from tfnas.train.loop import EpochLoop
+from tfnas.train.params import RecipeParams
+from tfnas.train.step import Stepper
 
 CPU = torch.device("cpu")
 CROP_SCALE = (0.08, 1.0)

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from tfnas.data import manifest_classes, read_manifest
 from tfnas.deploy import classify, load_network
-from tfnas.runtime.errors import UserError
-from tfnas.runtime.params import load_params
+from tfnas.jobs.errors import UserError
+from tfnas.stages.params import load_params
 
 RESULTS = Path("results")
 

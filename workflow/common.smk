@@ -7,23 +7,15 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
-from tfnas.engines.begin import begin
-from tfnas.engines.calls import SYNCING
-from tfnas.engines.dvc_users import keep_dvc_out
-from tfnas.engines.guard import (
-    check_config,
-    check_place,
-    check_workdir_params,
-    learn_from_dvc,
-    repeat_errors,
-    say_changed_images,
-    tell_dvc,
-)
-from tfnas.engines.stages import code_files, user_files, values_as_text
-from tfnas.runtime.errors import UserError
-from tfnas.runtime.gpus import visible_gpus
-from tfnas.runtime.orphans import ENGINE
-from tfnas.runtime.user import provide_for_user
+from tfnas.engines.snakemake import begin
+from tfnas.engines.snakemake import SYNCING
+from tfnas.engines.dvc import keep_dvc_out
+from tfnas.engines.sync import check_config, check_place, check_workdir_params, learn_from_dvc, repeat_errors, say_changed_images, tell_dvc
+from tfnas.engines.trust import code_files, user_files, values_as_text
+from tfnas.jobs.errors import UserError
+from tfnas.compute.devices import visible_gpus
+from tfnas.jobs.locks import ENGINE
+from tfnas.jobs.user import provide_for_user
 
 try:
     PARAMS = check_workdir_params()  # before Snakemake reads the file, whose own errors say less

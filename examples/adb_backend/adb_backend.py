@@ -15,9 +15,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tfnas.jobs.errors import UserError
 from tfnas.latency.backends import BackendOptions
 from tfnas.latency.backends.onnx_runtime import export_onnx
-from tfnas.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -14,16 +14,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tfnas.authors.foreign_table import open_foreign_table
+from tfnas.authors.latency_tables import open_foreign_table
 from tfnas.compute.devices import device_name
+from tfnas.jobs.artifacts import digest_file
+from tfnas.jobs.errors import UserError
 from tfnas.latency import Curve, LatencyTable, reachable_range_ms
-from tfnas.latency.job import check_profile, run_profile
 from tfnas.latency.profiler import operation_ranges
-from tfnas.runtime.artifacts import digest_file
-from tfnas.runtime.errors import UserError
-from tfnas.runtime.params import load_params
-from tfnas.runtime.stage import Job
 from tfnas.space import load_space
+from tfnas.stages.job import Job
+from tfnas.stages.params import load_params
+from tfnas.stages.profile_latency import check_profile, run_profile
 
 ROOT = Path(__file__).parents[2]
 SPACE = ROOT / "tests" / "engines" / "tiny_space.yaml"

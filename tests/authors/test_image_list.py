@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tfnas.authors import read_image_list
-from tfnas.runtime.errors import UserError
+from tfnas.jobs.errors import UserError
 
 PARTS = st.text("abcdefghijklmnopqrstuvwxyz0123456789_", min_size=1, max_size=8)
 IMAGES = st.tuples(st.builds("{}/{}.JPEG".format, PARTS, PARTS), st.integers(0, 999))

@@ -9,8 +9,8 @@ from collections import OrderedDict
 import pytest
 
 from tfnas.authors import read_latency_table
+from tfnas.jobs.errors import UserError
 from tfnas.latency import LatencyTable, OperationKey
-from tfnas.runtime.errors import UserError
 from tfnas.space import load_space, zoo
 
 GPU_MS = {

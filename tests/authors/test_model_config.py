@@ -9,7 +9,7 @@ import json
 import pytest
 
 from tfnas.authors import read_config
-from tfnas.runtime.errors import UserError
+from tfnas.jobs.errors import UserError
 from tfnas.space import zoo
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfnas.authors import read_searched_supernet
-from tfnas.runtime.errors import UserError
+from tfnas.jobs.errors import UserError
 from tfnas.space import load_space
 from tfnas.space.membership import misfits
 

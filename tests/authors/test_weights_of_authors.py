@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tfnas.authors import load_weights, read_weights
-from tfnas.runtime.errors import UserError
+from tfnas.jobs.errors import UserError
 from tfnas.space import build_network, zoo
 
 NAMES = ["TF-NAS-A", "TF-NAS-D-wose", "TF-NAS-CPU-B"]

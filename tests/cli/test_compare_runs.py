@@ -12,10 +12,10 @@ import pytest
 import yaml
 
 from tfnas.cli import main
-from tfnas.engines.comparison import Difference, differences, read_side
-from tfnas.runtime.errors import UserError
-from tfnas.runtime.schema import TrackingParams
-from tfnas.runtime.tracking import tracked_run
+from tfnas.engines.compare import Difference, differences, read_side
+from tfnas.jobs.errors import UserError
+from tfnas.tracking.params import TrackingParams
+from tfnas.tracking.runs import tracked_run
 
 STAGE = {
     "cmd": "python stage.py",

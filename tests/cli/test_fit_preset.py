@@ -8,9 +8,8 @@ import pytest
 from PIL import Image
 
 from tfnas.cli import main
-from tfnas.cli._fit_preset import replace_value, value_of
-from tfnas.cli.init import read_preset
-from tfnas.runtime.params import load_params
+from tfnas.cli.init import read_preset, replace_value, value_of
+from tfnas.stages.params import load_params
 
 
 def write_images(root: Path, counts: dict[str, int], size: tuple[int, int]) -> None:

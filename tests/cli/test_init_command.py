@@ -11,8 +11,8 @@ import pytest
 
 from tfnas.cli import main
 from tfnas.cli.init import preset_names, read_preset
-from tfnas.runtime.params import load_params
 from tfnas.space import load_space
+from tfnas.stages.params import load_params
 
 ROOT = Path(__file__).parents[2]
 WITH_IMAGES = [name for name in preset_names() if name != "digits"]

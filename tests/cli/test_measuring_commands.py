@@ -32,7 +32,7 @@ def table() -> LatencyTable:
 def few_peers(monkeypatch):
     """Two networks of the paper and one of torchvision."""
     monkeypatch.setattr("tfnas.space.zoo.names", lambda: ["TF-NAS-D", "TF-NAS-D-wose"])
-    monkeypatch.setattr("tfnas.latency.peers.TORCHVISION", ("shufflenet_v2_x0_5",))
+    monkeypatch.setattr("tfnas.latency.baselines.TORCHVISION", ("shufflenet_v2_x0_5",))
 
 
 def test_compare_prints_writes_and_draws(table, few_peers, tmp_path, capsys) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tfnas.cli import main
-from tfnas.runtime.artifacts import digest_file, write_text
-from tfnas.runtime.stage import open_job, stage_parser
+from tfnas.jobs.artifacts import digest_file, write_text
+from tfnas.stages.job import open_job, stage_parser
 
 ROOT = Path(__file__).parents[2]
 

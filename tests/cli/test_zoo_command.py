@@ -9,7 +9,7 @@ import pytest
 
 from tfnas.cli import main
 from tfnas.space import count_macs, count_params, load_space, zoo
-from tfnas.space.assemble import assemble
+from tfnas.space.membership import assemble
 
 
 def output_of(capsys, *arguments) -> str:

@@ -11,7 +11,7 @@ import pytest
 from engine_calls import call, set_param
 from engine_processes import TARGET
 
-from tfnas.engines.running import cancel_cluster_jobs
+from tfnas.engines.snakemake import cancel_cluster_jobs
 
 FAKE = Path(__file__).with_name("fake_kubectl.py")
 PLUGIN = "snakemake_executor_plugin_cluster_generic"

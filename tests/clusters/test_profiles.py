@@ -9,8 +9,7 @@ import pytest
 import yaml
 from engine_calls import call, set_param
 
-from tfnas.runtime.params import STAGE_KEYS, load_params
-from tfnas.runtime.schema import ResourcesParams
+from tfnas.stages.params import STAGE_KEYS, ResourcesParams, load_params
 
 ROOT = Path(__file__).parents[2]
 TARGET = "results/rank_classes/metrics.json"

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from wnids import WNIDS
 
-from tfnas.data.cifar_format import FORMATS, write_cifar, write_meta
+from tfnas.data.sources.cifar_files import FORMATS, write_cifar, write_meta
 
 COUNTS = {"train": 4, "val": 2}
 

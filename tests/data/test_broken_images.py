@@ -14,11 +14,10 @@ from test_data_jobs import changed
 from test_decoding import encoded, huge
 
 from tfnas.data import ImageDataset, eval_transform, make_loader, manifest_samples, read_manifest
-from tfnas.data.prepare import run_prepare_data
-from tfnas.runtime.errors import UserError
-from tfnas.runtime.params import load_params
-from tfnas.runtime.schema import Params
-from tfnas.runtime.stage import Job
+from tfnas.jobs.errors import UserError
+from tfnas.stages.job import Job
+from tfnas.stages.params import Params, load_params
+from tfnas.stages.prepare_data import run_prepare_data
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8))

@@ -13,8 +13,8 @@ from torchvision.datasets import CIFAR10, CIFAR100
 from torchvision.datasets import cifar as torchvision_cifar
 
 from tfnas.data import load_transfer_set, transfer_root
-from tfnas.data.cifar_format import FORMATS
-from tfnas.runtime.errors import UserError
+from tfnas.data.sources.cifar_files import FORMATS
+from tfnas.jobs.errors import UserError
 
 Write = Callable[[str], Path]
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from tfnas.data.class_accuracy import ClassAccuracy, count_correct, rank, read_class_accuracy, write_class_accuracy
-from tfnas.runtime.errors import UserError
+from tfnas.data.ranking import ClassAccuracy, count_correct, rank, read_class_accuracy, write_class_accuracy
+from tfnas.jobs.errors import UserError
 
 CPU = torch.device("cpu")
 rows = st.lists(

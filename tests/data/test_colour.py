@@ -9,7 +9,7 @@ import torch
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
-from tfnas.data.colour import (
+from tfnas.data.images.color import (
     IDENTITY,
     Colours,
     change_brightness,

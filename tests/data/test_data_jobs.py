@@ -13,14 +13,13 @@ from typing import Any
 import pytest
 
 from tfnas.data import load_transfer_set, read_manifest, read_samples
-from tfnas.data.prepare import check_sources, run_prepare_data
-from tfnas.data.rank_job import check_ranking, run_rank_classes
-from tfnas.data.subset_job import check_subset, run_build_subset
-from tfnas.runtime.artifacts import digest_file
-from tfnas.runtime.errors import UserError
-from tfnas.runtime.params import load_params
-from tfnas.runtime.schema import Params
-from tfnas.runtime.stage import Job
+from tfnas.jobs.artifacts import digest_file
+from tfnas.jobs.errors import UserError
+from tfnas.stages.build_subset import check_subset, run_build_subset
+from tfnas.stages.job import Job
+from tfnas.stages.params import Params, load_params
+from tfnas.stages.prepare_data import check_sources, run_prepare_data
+from tfnas.stages.rank_classes import check_ranking, run_rank_classes
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 

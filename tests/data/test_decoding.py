@@ -15,8 +15,8 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from tfnas.data import decoding
-from tfnas.data.decoding import (
+from tfnas.data.images import decoding
+from tfnas.data.images.decoding import (
     BACKGROUND,
     MAX_PIXELS,
     BrokenImageError,

@@ -10,10 +10,9 @@ from PIL import Image
 from sklearn.datasets import load_digits as sklearn_digits
 
 from tfnas.data import load_transfer_set
-from tfnas.data.digits import load_digits, write_digits
-from tfnas.data.image_folder import scan_image_folder
-from tfnas.data.shifted_digits import shift, write_shifted_digits
-from tfnas.runtime.artifacts import digest_file
+from tfnas.data.sources.digits import load_digits, shift, write_digits, write_shifted_digits
+from tfnas.data.sources.image_folder import scan_image_folder
+from tfnas.jobs.artifacts import digest_file
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tfnas.data.folders import atomic_folder, write_note
+from tfnas.data.manifest import atomic_folder, write_note
 
 
 def test_a_new_folder_takes_the_place_of_the_old(tmp_path: Path) -> None:

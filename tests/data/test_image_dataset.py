@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from tfnas.data import ImageDataset
-from tfnas.data.decoding import read_image
-from tfnas.runtime.errors import UserError
+from tfnas.data.images.decoding import read_image
+from tfnas.jobs.errors import UserError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
 

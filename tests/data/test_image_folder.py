@@ -12,9 +12,9 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 
 from tfnas.data import manifest_samples
-from tfnas.data.image_folder import announce_left_out, check_image_folder, scan_image_folder
 from tfnas.data.manifest import read_manifest, write_manifest
-from tfnas.runtime.errors import UserError
+from tfnas.data.sources.image_folder import announce_left_out, check_image_folder, scan_image_folder
+from tfnas.jobs.errors import UserError
 
 WNID = "n01440764"
 

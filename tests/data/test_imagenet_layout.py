@@ -10,9 +10,9 @@ import pytest
 from scipy.io import savemat
 from wnids import WNIDS
 
-from tfnas.data.image_folder import scan_image_folder
-from tfnas.data.imagenet import GROUND_TRUTH, KAGGLE, check_imagenet, scan_imagenet
-from tfnas.runtime.errors import UserError
+from tfnas.data.sources.image_folder import scan_image_folder
+from tfnas.data.sources.imagenet import GROUND_TRUTH, KAGGLE, check_imagenet, scan_imagenet
+from tfnas.jobs.errors import UserError
 
 IDS = {3: WNIDS[0], 1: WNIDS[1], 2: WNIDS[2]}  # no sorted order
 NUMBERS = (1, 3, 2, 2, 3, 1)

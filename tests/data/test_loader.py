@@ -11,10 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
-from tfnas.data import ImageDataset, image_dataset, make_loader, train_transform
-from tfnas.data import loader as loader_module
-from tfnas.runtime.errors import UserError
-from tfnas.runtime.schema import AugmentationParams
+from tfnas.data import ImageDataset, make_loader, train_transform
+from tfnas.data.images import loader as image_dataset
+from tfnas.data.images import loader as loader_module
+from tfnas.data.params import AugmentationParams
+from tfnas.jobs.errors import UserError
 
 IMAGES = 10
 AUGMENTATION = AugmentationParams.model_validate(

@@ -19,8 +19,8 @@ from tfnas.data.manifest import (
     write_manifest,
     write_samples,
 )
-from tfnas.runtime.artifacts import write_json
-from tfnas.runtime.errors import UserError
+from tfnas.jobs.artifacts import write_json
+from tfnas.jobs.errors import UserError
 
 names = st.text("abz ,'\"é数", min_size=1, max_size=6)
 records = st.lists(

@@ -12,17 +12,16 @@ from PIL import Image
 from wnids import WNIDS
 
 from tfnas.data import ImageDataset, eval_transform, image_root
-from tfnas.data import pack as pack_module
-from tfnas.data.cifar import load_transfer_set
-from tfnas.data.cifar_store import list_cifar
-from tfnas.data.decoding import read_image
-from tfnas.data.image_folder import scan_image_folder
-from tfnas.data.materialize import materialize
-from tfnas.data.pack import PackStore
-from tfnas.data.stores import describe, open_store, write_source
-from tfnas.runtime.artifacts import digest_file
-from tfnas.runtime.errors import UserError
-from tfnas.runtime.schema import MaterializeParams
+from tfnas.data.images import pack as pack_module
+from tfnas.data.images.decoding import read_image
+from tfnas.data.images.pack import PackStore
+from tfnas.data.images.stores import describe, materialize, open_store, write_source
+from tfnas.data.params import MaterializeParams
+from tfnas.data.sources.cifar import load_transfer_set
+from tfnas.data.sources.cifar_files import list_cifar
+from tfnas.data.sources.image_folder import scan_image_folder
+from tfnas.jobs.artifacts import digest_file
+from tfnas.jobs.errors import UserError
 
 PATHS = [f"train/{wnid}/{wnid}_{number}.JPEG" for wnid in WNIDS for number in range(4)]
 

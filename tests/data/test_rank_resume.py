@@ -8,13 +8,13 @@ import pytest
 import torch
 from test_data_jobs import changed, digits, own_images, run  # noqa: F401
 
-from tfnas.data import rank_job
-from tfnas.data.class_accuracy import count_correct
-from tfnas.data.prepare import run_prepare_data
-from tfnas.data.rank_job import run_rank_classes
-from tfnas.runtime.artifacts import digest_file
-from tfnas.runtime.checkpoints import CheckpointFolder
-from tfnas.runtime.schema import Params
+from tfnas.data.ranking import count_correct
+from tfnas.jobs.artifacts import digest_file
+from tfnas.jobs.checkpoints import CheckpointFolder
+from tfnas.stages import rank_classes as rank_job
+from tfnas.stages.params import Params
+from tfnas.stages.prepare_data import run_prepare_data
+from tfnas.stages.rank_classes import run_rank_classes
 
 
 class Killed(BaseException):

@@ -9,11 +9,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tfnas.data import make_loader, ranking_network
-from tfnas.data.ranking_fit import estimate_statistics, fit
-from tfnas.data.ranking_network import build_ranking_network, check_ranking_weights, load_ranking_network
-from tfnas.runtime.errors import UserError
-from tfnas.runtime.schema import FitParams
+from tfnas.data import make_loader
+from tfnas.data import ranking as ranking_network
+from tfnas.data.params import FitParams
+from tfnas.data.ranking import (
+    build_ranking_network,
+    check_ranking_weights,
+    estimate_statistics,
+    fit,
+    load_ranking_network,
+)
+from tfnas.jobs.errors import UserError
 
 CPU = torch.device("cpu")
 CLASSES = ["a", "b", "c"]

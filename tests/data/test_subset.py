@@ -13,11 +13,19 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tfnas.data.class_accuracy import ClassAccuracy, rank
-from tfnas.data.groups import cut
 from tfnas.data.manifest import ManifestRecord
-from tfnas.data.subset import Subset, build_subset, choose_classes, draw_classes, read_class_list, split_images, without
-from tfnas.runtime.errors import UserError
+from tfnas.data.ranking import ClassAccuracy, rank
+from tfnas.data.subset import (
+    Subset,
+    build_subset,
+    choose_classes,
+    cut,
+    draw_classes,
+    read_class_list,
+    split_images,
+    without,
+)
+from tfnas.jobs.errors import UserError
 
 AUTHORS_CLASSES = Path(__file__).parents[3] / "shared/authors/imagenet100_classes.csv"
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfnas.data.tables import image_path, read_table, whole_number, write_table
-from tfnas.runtime.errors import UserError
+from tfnas.data.manifest import image_path, read_table, whole_number, write_table
+from tfnas.jobs.errors import UserError
 
 
 def read(path: Path) -> list[list[str]]:

@@ -11,8 +11,8 @@ from torchvision.transforms._presets import ImageClassification
 from torchvision.transforms.functional import InterpolationMode
 
 from tfnas.data import eval_transform, train_transform
-from tfnas.data.transforms import MEAN, STD
-from tfnas.runtime.schema import AugmentationParams
+from tfnas.data.images.transforms import MEAN, STD
+from tfnas.data.params import AugmentationParams
 
 ONE_STEP = 1 / 255 / min(STD)  # of an 8-bit value, after normalisation
 

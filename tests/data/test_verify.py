@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 
 from tfnas.data import verify
-from tfnas.data.image_folder import scan_image_folder
 from tfnas.data.manifest import ManifestRecord
+from tfnas.data.sources.image_folder import scan_image_folder
 from tfnas.data.verify import HEAD_BYTES, announce_animated, announce_twins, find_twins
 
 

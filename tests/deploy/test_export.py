@@ -16,10 +16,9 @@ from tfnas.cli import main
 from tfnas.cli.export import fresh_network
 from tfnas.deploy import classify
 from tfnas.deploy.export import EXPORTS, export_checked, max_difference
-from tfnas.deploy.origin import read_origin
-from tfnas.deploy.trained_on import TrainedOn, read_trained_on
-from tfnas.runtime.artifacts import digest_file
-from tfnas.runtime.errors import UserError
+from tfnas.deploy.origin import TrainedOn, read_origin, read_trained_on
+from tfnas.jobs.artifacts import digest_file
+from tfnas.jobs.errors import UserError
 from tfnas.space import zoo
 
 CLASSES = ("dark", "light", "middle")

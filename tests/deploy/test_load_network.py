@@ -11,7 +11,7 @@ from PIL import Image
 
 from tfnas.data import ImageDataset, eval_transform
 from tfnas.deploy import classify, load_network
-from tfnas.runtime.errors import UserError
+from tfnas.jobs.errors import UserError
 from tfnas.space import build_network, zoo
 from tfnas.train.weights import save_weights
 

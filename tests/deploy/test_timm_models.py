@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from tfnas.deploy import register_with_timm
-from tfnas.runtime.errors import UserError
+from tfnas.jobs.errors import UserError
 from tfnas.space import build_network, zoo
 from tfnas.train.weights import save_weights
 

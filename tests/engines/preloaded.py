@@ -8,7 +8,6 @@ import snakemake.cli
 import snakemake.persistence.file
 import snakemake.workflow
 
-import tfnas.engines.guard
 import tfnas.engines.sync
 
 __all__ = ["dvc", "snakemake", "tfnas"]

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tfnas.runtime.params import load_params
+from tfnas.stages.params import load_params
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ import json
 import sys
 from pathlib import Path
 
-from tfnas.runtime.artifacts import digest_file, digest_params, write_provenance
-from tfnas.runtime.dependencies import digest_code, named_files
-from tfnas.runtime.params import load_params, stage_params
+from tfnas.jobs.artifacts import digest_file, digest_params, write_provenance
+from tfnas.stages.dependencies import digest_code, named_files
+from tfnas.stages.params import load_params, stage_params
 
 OUTPUTS = {
     "prepare_data": ["manifest.csv", "classes.csv", "broken.csv", "folders.csv", "images/1.png", "transfer/batch"],

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tfnas.runtime.dependencies import SCRIPTS, STAGE_ROOMS
+from tfnas.stages.dependencies import SCRIPTS, STAGE_ROOMS
 
 ROOT = Path(__file__).parents[2]
 # Rooms that change no result, with why. What they import counts for nothing either.
@@ -78,8 +78,8 @@ def test_a_stage_names_the_rooms_that_its_script_reaches(stage: str) -> None:
         ("build_subset", "tfnas.compute.seeding"),
         ("profile_latency", "tfnas.compute.devices"),
         ("retrain", "tfnas.compute.distributed"),
-        ("derive", "tfnas.latency.backends.torch_eager"),  # imported within a function
-        ("search", "tfnas.data.transforms"),  # by `import_later`
+        ("derive", "tfnas.latency.backends.torch"),  # imported within a function
+        ("search", "tfnas.data.images.transforms"),  # by `import_later`
     ],
 )
 def test_the_walk_finds_what_is_known_to_run(stage: str, module: str) -> None:

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 # The report's script, with the real job around it: it tracks, and leaves the folder for DVC to remove.
 TRACKED = """
 from pathlib import Path
-from tfnas.runtime.stage import open_job, run_script, stage_parser
+from tfnas.stages.job import open_job, run_script, stage_parser
 
 def main():
     parser = stage_parser("report", None)

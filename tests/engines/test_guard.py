@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tfnas.engines.guard import failures
+from tfnas.engines.sync import failures
 
 SNAKEMAKE = """Error in rule {rule}:
     message: None

@@ -13,9 +13,9 @@ from engine_calls import call
 from resolved_jobs import dvc_jobs
 
 from tfnas.engines.lineage import Lineage, lineage_of, lineage_of_run
-from tfnas.runtime.artifacts import write_provenance
-from tfnas.runtime.errors import UserError
-from tfnas.runtime.params import load_params, stage_params
+from tfnas.jobs.artifacts import write_provenance
+from tfnas.jobs.errors import UserError
+from tfnas.stages.params import load_params, stage_params
 
 ROOT = Path(__file__).parents[2]
 STAGE = """stages:

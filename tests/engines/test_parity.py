@@ -12,7 +12,7 @@ import yaml
 from engine_calls import snakemake
 from resolved_jobs import differences, dvc_jobs, snakemake_jobs
 
-from tfnas.runtime.params import STAGE_KEYS, load_params
+from tfnas.stages.params import STAGE_KEYS, load_params
 
 ROOT = Path(__file__).parents[2]
 

@@ -13,12 +13,12 @@ from pipeline_copy import commit_all, keep_one_target
 from project_copy import ROOT, copy_project
 from stub_project import stub_project
 
-from tfnas.engines.commits import find_commit
-from tfnas.engines.dvc_project import settle_scm
-from tfnas.engines.guard import check_place
-from tfnas.runtime.artifacts import git_trouble
-from tfnas.runtime.errors import UserError
-from tfnas.runtime.user import NAMES, SPARE, provide_for_user
+from tfnas.engines.dvc import settle_scm
+from tfnas.engines.lineage import find_commit
+from tfnas.engines.sync import check_place
+from tfnas.jobs.artifacts import git_trouble
+from tfnas.jobs.errors import UserError
+from tfnas.jobs.user import NAMES, SPARE, provide_for_user
 
 HOSTILE = '-my o\'neil $HOME & `id` (ünï 项目) [x]; "q"'
 JOBS = 10

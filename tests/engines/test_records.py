@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from snakemake.persistence.file import FilePersistence
 
-from tfnas.engines.records import LONG_AGO, _record_name, forget, replaced
-from tfnas.runtime.artifacts import SNAKEMAKE_MARK
+from tfnas.engines.snakemake import LONG_AGO, _record_name, forget, replaced
+from tfnas.jobs.artifacts import SNAKEMAKE_MARK
 
 NAME = "results/derive/A/architecture.json"
 

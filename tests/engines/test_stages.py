@@ -13,8 +13,8 @@ from stub_stage import parse, run
 
 from tfnas.cli.provenance import verdict
 from tfnas.engines.lineage import lineage_of
-from tfnas.engines.stages import disagreements
-from tfnas.runtime.artifacts import seal
+from tfnas.engines.trust import disagreements
+from tfnas.jobs.artifacts import seal
 
 SEARCH, DERIVE = Path("results/search/A"), Path("results/derive/A")
 RECORDS = [f"{job}/provenance.json" for job in (SEARCH, DERIVE)]
@@ -57,7 +57,7 @@ def test_what_has_not_changed_agrees(folder: Path) -> None:
             "search.lambda is 0.2 in params.yaml, the job ran with 3.0",
         ),
         (lambda f: set_param(f, "derive.measure_repeats", 7), "derive/A", "derive.measure_repeats is 7"),
-        (lambda f: (f / "tfnas/search/job.py").open("a").write("# x\n"), "search/A", "tfnas/search has changed"),
+        (lambda f: (f / "tfnas/stages/search.py").open("a").write("# x\n"), "search/A", "tfnas/search has changed"),
         (lambda f: (f / "tfnas/compute/seeding.py").open("a").write("# x\n"), "search/A", "tfnas/compute has changed"),
         (
             lambda f: (f / "workflow/scripts/derive.py").open("a").write("# x\n"),

@@ -14,7 +14,7 @@ from project_copy import ROOT
 from resolved_jobs import dvc_jobs
 from stub_stage import parse, run
 
-from tfnas.engines.dvc_project import DvcProject
+from tfnas.engines.dvc import DvcProject
 from tfnas.engines.sync import sync
 
 pytestmark = pytest.mark.slow

@@ -14,8 +14,8 @@ from pathlib import Path
 sys.path.append(os.environ["TFNAS_STUBS"])
 from stub_stage import parse, run
 
-from tfnas.runtime.artifacts import write_text
-from tfnas.runtime.stage import open_alone, run_script
+from tfnas.jobs.artifacts import write_text
+from tfnas.stages.job import open_alone, run_script
 
 STEPS = int(os.environ.get("TFNAS_STEPS", "30"))
 STEP_SECONDS = 0.1

@@ -12,8 +12,8 @@ import pytest
 from engine_calls import call, set_param
 from project_copy import ROOT
 
-from tfnas.engines.clock import redate_future
-from tfnas.runtime.stage import open_job
+from tfnas.engines.snakemake import redate_future
+from tfnas.stages.job import open_job
 
 DAY = 86400.0
 TARGET = "results/build_subset/train.csv"

@@ -13,22 +13,22 @@ from pathlib import Path
 import pytest
 from engine_calls import call
 
-from tfnas.engines.running import check_writable
-from tfnas.runtime import artifacts
-from tfnas.runtime.artifacts import remove_unfinished, write_text
-from tfnas.runtime.checkpoints import CheckpointFolder
-from tfnas.runtime.errors import UserError
+from tfnas.engines.snakemake import check_writable
+from tfnas.jobs import artifacts
+from tfnas.jobs.artifacts import remove_unfinished, write_text
+from tfnas.jobs.checkpoints import CheckpointFolder
+from tfnas.jobs.errors import UserError
 
 WRITE = {
-    "text": "from tfnas.runtime.artifacts import write_text\ndef write(path): write_text(path, 'x' * 100_000)\n",
+    "text": "from tfnas.jobs.artifacts import write_text\ndef write(path): write_text(path, 'x' * 100_000)\n",
     "tensors": (
-        "import torch\nfrom tfnas.runtime.checkpoints import write_tensors\n"
+        "import torch\nfrom tfnas.jobs.checkpoints import write_tensors\n"
         "def write(path): write_tensors({'x': torch.zeros(100_000)}, path)\n"
     ),
 }
 LIMITED = """
 import resource
-from tfnas.runtime.stage import run_script
+from tfnas.stages.job import run_script
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
 run_script(lambda: write('out/file'))
 """

@@ -9,8 +9,8 @@ import pytest
 from engine_calls import call
 from engine_processes import DVC, SNAKEMAKE, TARGET, started, steps
 
-from tfnas.engines.dvc_users import keep_dvc_out, let_dvc_in
-from tfnas.runtime.errors import UserError
+from tfnas.engines.dvc import keep_dvc_out, let_dvc_in
+from tfnas.jobs.errors import UserError
 
 REFUSED = {
     ("snakemake", "snakemake"): "Directory cannot be locked",

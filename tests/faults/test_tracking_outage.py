@@ -13,10 +13,10 @@ from urllib.request import urlopen
 
 import pytest
 
-from tfnas.runtime import outbox
-from tfnas.runtime.artifacts import write_json
-from tfnas.runtime.schema import TrackingParams
-from tfnas.runtime.tracking import tracked_run
+from tfnas.jobs.artifacts import write_json
+from tfnas.tracking import outbox
+from tfnas.tracking.params import TrackingParams
+from tfnas.tracking.runs import tracked_run
 
 TRACKING = TrackingParams(experiment="test", timeout_seconds=1, max_retries=0)
 PORT = 15987

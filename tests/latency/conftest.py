@@ -12,9 +12,9 @@ from tiny_spaces import K3_E3, K3_E3_SE, K3_E6, K5_E6_SE, space_text
 from torch import Tensor, nn
 
 from tfnas.latency.measuring import Measuring
-from tfnas.runtime.schema import ProfileLatencyParams
+from tfnas.latency.params import ProfileLatencyParams
 from tfnas.space import Block, Space, load_space
-from tfnas.space.blocks import MBInvRes
+from tfnas.space.network import MBInvRes
 
 TINY = space_text(K3_E3, K3_E6, K3_E3_SE, K5_E6_SE)
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
+from tfnas.jobs.errors import UserError
 from tfnas.latency.backends import BackendOptions, OwnClock
-from tfnas.runtime.errors import UserError
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "adb_backend"
 FAKE_ADB = f"""#!{sys.executable}

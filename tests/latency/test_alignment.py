@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tfnas.latency.alignment import ALIGNMENTS, find_alignment, widths_to_compare
+from tfnas.latency.tours import ALIGNMENTS, find_alignment, widths_to_compare
 
 RANGES = ((32, 128), (80, 320), (160, 640), (384, 1536))  # of layers of Table 1
 

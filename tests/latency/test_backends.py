@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from tfnas.compute.devices import device_name, time_calls
+from tfnas.jobs.errors import UserError
 from tfnas.latency.backends import BackendOptions, TorchEager, device_of, known_backends, open_backend, stopwatch_of
 from tfnas.latency.measuring import Measuring
 from tfnas.latency.profiler import profile_space
 from tfnas.latency.validation import random_architecture
-from tfnas.runtime.errors import UserError
 from tfnas.space import Block, build_network
-from tfnas.space.blocks import MBInvRes
+from tfnas.space.network import MBInvRes
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
 BLOCKS = [
@@ -130,7 +130,7 @@ def test_refusals_are_one_line_with_the_fix(name, options, words) -> None:
 
 
 def test_torch_compile_says_that_it_needs_a_compiler(monkeypatch) -> None:
-    monkeypatch.setattr("tfnas.latency.backends.torch_compile.shutil.which", lambda name: None)
+    monkeypatch.setattr("tfnas.latency.backends.torch.shutil.which", lambda name: None)
     with pytest.raises(UserError, match=r"C\+\+ compiler.*install g\+\+"):
         open_backend("torch-compile")
 

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfnas.latency.calibration import FEWEST, apply_calibration, fit_calibration
-from tfnas.latency.job import _calibrated
 from tfnas.latency.profiler import profile_space
 from tfnas.latency.validation import validation_networks
+from tfnas.stages.profile_latency import _calibrated
 
 
 @settings(deadline=None)  # the first call imports scipy

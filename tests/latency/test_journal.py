@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tfnas.latency.journal import Journal
+from tfnas.latency.measuring import Journal
 from tfnas.latency.profiler import profile_space
 from tfnas.latency.tours import Visit
 

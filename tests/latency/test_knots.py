@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfnas.latency.knots import INNER, classes, first_knots, further_knots
+from tfnas.latency.tours import INNER, classes, first_knots, further_knots
 
 
 @given(st.integers(2, 400), st.integers(1, 400), st.sampled_from([1, 2, 4, 8, 16]), st.integers(1, 900))

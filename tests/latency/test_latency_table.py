@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tfnas.jobs.errors import UserError
 from tfnas.latency import Curve, LatencyTable, OperationKey, reachable_range_ms, resolve_target_ms
 from tfnas.latency.profiler import operation_ranges
 from tfnas.latency.table import FIXED_PARTS
 from tfnas.latency.validation import random_architecture
-from tfnas.runtime.errors import UserError
 
 
 @pytest.fixture(scope="module")

@@ -25,8 +25,7 @@ from tfnas.latency.validation import (
     write_validation,
 )
 from tfnas.space import Architecture, Space, count_params, load_space, zoo
-from tfnas.space.assemble import assemble
-from tfnas.space.membership import misfits
+from tfnas.space.membership import assemble, misfits
 
 
 @pytest.mark.parametrize("name", ["tf-nas", "mobilenet-v2"])

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from tfnas.compute.devices import time_sequence
+from tfnas.jobs.errors import UserError
 from tfnas.latency.measuring import BUSY_SECONDS
 from tfnas.latency.tours import Visit
-from tfnas.runtime.errors import UserError
 
 
 def keep_visits(measuring, share) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tfnas.latency import Curve, LatencyTable
-from tfnas.latency.peers import (
+from tfnas.latency.baselines import (
     TORCHVISION,
     compare,
     count_module_macs,

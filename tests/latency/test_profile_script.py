@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tfnas.jobs.artifacts import digest_file
 from tfnas.latency import LatencyTable, reachable_range_ms
-from tfnas.runtime.artifacts import digest_file
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "workflow" / "scripts" / "profile_latency.py"

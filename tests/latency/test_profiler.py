@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from tfnas.latency import LatencyTable
-from tfnas.latency.probes import block_probe, fixed_parts
+from tfnas.latency.measuring import block_probe, fixed_parts
 from tfnas.latency.profiler import operation_ranges, profile_space
 from tfnas.space import Block, build_network, load_space
-from tfnas.space.assemble import assemble
+from tfnas.space.membership import assemble
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +177,7 @@ def dataclass_without_stage(block: Block) -> Block:
 
 
 def block_module(block: Block):
-    from tfnas.space.blocks import MBInvRes
+    from tfnas.space.network import MBInvRes
 
     return MBInvRes(block)
 

@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from tfnas.latency.rounds import ROUNDS, Probe, split_repeats, time_probes
-from tfnas.latency.timer import Timer
+from tfnas.latency.timing import ROUNDS, Probe, Timer, split_repeats, time_probes
 
 
 def linear_probes(count):

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tfnas.compute.devices import time_calls
-from tfnas.latency.timer import Timer, Timing, measuring
+from tfnas.latency.timing import Timer, Timing, measuring
 
 MS = st.floats(0.01, 100)
 
@@ -107,6 +107,6 @@ def test_measuring_leaves_everything_as_it_was() -> None:
 def test_memory_is_kept_while_measuring(monkeypatch) -> None:
     """Handed back to the system, it cost some networks a quarter to a third and others nothing."""
     asked = []
-    monkeypatch.setattr("tfnas.latency.timer.keep_freed_memory", lambda: asked.append(True))
+    monkeypatch.setattr("tfnas.latency.timing.keep_freed_memory", lambda: asked.append(True))
     with measuring(1):
         assert asked == [True]

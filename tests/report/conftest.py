@@ -10,18 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tfnas.jobs.artifacts import write_json, write_provenance
 from tfnas.latency import Curve, LatencyTable, OperationKey
 from tfnas.report.inputs import Results
 from tfnas.report.page import render_page
-from tfnas.runtime.artifacts import write_json, write_provenance
-from tfnas.runtime.params import load_params, stage_params
-from tfnas.runtime.schema import Params
-from tfnas.search import history as search_history
+from tfnas.search import result as search_history
 from tfnas.search.constraint import latency_metrics
 from tfnas.search.derivation import Derived, searchable_layers
 from tfnas.space import Architecture, Space, count_macs, count_params, load_space
-from tfnas.space.assemble import assemble
-from tfnas.train import trainer
+from tfnas.space.membership import assemble
+from tfnas.stages.params import Params, load_params, stage_params
+from tfnas.train import training as trainer
 
 ROOT = Path(__file__).parents[2]
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")

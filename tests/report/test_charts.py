@@ -11,11 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfnas.report import percentage_figure, result_figures, search_figures, training_figures
-from tfnas.report.charts import spread, target_colors
+from tfnas.report.figures import results as percentage_figure
+from tfnas.report.figures import results as result_figures
+from tfnas.report.figures import search as search_figures
+from tfnas.report.figures import training as training_figures
+from tfnas.report.figures.drawing import spread, target_colors
+from tfnas.report.figures.style import COLORS, styled
 from tfnas.report.inputs import Results, read_results
-from tfnas.report.style import COLORS, styled
-from tfnas.runtime.schema import Params
+from tfnas.stages.params import Params
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -13,10 +13,9 @@ from tfnas.latency import LatencyTable
 from tfnas.report.comparison import is_the_papers_task, networks_here, paper_tables
 from tfnas.report.inputs import ClassResult, Results, Training, read_results
 from tfnas.report.paper_tables import TABLE_2, TABLE_7, TABLE_8, TABLE_9
-from tfnas.report.stage_rows import stage_rows
-from tfnas.runtime.params import STAGE_KEYS
-from tfnas.runtime.schema import Params
+from tfnas.report.summary import stage_rows
 from tfnas.space import Space, count_macs, load_space, zoo
+from tfnas.stages.params import STAGE_KEYS, Params
 
 PAPER = Path(__file__).parents[3] / "shared/paper/tf-nas.txt"
 MISPRINTED = "TF-NAS-A-wose"  # 504 M for 512.8 M: docs/paper.md

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tfnas.report.drawing import architecture_figure, architecture_svg, describe, draw_architecture
-from tfnas.report.style import styled
-from tfnas.runtime.errors import UserError
+from tfnas.jobs.errors import UserError
+from tfnas.report.figures.drawing import architecture_figure, architecture_svg, describe, draw_architecture
+from tfnas.report.figures.style import styled
 from tfnas.space import zoo
 
 

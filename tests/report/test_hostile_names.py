@@ -12,14 +12,14 @@ import yaml
 
 from tfnas.cli.compare_runs import _write
 from tfnas.data.accuracy_figure import draw_class_accuracy
-from tfnas.data.class_accuracy import ClassAccuracy, read_class_accuracy, write_class_accuracy
+from tfnas.data.ranking import ClassAccuracy, read_class_accuracy, write_class_accuracy
 from tfnas.deploy.evaluation import ClassRow, write_rows
 from tfnas.deploy.model_card import _as_code
+from tfnas.jobs.artifacts import shorten, spreadsheet_cell
+from tfnas.jobs.errors import UserError
 from tfnas.report.inputs import read_results
 from tfnas.report.page import render_page
-from tfnas.runtime.artifacts import shorten, spreadsheet_cell
-from tfnas.runtime.errors import UserError
-from tfnas.runtime.params import load_params
+from tfnas.stages.params import load_params
 
 NAMES = (
     "$_$", "x\\alpha_{y", "$\\frac{$", "$$", "<b>", "\"&'", "=cmd|' /C calc'!A0", "%", "_", "a --> b", "]]>",

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from tfnas.report.charts import panel
-from tfnas.report.hover import add_hover
-from tfnas.report.style import inline_svg
+from tfnas.report.figures.drawing import panel
+from tfnas.report.figures.style import add_hover, inline_svg
 
 XS, YS = [1.0, 2.5, 4.0], [10.0, -3.0, 7.5]
 

@@ -10,14 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from tfnas.jobs.artifacts import read_json, write_json
+from tfnas.jobs.errors import UserError
+from tfnas.report.figures.style import COLORS
 from tfnas.report.inputs import read_results, required_files
 from tfnas.report.page import TEMPLATES, everything, render_page
-from tfnas.report.style import COLORS
 from tfnas.report.summary import summarize
-from tfnas.runtime.artifacts import read_json, write_json
-from tfnas.runtime.errors import UserError
-from tfnas.runtime.params import STAGE_KEYS
-from tfnas.runtime.schema import Params
+from tfnas.stages.params import STAGE_KEYS, Params
 
 
 class Page(HTMLParser):

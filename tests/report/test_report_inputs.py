@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tfnas.report.inputs import job_folders, read_results, required_files
-from tfnas.report.provenance import provenance_rows, recorded_packages
-from tfnas.report.tables import read_table
-from tfnas.runtime.errors import UserError
-from tfnas.runtime.schema import Params
+from tfnas.jobs.errors import UserError
+from tfnas.report.inputs import job_folders, read_results, read_table, required_files
+from tfnas.report.summary import provenance_rows, recorded_packages
+from tfnas.stages.params import Params
 
 
 @pytest.fixture

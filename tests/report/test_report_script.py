@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tfnas.report.inputs import required_files
-from tfnas.runtime.schema import Params
+from tfnas.stages.params import Params
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tfnas.report.inputs import read_results
 from tfnas.report.summary import summarize, summary_csv, write_summary
-from tfnas.runtime.schema import Params
+from tfnas.stages.params import Params
 
 
 def test_the_summary_equals_the_metrics_of_the_stages(shared_results: Path, params: Params) -> None:

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from tfnas.runtime.artifacts import (
+from tfnas.jobs.artifacts import (
     atomic_path,
     digest_file,
     digest_params,
@@ -16,7 +16,7 @@ from tfnas.runtime.artifacts import (
     write_provenance,
     write_text,
 )
-from tfnas.runtime.errors import UserError
+from tfnas.jobs.errors import UserError
 
 
 def test_a_failed_write_leaves_the_file_before_it(tmp_path) -> None:

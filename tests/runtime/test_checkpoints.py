@@ -12,9 +12,9 @@ import time
 import pytest
 import torch
 
-from tfnas.runtime import artifacts, checkpoints
-from tfnas.runtime.checkpoints import LOCK_NAME, CheckpointFolder, read_tensors, write_tensors
-from tfnas.runtime.errors import UserError
+from tfnas.jobs import artifacts, checkpoints
+from tfnas.jobs.checkpoints import LOCK_NAME, CheckpointFolder, read_tensors, write_tensors
+from tfnas.jobs.errors import UserError
 
 
 def save_states(path, digest, count):
@@ -123,7 +123,7 @@ def test_discard_leaves_nothing(tmp_path) -> None:
 
 def test_second_process_gets_one_clear_line_and_a_killed_one_leaves_no_lock(tmp_path) -> None:
     code = (
-        "import sys, time\nfrom tfnas.runtime.checkpoints import CheckpointFolder\n"
+        "import sys, time\nfrom tfnas.jobs.checkpoints import CheckpointFolder\n"
         "with CheckpointFolder(sys.argv[1], digest='d'):\n    print('ready', flush=True)\n    time.sleep(60)"
     )
     other = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "job")], stdout=subprocess.PIPE, text=True)

@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tfnas.runtime.dependencies import NAMED_FILES, check_named_files, input_folders, named_files
-from tfnas.runtime.errors import UserError
-from tfnas.runtime.params import STAGE_KEYS
-from tfnas.runtime.schema import Params
+from tfnas.jobs.errors import UserError
+from tfnas.stages.dependencies import NAMED_FILES, check_named_files, input_folders, named_files
+from tfnas.stages.params import STAGE_KEYS, Params
 
 SHIPPED = Path(__file__).parents[2] / "params.yaml"
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from tfnas.runtime import tracking
-from tfnas.runtime.checkpoints import CheckpointFolder
-from tfnas.runtime.schema import TrackingParams
-from tfnas.runtime.tracking import tracked_run
+from tfnas.jobs.checkpoints import CheckpointFolder
+from tfnas.tracking import runs as tracking
+from tfnas.tracking.params import TrackingParams
+from tfnas.tracking.runs import tracked_run
 
 TRACKING = TrackingParams(experiment="test", timeout_seconds=1, max_retries=0)
 
@@ -93,7 +93,7 @@ def test_a_script_runs_with_the_library_beside_it(tmp_path) -> None:
     for path in (script.parent, runtime):
         path.mkdir(parents=True)
     script.write_text(
-        "import sys\nfrom tfnas.runtime.stage import run_script\nrun_script(lambda: print('other', sys.argv[1:]))\n"
+        "import sys\nfrom tfnas.stages.job import run_script\nrun_script(lambda: print('other', sys.argv[1:]))\n"
     )
     for path in (runtime.parent, runtime):
         (path / "__init__.py").write_text("")

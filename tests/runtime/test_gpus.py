@@ -8,10 +8,12 @@ import sys
 
 import pytest
 
-from tfnas.runtime import gpus
-from tfnas.runtime.gpus import VISIBLE, claim_gpu, visible_gpus
+from tfnas.compute import devices as gpus
+from tfnas.compute.devices import VISIBLE, claim_gpu, visible_gpus
 
-CLAIM = "import sys; from tfnas.runtime.gpus import claim_gpu; print(claim_gpu('cuda'), flush=True); sys.stdin.read()"
+CLAIM = (
+    "import sys; from tfnas.compute.devices import claim_gpu; print(claim_gpu('cuda'), flush=True); sys.stdin.read()"
+)
 
 
 @pytest.fixture

@@ -11,9 +11,10 @@ from dvc.utils.serialize import load_yaml as load_as_dvc
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfnas.engines.stages import values_as_text
-from tfnas.runtime.errors import UserError
-from tfnas.runtime.params import STAGE_KEYS, load_params, read_yaml, stage_params
+from tfnas.engines.trust import values_as_text
+from tfnas.jobs.errors import UserError
+from tfnas.jobs.yaml_files import read_yaml
+from tfnas.stages.params import STAGE_KEYS, load_params, stage_params
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 

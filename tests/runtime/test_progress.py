@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from tfnas.runtime import progress
+from tfnas.jobs import progress
 
 
 def test_items_go_through_and_the_end_is_logged(caplog) -> None:

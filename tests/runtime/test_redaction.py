@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tfnas.runtime.errors import UserError
-from tfnas.runtime.redaction import redact
+from tfnas.jobs.errors import UserError
+from tfnas.jobs.redaction import redact
 
 ROOT = Path(__file__).parents[2]
 
@@ -82,7 +82,7 @@ def test_a_stage_leaves_no_password_anywhere(tmp_path, uri) -> None:
 def test_other_libraries_and_tracebacks_are_redacted_as_well() -> None:
     program = (
         "import logging, sys, warnings\n"
-        "from tfnas.runtime.stage import run_script\n"
+        "from tfnas.stages.job import run_script\n"
         "def main():\n"
         "    uri = 'http://u:S3c' + 'ret@h'\n"
         "    print(uri); warnings.warn(uri); logging.getLogger('urllib3').warning('%s', uri)\n"
@@ -95,7 +95,7 @@ def test_other_libraries_and_tracebacks_are_redacted_as_well() -> None:
 
 
 def test_the_log_file_has_no_secret_in_a_traceback(tmp_path, monkeypatch) -> None:
-    from tfnas.runtime import stage
+    from tfnas.stages import job as stage
 
     monkeypatch.setattr(stage, "logger", logger := logging.getLogger("tfnas-redaction-test"))
     stage._log_to(tmp_path / "job.log")

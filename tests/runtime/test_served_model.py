@@ -17,8 +17,8 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
-from tfnas.runtime.schema import TrackingParams
-from tfnas.runtime.tracking import tracked_run
+from tfnas.tracking.params import TrackingParams
+from tfnas.tracking.runs import tracked_run
 
 TRACKING = TrackingParams(experiment="served", timeout_seconds=10, max_retries=0)
 SIZE = 8

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tfnas.runtime.errors import UserError
-from tfnas.runtime.stage import open_job, run_script, stage_parser
+from tfnas.jobs.errors import UserError
+from tfnas.stages.job import open_job, run_script, stage_parser
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 
@@ -61,7 +61,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(capsys) -> None:
 def test_a_fault_of_ours_keeps_its_traceback_also_in_the_log(tmp_path) -> None:
     code = (
         "import sys; from pathlib import Path\n"
-        "from tfnas.runtime.stage import _log_to, run_script\n"
+        "from tfnas.stages.job import _log_to, run_script\n"
         "def main():\n    _log_to(Path('a.log')); raise RuntimeError('broken')\n"
         "run_script(main)\n"
     )

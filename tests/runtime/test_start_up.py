@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tfnas.runtime import stage
+from tfnas.stages import job as stage
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "torchvision", "mlflow", "pandas", "matplotlib", "sklearn", "scipy")
@@ -26,12 +26,12 @@ def imported_by(code: str, *arguments: str) -> set[str]:
 @pytest.mark.parametrize(
     "modules",
     [
-        "tfnas.engines.guard, tfnas.engines.stages",  # what every call of Snakemake imports
+        "tfnas.engines.sync, tfnas.engines.trust",  # what every call of Snakemake imports
         "tfnas.engines.lineage, tfnas.cli.provenance",
         "tfnas.space, tfnas.latency, tfnas.data",
-        "tfnas.data.prepare, tfnas.data.subset_job",  # the jobs that list images and draw classes
+        "tfnas.stages.prepare_data, tfnas.stages.build_subset",  # the jobs that list images and draw classes
         "tfnas.report.inputs, tfnas.report.page",
-        "tfnas.runtime.stage, tfnas.runtime.params",
+        "tfnas.stages.job, tfnas.stages.params",
     ],
 )
 def test_nothing_heavy_is_imported(modules: str) -> None:
@@ -53,7 +53,9 @@ def test_help_and_a_mistake_in_params_come_before_anything_heavy(script: str, tm
 
 
 def test_training_and_searching_small_pictures_needs_no_torchvision() -> None:
-    assert imported_by("import tfnas.search.job, tfnas.train.job, tfnas.train.sets, tfnas.data.rank_job") == {"torch"}
+    assert imported_by(
+        "import tfnas.stages.search, tfnas.stages.retrain, tfnas.train.sets, tfnas.stages.rank_classes"
+    ) == {"torch"}
 
 
 def test_what_is_asked_for_later_is_there() -> None:

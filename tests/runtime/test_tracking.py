@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 import torch
 
-from tfnas.runtime.errors import UserError
-from tfnas.runtime.schema import TrackingParams
-from tfnas.runtime.tracking import flatten, model_alias, tracked_run
+from tfnas.jobs.errors import UserError
+from tfnas.tracking.params import TrackingParams
+from tfnas.tracking.runs import flatten, model_alias, tracked_run
 
 TRACKING = TrackingParams(experiment="test", timeout_seconds=1, max_retries=0)
 JOB = """
 import sys
 from pathlib import Path
-from tfnas.runtime.schema import TrackingParams
-from tfnas.runtime.tracking import tracked_run
+from tfnas.stages.params import TrackingParams
+from tfnas.tracking.runs import tracked_run
 tracking = TrackingParams(experiment="test", timeout_seconds=1, max_retries=0)
 with tracked_run("search", {"search": {"lambda": 0.1}}, tracking, Path("params.yaml"), target=sys.argv[1]) as run:
     for epoch in range(3):

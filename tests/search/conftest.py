@@ -13,10 +13,10 @@ from tiny_spaces import K3_E3, K3_E3_SE, K3_E6, K5_E3, space_text
 from torch import Tensor
 
 from tfnas.latency import Curve, LatencyTable, OperationKey
-from tfnas.runtime.schema import SearchParams
-from tfnas.search.width_problem import WidthProblem, WidthRanges
+from tfnas.search.params import SearchParams
+from tfnas.search.scaling.widths import WidthProblem, WidthRanges
 from tfnas.space import Architecture, Candidate, Space, load_space
-from tfnas.space.assemble import assemble
+from tfnas.space.membership import assemble
 
 TINY = space_text(K3_E3, K3_E6, K5_E3, K3_E3_SE)
 

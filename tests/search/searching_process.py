@@ -12,11 +12,11 @@ from pathlib import Path
 import torch
 
 from tfnas.compute import distributed
+from tfnas.jobs.checkpoints import write_tensors
 from tfnas.latency import LatencyTable, reachable_range_ms
-from tfnas.runtime.checkpoints import write_tensors
-from tfnas.runtime.schema import SearchParams
 from tfnas.search import search
-from tfnas.search.supernet import Supernet
+from tfnas.search.params import SearchParams
+from tfnas.search.supernet.supernet import Supernet
 from tfnas.space import load_space
 
 

@@ -11,18 +11,16 @@ from plain_mixed_op import plain_mixed, plain_operation
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tfnas.search import block_function
-from tfnas.search.block_function import blocks
 from tfnas.search.derivation import searchable_layers
-from tfnas.search.mixed_op import MixedOp
-from tfnas.search.plain_block import plain_block
+from tfnas.search.fused import blocks as block_function
+from tfnas.search.fused.blocks import blocks
 from tfnas.search.sampling import gumbel_softmax
-from tfnas.search.sink_connecting import SinkConnectedStage
-from tfnas.search.supernet import Supernet
+from tfnas.search.supernet.mixed_op import MixedOp, plain_block
+from tfnas.search.supernet.sink_connecting import SinkConnectedStage
+from tfnas.search.supernet.supernet import Supernet
 from tfnas.space import Block, Candidate, Layer, load_space
-from tfnas.space.blocks import MBInvRes
-from tfnas.space.space import halve
-from tfnas.space.space_file import Kernel, Stride
+from tfnas.space.network import MBInvRes
+from tfnas.space.space import Kernel, Stride, halve
 
 SPACES = ("tf-nas", "tf-nas-wose", "mobilenet-v2")
 STAGES = (3, 4, 5, 6, 7, 8)

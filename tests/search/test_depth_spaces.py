@@ -9,10 +9,10 @@ import torch
 from derived_networks import copy_shared_weights
 from torch import nn
 
-from tfnas.search.depth_spaces import DEPTH_SPACES
-from tfnas.search.history import derived_columns, operation_names
+from tfnas.search.result import derived_columns, operation_names
 from tfnas.search.sampling import SECOND_PATHS, gumbel_path, second_path
-from tfnas.search.supernet import Supernet
+from tfnas.search.supernet.depth_spaces import DEPTH_SPACES
+from tfnas.search.supernet.supernet import Supernet
 from tfnas.space import build_network
 
 FAR = 100.0  # softmax(0, 100) is one-hot in float32

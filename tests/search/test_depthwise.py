@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from tfnas.search.depthwise import depthwise, depthwise_backward_input, depthwise_backward_weight
+from tfnas.search.fused.kernels import depthwise, depthwise_backward_input, depthwise_backward_weight
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64], ids=str)

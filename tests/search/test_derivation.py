@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from tfnas.search.derivation import derive, operation_strength, searchable_layers
-from tfnas.search.sink_connecting import depth_strength
-from tfnas.search.supernet import Supernet
+from tfnas.search.supernet.sink_connecting import depth_strength
+from tfnas.search.supernet.supernet import Supernet
 
 
 def test_strengths_are_softmax() -> None:

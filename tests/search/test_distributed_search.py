@@ -11,7 +11,7 @@ import pytest
 import torch
 from searching_process import main
 
-from tfnas.runtime.checkpoints import read_tensors
+from tfnas.jobs.checkpoints import read_tensors
 
 PROCESS = Path(__file__).with_name("searching_process.py")
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tfnas.runtime.schema import EarlyStoppingParams
-from tfnas.search.early_stopping import RankingStability
+from tfnas.search.params import EarlyStoppingParams
+from tfnas.search.state import RankingStability
 
 A, B = [3.0, 2.0, 1.0], [3.0, 1.0, 2.0]
 

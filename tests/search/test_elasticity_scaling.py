@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfnas.runtime.errors import UserError
-from tfnas.search.elasticity_scaling import largest_scaling, scale_widths
-from tfnas.search.width_problem import WidthProblem, width_ranges
+from tfnas.jobs.errors import UserError
+from tfnas.search.scaling.elasticity_scaling import largest_scaling, scale_widths
+from tfnas.search.scaling.widths import WidthProblem, width_ranges
 from tfnas.space import zoo
-from tfnas.space.assemble import assemble
+from tfnas.space.membership import assemble
 
 
 def every_scaling(problem, widths, scaled):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from tfnas.latency import OperationKey
-from tfnas.search.elasticity_scaling import scale_widths
-from tfnas.search.integer_ratio_scaling import scale_widths_by_integer_ratio
+from tfnas.search.scaling.elasticity_scaling import scale_widths
+from tfnas.search.scaling.integer_ratio import scale_widths_by_integer_ratio
 
 
 def step_by_step(architecture, table, target_ms, ranges):

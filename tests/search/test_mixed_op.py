@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from tfnas.runtime.errors import UserError
-from tfnas.search.importance import channel_importance
-from tfnas.search.mixed_op import CHANNEL_AXIS, CandidateOperation, MixedOp
+from tfnas.jobs.errors import UserError
+from tfnas.search.scaling.widths import channel_importance
+from tfnas.search.supernet.mixed_op import CHANNEL_AXIS, CandidateOperation, MixedOp
 from tfnas.space import Block, Candidate, Layer
-from tfnas.space.blocks import MBInvRes
+from tfnas.space.network import MBInvRes
 
 LAYERS = {
     "residual": Layer(4, 2, 8, 6, 6, 1, "swish"),

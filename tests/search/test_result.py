@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tfnas.runtime.checkpoints import read_tensors, write_tensors
-from tfnas.runtime.errors import UserError
+from tfnas.jobs.checkpoints import read_tensors, write_tensors
+from tfnas.jobs.errors import UserError
 from tfnas.search.result import load_search_result, search_result
-from tfnas.search.supernet import Supernet
+from tfnas.search.supernet.supernet import Supernet
 
 
 @pytest.fixture

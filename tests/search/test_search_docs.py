@@ -11,9 +11,9 @@ import torch
 import yaml
 
 from tfnas.latency import reachable_range_ms
-from tfnas.runtime.params import load_params
 from tfnas.search import search
 from tfnas.space import load_space
+from tfnas.stages.params import load_params
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "search.md").read_text()

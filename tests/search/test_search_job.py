@@ -15,16 +15,16 @@ import pytest
 import yaml
 from PIL import Image
 
+from tfnas.jobs.errors import UserError
 from tfnas.latency import reachable_range_ms
-from tfnas.runtime.errors import UserError
-from tfnas.runtime.params import load_params, stage_params
-from tfnas.runtime.schema import ConstraintParams, TargetParams
-from tfnas.runtime.stage import Job
+from tfnas.latency.params import ConstraintParams
 from tfnas.search.constraint import read_constraint
-from tfnas.search.derive_job import derive_architecture, run_derive
-from tfnas.search.job import SearchInputs, count_classes, interrupted_run, run_search, run_warm_up_job
-from tfnas.search.warm_up import load_warm_up
+from tfnas.search.result import load_warm_up
 from tfnas.space import Architecture
+from tfnas.stages.derive import derive_architecture, run_derive
+from tfnas.stages.job import Job
+from tfnas.stages.params import TargetParams, load_params, stage_params
+from tfnas.stages.search import SearchInputs, count_classes, interrupted_run, run_search, run_warm_up_job
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 KILLS = Path(__file__).parents[2] / "benchmarks" / "search_kills.py"

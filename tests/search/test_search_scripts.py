@@ -11,9 +11,8 @@ import pytest
 import torch
 import yaml
 
-from tfnas.search.result import search_result
-from tfnas.search.supernet import Supernet
-from tfnas.search.warm_up import WarmUp
+from tfnas.search.result import WarmUp, search_result
+from tfnas.search.supernet.supernet import Supernet
 
 ROOT = Path(__file__).parents[2]
 INPUTS = {"search": ("train", "val", "images", "table", "warm-up"), "derive": ("supernet", "table")}

@@ -12,15 +12,14 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
+from tfnas.jobs.errors import UserError
 from tfnas.latency import reachable_range_ms
-from tfnas.runtime.errors import UserError
 from tfnas.search import run_warm_up, search, write_history
 from tfnas.search.epoch import EpochRunner
-from tfnas.search.history import operation_names
+from tfnas.search.result import load_warm_up, operation_names
 from tfnas.search.state import SearchState, learning_rate, temperature
 from tfnas.search.steps import Stepper
-from tfnas.search.supernet import Supernet
-from tfnas.search.warm_up import load_warm_up
+from tfnas.search.supernet.supernet import Supernet
 
 CPU = torch.device("cpu")
 

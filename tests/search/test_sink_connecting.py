@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from tfnas.search.derivation import searchable_layers
-from tfnas.search.sink_connecting import SinkConnectedStage, sink, stage_latency_ms
+from tfnas.search.supernet.sink_connecting import SinkConnectedStage, sink, stage_latency_ms
 
 
 def softmax(values):

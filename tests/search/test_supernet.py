@@ -8,7 +8,7 @@ from derived_networks import copy_shared_weights
 from torch import nn
 
 from tfnas.search.derivation import searchable_layers
-from tfnas.search.supernet import Supernet
+from tfnas.search.supernet.supernet import Supernet
 from tfnas.space import build_network
 
 FAR = 100.0  # softmax(0, 100) is one-hot in float32

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from tfnas.space import Architecture, Block, Candidate, Head, Space, Stem
-from tfnas.space.assemble import assemble
+from tfnas.space.membership import assemble
 from tfnas.space.space import ACTIVATIONS
 
 PAPER = Path(__file__).parents[3] / "shared/paper/architectures.json"

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tfnas.runtime.errors import UserError
+from tfnas.jobs.errors import UserError
 from tfnas.space import Architecture, build_network, zoo
 from tfnas.space.architecture import find_fault
 

@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfnas.space import load_space, zoo
-from tfnas.space.assemble import assemble
-from tfnas.space.membership import matching_candidates, misfits
-from tfnas.space.space_file import shipped_spaces
+from tfnas.space.membership import assemble, matching_candidates, misfits
+from tfnas.space.space import shipped_spaces
 
 
 @settings(max_examples=50, deadline=None)

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from tfnas.space import Block
-from tfnas.space.blocks import DropConnect, MBInvRes, SqueezeExcite, activation
+from tfnas.space.network import DropConnect, MBInvRes, SqueezeExcite, activation
 
 ACTS = {"relu": functional.relu, "relu6": functional.relu6, "swish": lambda x: x * x.sigmoid()}
 

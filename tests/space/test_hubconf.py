@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from tfnas.runtime.errors import UserError
+from tfnas.jobs.errors import UserError
 from tfnas.space import build_network, zoo
 from tfnas.train.weights import save_weights
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tfnas.space import build_network, zoo
-from tfnas.space.blocks import DropConnect, MBInvRes
+from tfnas.space.network import DropConnect, MBInvRes
 from tfnas.space.space import halve
 
 

@@ -42,7 +42,7 @@ def test_all_equations_tables_and_appendices_are_there() -> None:
 
 
 def test_every_switch_is_a_key_of_the_schema() -> None:
-    from tfnas.runtime.schema import Params
+    from tfnas.stages.params import Params
 
     for path in re.findall(r"`((?:search|retrain|profile_latency)\.\w+(?:\.\w+)*)`", section("Differences")):
         model = Params

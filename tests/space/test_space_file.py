@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tfnas.runtime.errors import UserError
+from tfnas.jobs.errors import UserError
 from tfnas.space import load_space
-from tfnas.space.space_file import SHIPPED_FOLDER, shipped_spaces
+from tfnas.space.space import SHIPPED_FOLDER, shipped_spaces
 
 TEXT = (SHIPPED_FOLDER / "tf-nas.yaml").read_text(encoding="utf-8")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tfnas.runtime.errors import UserError
+from tfnas.jobs.errors import UserError
 from tfnas.space import load_space, zoo
 from tfnas.space.membership import misfits
 

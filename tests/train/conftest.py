@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tfnas.runtime.schema import RecipeParams
 from tfnas.space import Architecture, Block, Head, Stem
+from tfnas.train.params import RecipeParams
 
 OFF = {"ema_decay": 0, "mixup": 0, "cutmix": 0, "rand_augment": 0, "decay_norm_and_bias": True}
 

@@ -14,13 +14,12 @@ from torch.utils.data import TensorDataset
 
 from tfnas.compute import distributed
 from tfnas.data import make_loader
-from tfnas.runtime.artifacts import write_json
-from tfnas.runtime.checkpoints import CheckpointFolder
-from tfnas.runtime.schema import RecipeParams
+from tfnas.jobs.artifacts import write_json
+from tfnas.jobs.checkpoints import CheckpointFolder
 from tfnas.space import Architecture, build_network
-from tfnas.train.shared_checkpoints import SharedCheckpoints
-from tfnas.train.stepper import Stepper
-from tfnas.train.trainer import train
+from tfnas.train.params import RecipeParams
+from tfnas.train.step import Stepper
+from tfnas.train.training import SharedCheckpoints, train
 from tfnas.train.weights import save_weights
 
 CPU = torch.device("cpu")

@@ -12,14 +12,14 @@ import pytest
 import torch
 from PIL import Image
 
-from tfnas.runtime.artifacts import digest_file
-from tfnas.runtime.errors import UserError
-from tfnas.runtime.params import load_params
-from tfnas.runtime.stage import Job
+from tfnas.jobs.artifacts import digest_file
+from tfnas.jobs.errors import UserError
 from tfnas.space import build_network, count_macs, count_params
-from tfnas.train.job import Training, run_training
+from tfnas.stages.job import Job
+from tfnas.stages.params import load_params
+from tfnas.stages.retrain import Training, run_training
 from tfnas.train.sets import check_architecture, check_classes, retrain_sets
-from tfnas.train.trainer import EpochRecord
+from tfnas.train.training import EpochRecord
 from tfnas.train.weights import load_weights
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
@@ -129,7 +129,7 @@ def test_two_jobs_leave_the_same_weights_and_no_checkpoint(run_job, tmp_path) ->
 def test_a_job_that_fails_after_training_does_not_train_again(run_job, monkeypatch) -> None:
     with pytest.raises(ConnectionError):
         run_job("first", FakeRun(fails_at="model"))
-    from tfnas.train.epoch_loop import EpochLoop
+    from tfnas.train.loop import EpochLoop
 
     monkeypatch.setattr(EpochLoop, "train_epoch", lambda *_: pytest.fail("trained again"))
     again = FakeRun()

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from tfnas.compute import distributed
-from tfnas.runtime.errors import UserError
-from tfnas.train.job import check_shares
-from tfnas.train.sync_batchnorm import synchronise_batchnorm
+from tfnas.jobs.errors import UserError
+from tfnas.stages.retrain import check_shares
+from tfnas.train.step import synchronise_batchnorm
 
 SCRIPT = Path(__file__).with_name("gloo_training.py")
 

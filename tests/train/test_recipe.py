@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfnas.runtime.schema import RecipeParams
+from tfnas.train.params import RecipeParams
 from tfnas.train.recipe import learning_rate, make_optimizer, training_loss
 
 OFF = {"ema_decay": 0, "mixup": 0, "cutmix": 0, "rand_augment": 0, "decay_norm_and_bias": True}

@@ -11,8 +11,8 @@ from torch import nn
 
 from tfnas.space import build_network
 from tfnas.train.recipe import training_loss
-from tfnas.train.stepper import Stepper
-from tfnas.train.transfer import CLASSIFIER
+from tfnas.train.step import Stepper
+from tfnas.train.weights import CLASSIFIER
 
 CPU = torch.device("cpu")
 

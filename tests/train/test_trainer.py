@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from tfnas.runtime.errors import UserError
+from tfnas.jobs.errors import UserError
 from tfnas.space import build_network
 from tfnas.train.recipe import learning_rate
-from tfnas.train.trainer import EpochRecord, train, write_history
+from tfnas.train.training import EpochRecord, train, write_history
 
 CPU = torch.device("cpu")
 

@@ -7,11 +7,10 @@ import dataclasses
 import pytest
 import torch
 
-from tfnas.runtime.errors import UserError
+from tfnas.jobs.errors import UserError
 from tfnas.space import build_network
-from tfnas.train.trainer import train
-from tfnas.train.transfer import replace_classifier, transfer_network
-from tfnas.train.weights import save_weights
+from tfnas.train.training import train
+from tfnas.train.weights import replace_classifier, save_weights, transfer_network
 
 CLASSIFIER = {"classifier.linear.weight", "classifier.linear.bias"}
 

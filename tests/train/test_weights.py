@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from tfnas.runtime.errors import UserError
+from tfnas.jobs.errors import UserError
 from tfnas.space import build_network
 from tfnas.train.weights import load_weights, read_weights, save_weights
 

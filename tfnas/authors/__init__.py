@@ -1,10 +1,9 @@
 """Readers of the files that the TF-NAS authors publish or that their code writes."""
 
 from tfnas.authors.image_list import read_image_list, to_samples
-from tfnas.authors.latency_pickle import read_latency_table
+from tfnas.authors.latency_tables import read_latency_table
 from tfnas.authors.model_config import read_config
-from tfnas.authors.searched_supernet import read_searched_supernet
-from tfnas.authors.weights import load_weights, read_weights
+from tfnas.authors.weights import load_weights, read_searched_supernet, read_weights
 
 __all__ = [
     "load_weights",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from tfnas.runtime.errors import UserError
+from tfnas.jobs.errors import UserError
 
 
 def read_image_list(path: str | Path) -> list[tuple[str, int]]:

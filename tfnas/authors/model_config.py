@@ -6,12 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tfnas.runtime.artifacts import read_json
-from tfnas.runtime.errors import UserError
+from tfnas.jobs.artifacts import read_json
+from tfnas.jobs.errors import UserError
 from tfnas.space import Architecture, Block, Head, Stem, load_space
 from tfnas.space.architecture import find_fault
 from tfnas.space.membership import misfits
-from tfnas.space.space_file import shipped_spaces
+from tfnas.space.space import shipped_spaces
 
 STAGES = tuple(f"stage{number}" for number in range(1, 7))  # stages 3 to 8 of Table 1
 _PLAIN = {"bias": False, "use_bn": True, "affine": True, "groups": 1}  # the only layers that tfnas has

@@ -10,9 +10,9 @@ import sys
 from collections.abc import Sequence
 
 from tfnas.cli._options import check_outputs
-from tfnas.runtime.errors import UserError, explain_disk
-from tfnas.runtime.redaction import hide_secrets
-from tfnas.runtime.user import provide_for_user
+from tfnas.jobs.errors import UserError, explain_disk
+from tfnas.jobs.redaction import hide_secrets
+from tfnas.jobs.user import provide_for_user
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path, PosixPath
 
-from tfnas.runtime.errors import UserError
+from tfnas.jobs.errors import UserError
 
 
 class OutputFile(PosixPath):

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfnas.cli._options import OutputFolder, check_numbers
-from tfnas.runtime.errors import UserError
+from tfnas.jobs.errors import UserError
 
 if TYPE_CHECKING:
     from tfnas.latency import LatencyTable
-    from tfnas.latency.peers import Compared
+    from tfnas.latency.baselines import Compared
 
 HELP = (
     "Measure the twelve networks of the paper and ten of torchvision on this device, side by side: the paper's Table 2"
@@ -62,8 +62,8 @@ def run(options: argparse.Namespace) -> None:
     _check(options)
     from tfnas.compute.devices import find_device
     from tfnas.latency.backends import BackendOptions, device_of, open_backend
-    from tfnas.latency.peers import compare, paper_peers, torchvision_peers, write_comparison
-    from tfnas.report.latency_figures import draw_comparison
+    from tfnas.latency.baselines import compare, paper_peers, torchvision_peers, write_comparison
+    from tfnas.report.figures.latency import draw_comparison
 
     device = find_device(options.device, source="tfnas compare: --device")
     asked = BackendOptions(options.device, options.threads, options.precision, bool(options.channels_last))

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfnas.cli._options import OutputFile
-from tfnas.runtime.errors import UserError
+from tfnas.jobs.errors import UserError
 
 if TYPE_CHECKING:
-    from tfnas.engines.comparison import Difference
+    from tfnas.engines.compare import Difference
 
 NAME = "compare-runs"
 HELP = (
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     from tfnas.cli.zoo import layout
-    from tfnas.engines.comparison import WORKSPACE, differences, read_side
+    from tfnas.engines.compare import WORKSPACE, differences, read_side
 
     if options.out is not None and options.out.suffix not in (".md", ".csv"):
         raise UserError(f"compare-runs: --out {options.out}: the name must end in .md or .csv")
@@ -76,7 +76,7 @@ def _whole(value: Any) -> str:
 
 
 def _write(rows: Sequence[Sequence[str]], path: Path) -> None:
-    from tfnas.runtime.artifacts import spreadsheet_cell, write_text
+    from tfnas.jobs.artifacts import spreadsheet_cell, write_text
 
     if path.suffix == ".csv":
         text = io.StringIO()

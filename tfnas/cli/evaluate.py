@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfnas.cli._options import OutputFile, check_numbers
-from tfnas.runtime.errors import UserError
+from tfnas.jobs.errors import UserError
 
 if TYPE_CHECKING:
     from tfnas.deploy.evaluation import ClassRow
@@ -64,11 +64,10 @@ def run(options: argparse.Namespace) -> None:
 
     from tfnas.compute.devices import find_device, warn_of_threads
     from tfnas.data import make_loader
-    from tfnas.deploy.evaluation import evaluate_by_class, write_rows
-    from tfnas.deploy.image_sets import read_image_set
+    from tfnas.deploy.evaluation import evaluate_by_class, read_image_set, write_rows
     from tfnas.deploy.load import load_network
     from tfnas.deploy.origin import read_origin
-    from tfnas.runtime.artifacts import write_json
+    from tfnas.jobs.artifacts import write_json
 
     if names_a_network(options.weights):
         raise UserError(f"evaluate: {options.weights}: is a network without weights; pass trained ones, a weights.pt")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tfnas.cli._options import OutputFolder, check_numbers
 from tfnas.cli.evaluate import add_network_arguments, choose_architecture, names_a_network
-from tfnas.runtime.errors import UserError
+from tfnas.jobs.errors import UserError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -72,10 +72,9 @@ def export(options: argparse.Namespace, formats: list[str]) -> Card:
     """
     from tfnas.compute.devices import device_name
     from tfnas.deploy.export import export_checked
-    from tfnas.deploy.latencies import measure, read_promised
-    from tfnas.deploy.model_card import Card
-    from tfnas.deploy.trained_on import read_trained_on
-    from tfnas.runtime.artifacts import digest_file, read_json
+    from tfnas.deploy.model_card import Card, measure, read_promised
+    from tfnas.deploy.origin import read_trained_on
+    from tfnas.jobs.artifacts import digest_file, read_json
 
     trained = read_trained(options)
     architecture, file, network, origin = trained or fresh_network(options.weights)

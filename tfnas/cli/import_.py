@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfnas.cli._options import OutputFile, check_numbers
-from tfnas.runtime.errors import UserError
+from tfnas.jobs.errors import UserError
 
 if TYPE_CHECKING:
     from tfnas.space import Architecture
@@ -169,7 +169,7 @@ def _read_architecture(name_or_file: str) -> Architecture:
     """A published network by name, an architecture.json, or the authors' model.config."""
     from tfnas.authors import read_config
     from tfnas.cli.zoo import read_network
-    from tfnas.runtime.artifacts import read_json
+    from tfnas.jobs.artifacts import read_json
 
     if Path(name_or_file).is_file() and "kind" not in read_json(name_or_file):
         return read_config(name_or_file)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfnas.cli._options import OutputFile
-from tfnas.runtime.errors import UserError
+from tfnas.jobs.errors import UserError
 
 if TYPE_CHECKING:
     from tfnas.latency import LatencyTable
@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> None:
     if options.network is not None:
         print_layers(options.network, table)
     if options.plot is not None:
-        from tfnas.report.latency_figures import draw_latency_curves
+        from tfnas.report.figures.latency import draw_latency_curves
 
         draw_latency_curves(table, options.plot)
         print(f"{options.plot}: {len(table.curves)} operations drawn")

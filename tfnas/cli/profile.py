@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfnas.cli._options import OutputFile, check_numbers
-from tfnas.runtime.errors import UserError
+from tfnas.jobs.errors import UserError
 
 if TYPE_CHECKING:
     from tfnas.latency import LatencyTable
+    from tfnas.latency.params import ProfileLatencyParams
     from tfnas.latency.validation import Validated
-    from tfnas.runtime.schema import ProfileLatencyParams
     from tfnas.space import Space
 
 HELP = (
@@ -79,9 +79,9 @@ def run(options: argparse.Namespace) -> None:
     params = read_options(options)
     from tfnas.compute.devices import find_device
     from tfnas.latency.backends import BackendOptions, open_backend
-    from tfnas.latency.job import profile
     from tfnas.latency.measuring import Measuring
     from tfnas.space import load_space
+    from tfnas.stages.profile_latency import profile
 
     space = load_space(options.space)
     find_device(params.device, source="tfnas profile: --device")
@@ -107,7 +107,7 @@ def read_options(options: argparse.Namespace) -> ProfileLatencyParams:
     """
     from pydantic import ValidationError
 
-    from tfnas.runtime.schema import ProfileLatencyParams
+    from tfnas.latency.params import ProfileLatencyParams
 
     check_numbers(options, "tfnas profile", {"resolution": 8, "seed": 0})
     given = ("device", "backend", "precision", "channels_last", "threads", "batch_size", "num_classes", "minutes")
@@ -126,7 +126,7 @@ def read_options(options: argparse.Namespace) -> ProfileLatencyParams:
 
 def summary(table: LatencyTable, space: Space, rows: list[Validated], path: Path) -> str:
     """What was measured, what can be reached, how good the table is, and what to do next."""
-    from tfnas.latency.job import profile_metrics
+    from tfnas.stages.profile_latency import profile_metrics
 
     metrics = profile_metrics(table, space, rows)
     lines = [

@@ -11,12 +11,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfnas.runtime.errors import UserError
+from tfnas.jobs.errors import UserError
 
 if TYPE_CHECKING:
-    from tfnas.engines.dvc_record import DvcRecord
+    from tfnas.engines.dvc import DvcRecord
     from tfnas.engines.lineage import Lineage, Traced
-    from tfnas.runtime.run_records import RunRecord
+    from tfnas.tracking.records import RunRecord
 
 HELP = (
     "Say where a result came from (commit, parameters, inputs, device, MLflow run) and whether it is still what its job"
@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> None:
 def _from_run(run_id: str, folder: Path) -> tuple[Lineage, RunRecord | None]:
     """By the record in the results folder, or, where a later run has replaced it, by the copy that MLflow keeps."""
     from tfnas.engines.lineage import lineage_of_record, lineage_of_run
-    from tfnas.runtime.run_records import read_provenance, read_run
+    from tfnas.tracking.records import read_provenance, read_run
 
     lineage = lineage_of_run(run_id, folder)
     if lineage is not None:
@@ -70,7 +70,7 @@ def _from_run(run_id: str, folder: Path) -> tuple[Lineage, RunRecord | None]:
 
 def _run_of(lineage: Lineage) -> RunRecord | None:
     """The job's run as MLflow holds it; a store that does not answer hides nothing else."""
-    from tfnas.runtime.run_records import read_run
+    from tfnas.tracking.records import read_run
 
     try:
         return read_run(lineage.mlflow_run_id, Path(lineage.folder)) if lineage.mlflow_run_id else None

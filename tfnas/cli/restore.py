@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tfnas.runtime.errors import UserError
+from tfnas.jobs.errors import UserError
 
 HELP = (
     "Put the results that dvc.lock records in place, from the DVC cache, and tell Snakemake: after `git checkout` of"
@@ -19,8 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from tfnas.engines.restore import restore
-    from tfnas.engines.running import check_idle
+    from tfnas.engines.snakemake import check_idle
+    from tfnas.engines.sync import restore
 
     check_idle(options.folder)
     restored = restore(options.folder, force=options.force)

@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from tfnas.engines.running import check_idle
+    from tfnas.engines.snakemake import check_idle
     from tfnas.engines.sync import sync
 
     check_idle(options.folder)

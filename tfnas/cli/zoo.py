@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfnas.cli._options import OutputFile
-from tfnas.runtime.errors import UserError
+from tfnas.jobs.errors import UserError
 
 if TYPE_CHECKING:
     from tfnas.space import Architecture
@@ -56,7 +56,7 @@ def show_network(options: argparse.Namespace) -> None:
     print(f"\n{totals(architecture, options.resolution, options.classes)}")
     for path in (options.svg, options.png):
         if path is not None:
-            from tfnas.report.drawing import draw_architecture
+            from tfnas.report.figures.drawing import draw_architecture
 
             draw_architecture(architecture, path)
             print(f"{path}: drawn")

@@ -1,6 +1,10 @@
 """Several processes on one job, as torchrun starts them; with one process every function here does nothing.
 
 torchrun says by environment variables who a process is (RANK, LOCAL_RANK, WORLD_SIZE).
+
+Mean and variance of a batch that several processes share, for BatchNorm.
+
+N batch of one process, C channels, H W size.
 """
 
 from __future__ import annotations
@@ -8,11 +12,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
+import torch
+from torch import Tensor
+
 
 
 def rank() -> int:
@@ -113,3 +117,30 @@ def check_equal(what: str, values: Any) -> None:
     found = gather(repr(values))
     if any(other != found[0] for other in found):
         raise RuntimeError(f"{what} differ between the {world_size()} processes of this job")
+
+
+def statistics_over_processes(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(N, C, H, W) to x less its mean, the mean (C,) and the biased variance (C,), over all processes' batches.
+
+    The batches have one size. The mean comes first and the variance about it second, so that no digits cancel out.
+    """
+    mean: Tensor = _Mean.apply(x.mean((0, 2, 3)))
+    centred = x - mean[:, None, None]
+    variance: Tensor = _Mean.apply(centred.square().mean((0, 2, 3)))
+    return centred, mean, variance
+
+
+class _Mean(torch.autograd.Function):
+    """The mean over all processes, as part of the graph of each.
+
+    Each process has the gradient of its own loss, and the gradients of all are averaged afterwards: so that of the
+    mean is passed on as the mean of what arrives in each.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        return mean(values)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return mean(gradient.contiguous())

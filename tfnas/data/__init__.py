@@ -4,21 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tfnas.data.manifest import (
-    ManifestRecord,
-    manifest_classes,
-    manifest_samples,
-    read_manifest,
-    read_samples,
-)
-from tfnas.runtime.lazy import import_later
+from tfnas.data.manifest import ManifestRecord, manifest_classes, manifest_samples, read_manifest, read_samples
+from tfnas.jobs.lazy import import_later
 
 if TYPE_CHECKING:
-    from tfnas.data.cifar import CifarSet, load_transfer_set, transfer_root
-    from tfnas.data.image_dataset import ImageDataset
-    from tfnas.data.loader import EpochLoader, make_loader
-    from tfnas.data.stores import image_root
-    from tfnas.data.transforms import eval_transform, train_transform
+    from tfnas.data.images.loader import EpochLoader, ImageDataset, make_loader
+    from tfnas.data.images.stores import image_root
+    from tfnas.data.images.transforms import eval_transform, train_transform
+    from tfnas.data.sources.cifar import CifarSet, load_transfer_set, transfer_root
 
 __all__ = [
     "CifarSet",
@@ -40,14 +33,14 @@ __all__ = [
 __getattr__ = import_later(
     __name__,
     {  # needs torch and torchvision, which a job that only lists images does without
-        "CifarSet": "tfnas.data.cifar",
-        "load_transfer_set": "tfnas.data.cifar",
-        "transfer_root": "tfnas.data.cifar",
-        "ImageDataset": "tfnas.data.image_dataset",
-        "EpochLoader": "tfnas.data.loader",
-        "make_loader": "tfnas.data.loader",
-        "image_root": "tfnas.data.stores",
-        "eval_transform": "tfnas.data.transforms",
-        "train_transform": "tfnas.data.transforms",
+        "CifarSet": "tfnas.data.sources.cifar",
+        "load_transfer_set": "tfnas.data.sources.cifar",
+        "transfer_root": "tfnas.data.sources.cifar",
+        "ImageDataset": "tfnas.data.images.loader",
+        "EpochLoader": "tfnas.data.images.loader",
+        "make_loader": "tfnas.data.images.loader",
+        "image_root": "tfnas.data.images.stores",
+        "eval_transform": "tfnas.data.images.transforms",
+        "train_transform": "tfnas.data.images.transforms",
     },
 )

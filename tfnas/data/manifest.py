@@ -1,18 +1,83 @@
-"""The manifest: every image of a data set, its split, its class and its size."""
+"""The CSV files of this room: written atomically, read with an error that names file and line.
+
+The manifest: every image of a data set, its split, its class and its size.
+
+Whole folders written atomically, as `tfnas.jobs.artifacts` does for files.
+"""
 
 from __future__ import annotations
 
+import csv
 import os
+import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from sys import intern
 from typing import NamedTuple
 
-from tfnas.data.tables import image_path, read_table, whole_number, write_table
-from tfnas.runtime.artifacts import digest_text, read_json
-from tfnas.runtime.errors import UserError
-from tfnas.runtime.schema import Params
+from tfnas.jobs.artifacts import atomic_path, digest_text, flush_to_disk, read_json, write_text
+from tfnas.jobs.errors import UserError
+from tfnas.stages.params import Params
+
+
+def write_table(path: str | Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
+
+
+def read_table(path: str | Path, columns: Sequence[str], *, stage: str) -> Iterator[tuple[int, list[str]]]:
+    """(line number, cells) of each row below the header.
+
+    Args:
+        columns: what the header must be.
+        stage: the stage that writes such a file.
+
+    Raises:
+        UserError: missing, no text, another header, or a row with more or fewer cells.
+    """
+    try:
+        with Path(path).open(newline="", encoding="utf-8") as file:
+            reader = csv.reader(file)
+            if next(reader, None) != list(columns):
+                raise UserError(f"{path}: line 1 is not {','.join(columns)}; pass the file that {stage} wrote")
+            for cells in reader:
+                if len(cells) != len(columns):
+                    raise UserError(
+                        f"{path}: line {reader.line_num} has {len(cells)} cells, expected {len(columns)}"
+                        f" ({','.join(columns)}); run {stage} again"
+                    )
+                yield reader.line_num, cells
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); run {stage}") from None
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: is not a CSV file ({error}); run {stage} again") from None
+
+
+def whole_number(cell: str, where: str) -> int:
+    """The number from 0 in a cell.
+
+    Raises:
+        UserError: anything else; `where` names file, line and column.
+    """
+    if not (cell.isascii() and cell.isdigit()):
+        raise UserError(f"{where}: {cell!r} is not a whole number from 0")
+    return int(cell)
+
+
+def image_path(cell: str, where: str) -> str:
+    """The path of an image, relative to the folder of the images.
+
+    Raises:
+        UserError: empty, absolute, or leading out of that folder.
+    """
+    if not cell or cell[0] == "/" or (".." in cell and ".." in cell.split("/")):
+        raise UserError(f"{where}: path {cell!r} is not within the folder of the images")
+    return cell
+
 
 SPLITS = ("train", "val")
 COLUMNS = ("split", "class", "path", "bytes")
@@ -184,3 +249,30 @@ def read_samples(path: str | Path) -> list[Sample]:
         where = f"{path}: line {line}"
         samples.append((image_path(image, where), whole_number(label, where)))
     return samples
+
+
+NOTE = "README.txt"
+
+
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """A new folder beside `path` that takes its place when the block ends well, and is removed when not."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        os.sync()  # as atomic_path flushes its file, for all of them at once
+        if path.exists():
+            shutil.rmtree(path)
+        temporary.replace(path)
+        flush_to_disk(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_note(path: str | Path, text: str) -> None:
+    """A folder that holds nothing but a note, for a place that the engines expect."""
+    with atomic_folder(path) as folder:
+        write_text(folder / NOTE, text + "\n")

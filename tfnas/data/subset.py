@@ -1,4 +1,6 @@
-"""The classes and images of a search (Appendix B): one class out of each accuracy group, split in two parts.
+"""Accuracy groups: consecutive classes of the ranking, as even as possible.
+
+The classes and images of a search (Appendix B): one class out of each accuracy group, split in two parts.
 
 The paper says that a class is drawn at random and 80 % of its images train the weights. Here the draw and the split
 follow from hashes of the seed and of names, so they are the same on every machine, and an image that is added moves
@@ -10,15 +12,33 @@ from __future__ import annotations
 import csv
 from collections.abc import Collection, Iterable, Sequence
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from tfnas.compute.seeding import derive_seed
-from tfnas.data.class_accuracy import ClassAccuracy, rank
-from tfnas.data.groups import check_groups, cut
-from tfnas.data.image_folder import class_name
 from tfnas.data.manifest import ManifestRecord
-from tfnas.runtime.errors import UserError
+from tfnas.data.ranking import ClassAccuracy, rank
+from tfnas.data.sources.image_folder import class_name
+from tfnas.jobs.errors import UserError
+
+Item = TypeVar("Item")
+
+
+def check_groups(groups: int, num_classes: int) -> None:
+    """Raise UserError when there are more groups than classes."""
+    if groups > num_classes:
+        raise UserError(
+            f"params.yaml: build_subset.groups: {groups} groups, but there are {num_classes} classes to draw from;"
+            f" write {num_classes} or fewer"
+        )
+
+
+def cut(ranked: Sequence[Item], groups: int) -> list[Sequence[Item]]:
+    """Consecutive groups whose sizes differ by one at most."""
+    bounds = [len(ranked) * group // groups for group in range(groups + 1)]
+    return [ranked[start:end] for start, end in pairwise(bounds)]
+
 
 RANKED_GROUPS, RANDOM, CLASS_LIST = "ranked_groups", "random", "class_list"
 CLASS_COLUMN_NAMES = ("class", "wnid")

@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from tfnas.data.decoding import BrokenImageError
+from tfnas.data.images.decoding import BrokenImageError
+from tfnas.data.images.stores import Store
 from tfnas.data.manifest import BrokenImage, Listing, ManifestRecord
-from tfnas.data.stores import Store
-from tfnas.runtime.progress import announce, track
+from tfnas.jobs.progress import announce, track
 
 CHUNK = 4096  # images handed to the threads at a time, so that a million of them do not queue up
 THREADS = 8  # that wait for a network's disk

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tfnas.jobs.artifacts import atomic_path
+from tfnas.jobs.errors import UserError
 from tfnas.latency.backends.onnx_runtime import open_session
-from tfnas.runtime.artifacts import atomic_path
-from tfnas.runtime.errors import UserError
 
 CHECKED_BATCHES = (1, 7)  # sizes that an export must run with
 INPUT, OUTPUT = "images", "logits"

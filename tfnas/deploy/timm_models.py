@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from tfnas.runtime.errors import UserError
+from tfnas.jobs.errors import UserError
 from tfnas.space import Architecture, zoo
 from tfnas.space.network import Network
 
@@ -268,7 +268,7 @@ def _build(name: str, pretrained: bool, options: dict[str, Any]) -> nn.Module:
 
 def _config() -> dict[str, Any]:
     """What timm's data loading asks for: the paper's 224 x 224 images and the usual normalisation."""
-    from tfnas.data.transforms import CROP_FRACTION, MEAN, STD
+    from tfnas.data.images.transforms import CROP_FRACTION, MEAN, STD
 
     return {
         "num_classes": 1000,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tfnas.jobs.lazy import import_later
 from tfnas.latency.reach import reachable_range_ms, resolve_target_ms
 from tfnas.latency.table import Curve, LatencyTable, OperationKey
-from tfnas.runtime.lazy import import_later
 
 if TYPE_CHECKING:
-    from tfnas.latency.timer import Timing
+    from tfnas.latency.timing import Timing
     from tfnas.latency.validation import measure_architecture_ms
 
 __all__ = [
@@ -25,7 +25,7 @@ __all__ = [
 __getattr__ = import_later(
     __name__,
     {  # needs torch, whose import takes longer than reading a table
-        "Timing": "tfnas.latency.timer",
+        "Timing": "tfnas.latency.timing",
         "measure_architecture_ms": "tfnas.latency.validation",
     },
 )

@@ -1,37 +1,150 @@
-"""One profile under way: the device and how it is measured, what was measured so far, and whether it is busy."""
+"""What is measured: blocks, the fixed parts, whole networks.
+
+The measurements made so far, in a file: a profile that was killed goes on from there.
+
+One profile under way: the device and how it is measured, what was measured so far, and whether it is busy.
+"""
 
 from __future__ import annotations
 
+import copy
+import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from tfnas.compute.devices import find_device
-from tfnas.latency.alignment import find_alignment, widths_to_compare
+from tfnas.jobs.artifacts import package_versions
+from tfnas.jobs.errors import UserError
 from tfnas.latency.backends import Backend, BackendOptions, device_of, open_backend, sequence_of
-from tfnas.latency.journal import Journal
-from tfnas.latency.probes import block_probe, network_probe
-from tfnas.latency.rounds import Probe, build
+from tfnas.latency.params import ProfileLatencyParams
 from tfnas.latency.table import OperationKey
-from tfnas.latency.timer import measuring
-from tfnas.latency.tours import NETWORK, Point, TimeSequence, Visit
-from tfnas.runtime.artifacts import package_versions
-from tfnas.runtime.errors import UserError
-from tfnas.runtime.schema import ProfileLatencyParams
-from tfnas.space import Architecture
+from tfnas.latency.timing import Probe, build, measuring
+from tfnas.latency.tours import NETWORK, Point, TimeSequence, Visit, find_alignment, widths_to_compare
+from tfnas.space import Architecture, Block, Space, build_network
+from tfnas.space.membership import assemble
+from tfnas.space.network import MBInvRes
+from tfnas.space.space import halve
+
+
+def block_probe(key: OperationKey, width: int, batch_size: int) -> Probe:
+    """One MBInvRes block; where stride and channels allow, its residual is part of it."""
+    block = Block(key.kernel, key.in_channels, width, key.se_channels, key.out_channels, key.act, key.stride)
+    return Probe(partial(MBInvRes, block), (batch_size, key.in_channels, key.resolution, key.resolution))
+
+
+def network_probe(architecture: Architecture, resolution: int, num_classes: int, batch_size: int) -> Probe:
+    """A whole network."""
+    shape = (batch_size, architecture.stem.in_channels, resolution, resolution)
+    return Probe(partial(build_network, architecture, num_classes), shape)
+
+
+def fixed_parts(space: Space, resolution: int, num_classes: int, batch_size: int) -> dict[str, Probe]:
+    """What every network of the space has: stem, fixed blocks, 1x1 convolution, pooling with classifier.
+
+    The authors' code sums the same parts as `base`.
+    """
+    fixed = {stage.stage for stage in space.stages if stage.fixed is not None}
+    candidate = space.candidates[0]
+    choices = {stage.stage: [(candidate, candidate.width_range(stage.in_channels)[0])] for stage in space.stages}
+    smallest = assemble(space, "smallest", choices)
+    network = build_network(smallest, num_classes)
+    parts: dict[str, Probe] = {}
+
+    def add(name: str, module: nn.Module, channels: int, size: int) -> None:
+        parts[name] = Probe(partial(copy.deepcopy, module), (batch_size, channels, size, size))
+
+    add("stem", network.get_submodule("stem"), space.stem.in_channels, resolution)
+    size = halve(resolution, space.stem.stride)
+    for index, (size, block) in enumerate(smallest.block_resolutions(resolution)):
+        if block.stage in fixed:
+            add(f"block {index}", network.get_submodule(f"blocks.{index}"), block.in_channels, size)
+    last = smallest.blocks[-1]
+    add("head", network.get_submodule("head"), last.out_channels, halve(size, last.stride))
+    end = nn.Sequential(network.get_submodule("pool"), nn.Flatten(1), network.get_submodule("classifier"))
+    add("classifier", end, space.head.out_channels, halve(size, last.stride))
+    return parts
+
+
+logger = logging.getLogger("tfnas.latency")
+
+
+class Journal:
+    """Visits, one a line of JSON, under a first line that says what they are measurements of.
+
+    Args:
+        path: None keeps nothing on disk.
+        measured: what must be the same for old measurements to count (device, batch, versions...).
+    """
+
+    def __init__(self, path: Path | None, measured: Mapping[str, Any]) -> None:
+        self._path, self._measured = path, json.loads(json.dumps(measured))
+        self.visits: list[Visit] = self._read() if path is not None else []
+        if self.visits:
+            seconds = sum(visit.seconds for visit in self.visits)
+            logger.info("goes on from %d tours (%.0f s) in %s", len(self.visits), seconds, path)
+
+    def append(self, visit: Visit) -> None:
+        """Keep a visit; it is on disk when this returns, as far as the operating system goes."""
+        self.visits.append(visit)
+        if self._path is not None:
+            if len(self.visits) == 1:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._path.write_text(json.dumps(self._measured) + "\n")
+            with self._path.open("a") as file:
+                file.write(json.dumps(_to_plain(visit)) + "\n")
+
+    def discard(self) -> None:
+        """Remove the file: its measurements are in a table now."""
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+
+    def _read(self) -> list[Visit]:
+        """All whole lines; a last line that was cut off is cut from the file, too."""
+        assert self._path is not None
+        try:
+            text = self._path.read_text()
+        except FileNotFoundError:
+            return []
+        whole = text[: text.rfind("\n") + 1]
+        lines = whole.splitlines()
+        try:
+            if not lines or json.loads(lines[0]) != self._measured:
+                logger.info("%s holds measurements of something else; measured anew", self._path)
+                return []
+            visits = [_from_plain(json.loads(line)) for line in lines[1:]]
+        except (ValueError, TypeError, KeyError):
+            logger.warning("%s is damaged; measured anew", self._path)
+            return []
+        if whole != text:
+            self._path.write_text(whole)
+        return visits
+
+
+def _to_plain(visit: Visit) -> dict[str, Any]:
+    points = [[list(key) if isinstance(key, OperationKey) else key, number] for key, number in visit.points]
+    return {**visit._asdict(), "points": points}
+
+
+def _from_plain(plain: dict[str, Any]) -> Visit:
+    points: list[Point] = [
+        (OperationKey(*key) if isinstance(key, list) else key, number) for key, number in plain["points"]
+    ]
+    return Visit(tuple(points), tuple(plain["latencies_ms"]), plain["cpu_share"], plain["seconds"])
+
 
 BUSY_SHARE = 0.9  # of the time, in which this process computes; less means that it has to wait for others
 BUSY_SECONDS = 10.0  # of measuring, before that is judged
 COMPARED = 4  # operations whose widths are compared to find the alignment
 COMPARED_ROUNDS = 5
 ALIGNMENT = "alignment"  # the journal's entry of what was found
-
-logger = logging.getLogger("tfnas.latency")
 
 
 class Measuring:

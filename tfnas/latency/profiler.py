@@ -11,14 +11,12 @@ import numpy as np
 
 from tfnas.compute.devices import cpu_governor
 from tfnas.compute.seeding import derive_seed
+from tfnas.jobs.artifacts import package_versions
+from tfnas.jobs.progress import Progress
 from tfnas.latency.estimate import Estimates, estimate
-from tfnas.latency.knots import first_knots, further_knots
-from tfnas.latency.measuring import Measuring, find_device_alignment
-from tfnas.latency.probes import fixed_parts
+from tfnas.latency.measuring import Measuring, find_device_alignment, fixed_parts
 from tfnas.latency.table import FIXED_PARTS, Curve, LatencyTable, OperationKey
-from tfnas.latency.tours import NETWORK, Point, Slot, Visit, deal_tours, tour_slots
-from tfnas.runtime.artifacts import package_versions
-from tfnas.runtime.progress import Progress
+from tfnas.latency.tours import NETWORK, Point, Slot, Visit, deal_tours, first_knots, further_knots, tour_slots
 from tfnas.space import Architecture, Space
 
 MIN_VISITS = 3  # of every point, before its uncertainty means anything

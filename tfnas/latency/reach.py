@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from tfnas.jobs.errors import UserError
 from tfnas.latency.table import LatencyTable, OperationKey
-from tfnas.runtime.errors import UserError
 from tfnas.space import Layer, Space
 
 

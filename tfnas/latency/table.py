@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tfnas.runtime.artifacts import read_json, write_json
-from tfnas.runtime.errors import UserError
+from tfnas.jobs.artifacts import read_json, write_json
+from tfnas.jobs.errors import UserError
 from tfnas.space import Architecture, Block, Layer, Space
 from tfnas.space.space import first_difference
 

@@ -4,10 +4,19 @@ A block that runs again and again by itself finds its weights in the nearest cac
 warm, and looks 15 to 50 % faster than inside a network. So each tour is as long as the deepest network of the
 space: stem, fixed blocks, one operation for every layer, head and classifier, each run once in turn, several
 times over. The authors' script times each operation alone.
+
+At which widths an operation is measured: first a few, then more where a line between them is not good enough.
+
+A device may be faster at every `alignment`-th width (vector registers, blocked layouts): ONNX Runtime takes a third
+of the time at multiples of 4 channels. Widths that are multiples and widths that are not are two classes, and each
+has knots of its own.
+
+Finding out which widths a device favors: every 4th, 8th or 16th may be faster than those around it.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -81,3 +90,121 @@ def _next_point(
         return queues[slot].pop()
     key = slot[random.integers(len(slot))]
     return key, int(random.choice(np.asarray(knots[key])))
+
+
+INNER = 3  # knots of a class between its ends, before any refinement
+OF_A_SECTION = 4.0  # a curve's bend over two intervals is about four times the error of the line over one of them
+
+
+def first_knots(low: int, high: int, in_channels: int, alignment: int) -> tuple[int, ...]:
+    """The widths to begin with: each class's ends and a few evenly between.
+
+    A block as wide as its input has no expansion convolution: where that lies within the range, both sides of
+    the jump are measured.
+    """
+    if low <= in_channels < high:
+        below, above = (low, in_channels), (in_channels + 1, high)
+        return tuple(sorted({*_of_classes(*below, alignment), *_of_classes(*above, alignment)}))
+    return _of_classes(low, high, alignment)
+
+
+def _of_classes(low: int, high: int, alignment: int) -> tuple[int, ...]:
+    knots = {low, high}
+    for members in classes(range(low, high + 1), alignment):
+        places = np.linspace(0, len(members) - 1, min(INNER + 2, len(members)))
+        knots.update(members[round(place)] for place in places)
+    return tuple(sorted(knots))
+
+
+def classes(widths: Sequence[int], alignment: int) -> list[list[int]]:
+    """The widths that are multiples of `alignment` and the others; one class where that is 1. None is empty."""
+    aligned = [width for width in widths if width % alignment == 0]
+    others = [width for width in widths if width % alignment]
+    return [members for members in (aligned, others) if members]
+
+
+def further_knots(latencies_ms: Mapping[int, float], alignment: int, tolerance: float) -> dict[int, float]:
+    """Widths between knots where linear interpolation may be off by more than `tolerance`, with that estimate.
+
+    The estimate: how far each inner knot lies from the line between its neighbours, relative, over four.
+    """
+    found: dict[int, float] = {}
+    for knots in classes(sorted(latencies_ms), alignment):
+        bends = _bends(knots, [latencies_ms[width] for width in knots])
+        for i, (left, right) in enumerate(itertools.pairwise(knots)):
+            error = max(bends[i], bends[i + 1]) / OF_A_SECTION
+            middle = _member_between(left, right, alignment)
+            if error > tolerance and middle is not None:
+                found[middle] = error
+    return found
+
+
+def _bends(knots: Sequence[int], latencies_ms: Sequence[float]) -> np.ndarray:
+    """Of each knot, how far the line between its neighbours is from it, relative; 0 at the ends."""
+    widths, values, bends = np.asarray(knots, float), np.asarray(latencies_ms), np.zeros(len(knots))
+    if len(knots) > 2:
+        share = (widths[1:-1] - widths[:-2]) / (widths[2:] - widths[:-2])
+        line = values[:-2] + share * (values[2:] - values[:-2])
+        bends[1:-1] = abs(line / values[1:-1] - 1.0)
+    return bends
+
+
+def _member_between(left: int, right: int, alignment: int) -> int | None:
+    """The width of the same class nearest to the middle; None when there is none between."""
+    same = [w for w in range(left + 1, right) if (w % alignment == 0) == (left % alignment == 0)]
+    return min(same, key=lambda width: abs(2 * width - left - right)) if same else None
+
+
+ALIGNMENTS = (2, 4, 8, 16)
+PLACES = (0, 1, 2, 4, 7, 8, 12)  # widths compared of every 16: all alignments have members, and so have the others
+STRETCHES = 5  # of 16 widths each, at most
+LEAST_GAIN = 0.02  # of a multiple over its neighbors, in one operation at least; below it one class is enough
+LEAST_EXPLAINED = 0.1  # of what a straight line leaves, on average over the operations
+
+
+def widths_to_compare(low: int, high: int) -> list[int]:
+    """Neighboring widths around the middle of a range; none where it has no two stretches of 16."""
+    first, last = -(-low // 16), (high + 1) // 16
+    if last - first < 2:
+        return []
+    count = min(STRETCHES, last - first)
+    start = (first + last - count) // 2
+    return [16 * stretch + place for stretch in range(start, start + count) for place in PLACES]
+
+
+def find_alignment(curves: Sequence[Mapping[int, float]]) -> int:
+    """The alignment that explains best how latencies differ from a line; 1 where none does.
+
+    Each operation counts alike, and by medians: the gain may be a fifth in one layer and nothing in another, and a
+    disturbed measurement outweighs neither.
+
+    Args:
+        curves: of a few operations, latency by width, over neighboring widths.
+    """
+    if not curves:
+        return 1
+    straight = [_fit(curve, None)[0] for curve in curves]
+    best, least = 1, 1.0 - LEAST_EXPLAINED
+    for alignment in ALIGNMENTS:
+        fits = [_fit(curve, alignment) for curve in curves]
+        left = float(np.mean([error / before for (error, _), before in zip(fits, straight, strict=True)]))
+        if left < least and max(gain for _, gain in fits) > LEAST_GAIN:
+            best, least = alignment, left
+    return best
+
+
+def _fit(curve: Mapping[int, float], alignment: int | None) -> tuple[float, float]:
+    """Mean absolute error of log latency = a + b width - gain [width is aligned], and the gain."""
+    widths, logs = np.array(list(curve), float), np.log(list(curve.values()))
+    aligned = np.zeros(len(widths), bool) if alignment is None else widths % alignment == 0
+    slope, level = _line(widths[~aligned], logs[~aligned])
+    beyond = logs - (level + slope * widths)
+    gain = -float(np.median(beyond[aligned])) if aligned.any() else 0.0
+    return float(abs(beyond + gain * aligned).mean()) + 1e-12, gain
+
+
+def _line(widths: np.ndarray, logs: np.ndarray) -> tuple[float, float]:
+    """Theil and Sen's line."""
+    first, second = np.triu_indices(len(widths), 1)
+    slope = float(np.median((logs[second] - logs[first]) / (widths[second] - widths[first])))
+    return slope, float(np.median(logs - slope * widths))

@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import numpy as np
 
 from tfnas.compute.seeding import derive_seed
+from tfnas.jobs.artifacts import write_text
+from tfnas.latency.params import ProfileLatencyParams
 from tfnas.latency.table import LatencyTable
-from tfnas.runtime.artifacts import write_text
-from tfnas.runtime.schema import ProfileLatencyParams
 from tfnas.space import Architecture, Candidate, Space, zoo
-from tfnas.space.assemble import assemble
-from tfnas.space.membership import misfits
+from tfnas.space.membership import assemble, misfits
 
 if TYPE_CHECKING:
     from tfnas.latency.backends import Backend
-    from tfnas.latency.timer import Stopwatch, Timing
+    from tfnas.latency.timing import Stopwatch, Timing
 
 COLUMNS = ("network", "table_ms", "measured_ms")
 SPREAD = 0.25  # standard deviation of one choice about the size of a random network
@@ -107,10 +106,9 @@ def time_networks(
         UserError: the device is absent.
     """
     from tfnas.compute.devices import find_device
-    from tfnas.latency.backends import BackendOptions, open_backend, stopwatch_of  # torch: the report does without
-    from tfnas.latency.probes import network_probe
-    from tfnas.latency.rounds import time_probes
-    from tfnas.latency.timer import Timer, measuring
+    from tfnas.latency.backends import BackendOptions, open_backend, stopwatch_of
+    from tfnas.latency.measuring import network_probe
+    from tfnas.latency.timing import Timer, measuring, time_probes
 
     device = find_device(params.device, source="profile_latency.device:")
     backend = backend or open_backend(params.backend, BackendOptions.of(params))

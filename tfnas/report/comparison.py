@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from tfnas.jobs.errors import UserError
 from tfnas.report.inputs import Results, TargetResult
 from tfnas.report.paper_tables import CPU, GPU, TABLE_2, TABLE_7, TABLE_8, TABLE_9, Cited
-from tfnas.runtime.errors import UserError
 from tfnas.space import Architecture, count_macs, count_params, zoo
 
 RESOLUTION, CLASSES = 224, 1000  # of all the paper's networks

@@ -7,15 +7,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tfnas.report import paper_figures, percentage_figure, result_figures, search_figures, training_figures
-from tfnas.report.charts import target_colors
 from tfnas.report.comparison import HereRow, is_the_papers_task, networks_here, paper_tables, signed
-from tfnas.report.drawing import architecture_svg
+from tfnas.report.figures import paper as paper_figures
+from tfnas.report.figures import results as percentage_figure
+from tfnas.report.figures import results as result_figures
+from tfnas.report.figures import search as search_figures
+from tfnas.report.figures import training as training_figures
+from tfnas.report.figures.drawing import architecture_svg, target_colors
+from tfnas.report.figures.style import inline_svg
 from tfnas.report.inputs import Results, TargetResult
-from tfnas.report.provenance import provenance_rows, recorded_packages
-from tfnas.report.stage_rows import stage_rows
-from tfnas.report.style import inline_svg
-from tfnas.report.summary import Numbers, summarize
+from tfnas.report.summary import Numbers, provenance_rows, recorded_packages, stage_rows, summarize
 
 if TYPE_CHECKING:
     from markupsafe import Markup

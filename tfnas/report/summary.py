@@ -1,13 +1,149 @@
-"""The numbers of every target, as one JSON object and one CSV row a target."""
+"""How the results were made, from the provenance.json of every job; absent ones are said to be absent.
+
+What came out of each stage, in a sentence.
+
+The numbers of every target, as one JSON object and one CSV row a target.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
+from tfnas.jobs.artifacts import write_json, write_text
+from tfnas.report.figures.results import validation_error_text
 from tfnas.report.inputs import Results, TargetResult
-from tfnas.runtime.artifacts import write_json, write_text
+
+UNKNOWN = "not recorded"
+
+
+class ProvenanceRow(NamedTuple):
+    """One job: where and from what it was made."""
+
+    job: str
+    commit: str
+    device: str
+    params_digest: str
+
+
+def provenance_rows(provenance: dict[str, dict[str, Any]]) -> list[ProvenanceRow]:
+    """One row a job, with the digests cut to what a person compares.
+
+    The times and the MLflow runs are left out: a job repeated with the same outcome leaves the same page.
+    """
+    return [
+        ProvenanceRow(
+            job,
+            _text(fields, "git_commit", _short_commit),
+            _text(fields, "device"),
+            _text(fields, "params_digest", lambda digest: digest[:12]),
+        )
+        for job, fields in provenance.items()
+    ]
+
+
+def recorded_packages(provenance: dict[str, dict[str, Any]]) -> list[str]:
+    """Each set of versions that a job ran with, as `python 3.11.9, torch 2.14.1`; one where all agree."""
+    found = []
+    for fields in provenance.values():
+        packages = fields.get("packages")
+        if isinstance(packages, dict) and packages:
+            found.append(", ".join(f"{name} {version}" for name, version in packages.items()))
+    return list(dict.fromkeys(found))
+
+
+def _text(fields: dict[str, Any], name: str, cut: Callable[[str], str] = str) -> str:
+    value = fields.get(name)
+    return cut(value) if isinstance(value, str) and value else UNKNOWN
+
+
+def _short_commit(commit: str) -> str:
+    head, dash, rest = commit.partition("-")
+    return head[:10] + dash + rest
+
+
+CLOSE_PERCENT = 1.0  # of the target; the search has met it
+
+
+class StageRow(NamedTuple):
+    """A stage, what it does, what came out, and the section of the page that shows it."""
+
+    stage: str
+    does: str
+    outcome: str
+    section: str
+
+
+def stage_rows(results: Results) -> list[StageRow]:
+    """One row a stage, in the order of the pipeline."""
+    return [
+        StageRow("prepare_data", "lists the images", _images(results), "classes"),
+        StageRow("rank_classes", "ranks the classes by accuracy", _ranking(results), "classes"),
+        StageRow("build_subset", "draws a class of each group", _subset(results), "classes"),
+        StageRow("profile_latency", "measures every operation", _table(results), "latency-table"),
+        StageRow("warm_up", "trains weights, α and β frozen", f"{_frozen(results.targets[0])} epochs", "search"),
+        StageRow("search", "searches operations, depths, widths", _each(results, _searched), "search"),
+        StageRow("derive", "derives the network and measures it", _each(results, _derived), "networks"),
+        StageRow("retrain", "trains it on all classes", _each(results, _retrained), "training"),
+        StageRow("transfer", "fine-tunes it on other data", _each(results, _transferred) or "none", "training"),
+    ]
+
+
+def _each(results: Results, tell: Callable[[TargetResult], str]) -> str:
+    told = [(target.name, tell(target)) for target in results.targets]
+    return "; ".join(f"{name}: {text}" for name, text in told if text)
+
+
+def _images(results: Results) -> str:
+    counts = " + ".join(f"{count:,} ({split})" for split, count in results.images.items())
+    return f"{counts} images of {len(results.classes)} classes, {results.source}"
+
+
+def _ranking(results: Results) -> str:
+    best, worst = results.classes[0], results.classes[-1]
+    return f"from {best.top1_percent:.1f} % (class {best.name}) to {worst.top1_percent:.1f} % (class {worst.name})"
+
+
+def _subset(results: Results) -> str:
+    chosen = [result.name for result in results.classes if result.group is not None]
+    names = f": {', '.join(chosen)}" if len(chosen) <= 10 else ""
+    return f"{len(chosen)} of {len(results.classes)} classes{names}"
+
+
+def _table(results: Results) -> str:
+    text = f"{len(results.table.curves)} operations"
+    if results.validation:
+        text += f"; off by {validation_error_text(results.validation)}"
+    return text
+
+
+def _frozen(target: TargetResult) -> int:
+    return sum(row.get("architecture_loss", 0.0) is None for row in target.search)
+
+
+def _searched(target: TargetResult) -> str:
+    rows = [row for row in target.search if row.get("architecture_loss", 0.0) is not None]
+    met = sum(
+        -CLOSE_PERCENT <= 100.0 * (row["derived_latency_after_ms"] / row["target_ms"] - 1.0) <= 0.0 for row in rows
+    )
+    return f"{len(rows)} epochs, {met} of them within {CLOSE_PERCENT:g} % below the target"
+
+
+def _derived(target: TargetResult) -> str:
+    derived = target.derived
+    return f"{derived['table_latency_ms']:.3f} of {derived['target_ms']:.3f} ms, {derived['depth']} blocks"
+
+
+def _retrained(target: TargetResult) -> str:
+    return f"{target.retrain.metrics['top1_percent']:.2f} % after {len(target.retrain.history)} epochs"
+
+
+def _transferred(target: TargetResult) -> str:
+    return ", ".join(f"{name} {run.metrics['top1_percent']:.2f} %" for name, run in target.transfers.items())
+
 
 Numbers = dict[str, float | int]
 

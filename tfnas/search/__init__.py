@@ -1,12 +1,10 @@
 """The search: sampling, supernet, sink-connecting, elasticity-scaling, derivation."""
 
-from tfnas.search.elasticity_scaling import scale_widths
-from tfnas.search.history import EpochRecord, write_history
-from tfnas.search.integer_ratio_scaling import scale_widths_by_integer_ratio
-from tfnas.search.result import SearchResult, load_search_result
-from tfnas.search.searcher import run_warm_up, search
-from tfnas.search.warm_up import WarmUp, load_warm_up
-from tfnas.search.width_problem import ScalingResult, width_ranges
+from tfnas.search.loop import run_warm_up, search
+from tfnas.search.result import EpochRecord, SearchResult, WarmUp, load_search_result, load_warm_up, write_history
+from tfnas.search.scaling.elasticity_scaling import scale_widths
+from tfnas.search.scaling.integer_ratio import scale_widths_by_integer_ratio
+from tfnas.search.scaling.widths import ScalingResult, width_ranges
 
 __all__ = [
     "EpochRecord",

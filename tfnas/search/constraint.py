@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tfnas.latency import LatencyTable, resolve_target_ms
-from tfnas.runtime.schema import Params
 from tfnas.space import Architecture, Space, load_space
+from tfnas.stages.params import Params
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from tfnas.search.depth_spaces import DEPTH_SPACES, choosable, operation_logits
+from tfnas.search.supernet.depth_spaces import DEPTH_SPACES, choosable, operation_logits
 from tfnas.space import Architecture, Layer, Space
-from tfnas.space.assemble import assemble
+from tfnas.space.membership import assemble
 
 
 class ChosenOperation(NamedTuple):

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from tfnas.compute import distributed
+from tfnas.jobs.errors import UserError
 from tfnas.latency import LatencyTable
-from tfnas.runtime.errors import UserError
-from tfnas.runtime.schema import SearchParams
-from tfnas.search.elasticity_scaling import scale_widths
-from tfnas.search.history import EpochRecord, derived_columns
-from tfnas.search.integer_ratio_scaling import scale_widths_by_integer_ratio
+from tfnas.search.params import SearchParams
+from tfnas.search.result import EpochRecord, derived_columns
 from tfnas.search.sampling import gumbel_noise, gumbel_path, second_path
+from tfnas.search.scaling.elasticity_scaling import scale_widths
+from tfnas.search.scaling.integer_ratio import scale_widths_by_integer_ratio
 from tfnas.search.state import SearchState, learning_rate, temperature
 from tfnas.search.steps import ArchitectureStep, Batch, Correct, NonFiniteLossError, Stepper, WeightStep
 

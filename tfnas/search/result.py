@@ -1,23 +1,106 @@
-"""What a search leaves: supernet.pt, from which networks are derived."""
+"""What an epoch of the search was like, and the CSV file of all of them.
+
+What a search leaves: supernet.pt, from which networks are derived.
+
+What the warm-up leaves: a supernet with alpha and beta as they began, where every target's search goes on.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from tfnas.runtime.checkpoints import read_tensors, write_tensors
-from tfnas.runtime.errors import UserError
+from tfnas.jobs.artifacts import atomic_path
+from tfnas.jobs.checkpoints import read_tensors, write_tensors
+from tfnas.jobs.errors import UserError
 from tfnas.search.derivation import Derived, derive, searchable_layers
-from tfnas.search.history import EpochRecord
-from tfnas.search.supernet import Supernet
+from tfnas.search.supernet.depth_spaces import SKIP
+from tfnas.search.supernet.supernet import Supernet
 from tfnas.space import Space
 from tfnas.space.space import first_difference
 
-KIND = "supernet"
-FORMAT_VERSION = 3
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One row of `history.csv`; None where an epoch of warm-up has no such value."""
+
+    epoch: int  # counted from 1
+    seconds: float | None  # None for epochs of a warm-up that was run once for all targets
+    seconds_per_weight_step: float | None  # mean
+    seconds_per_architecture_step: float | None  # mean
+    learning_rate: float  # of weight steps
+    temperature: float
+    train_loss: float  # mean cross-entropy of the Gumbel path
+    train_top1: float  # percent, of the Gumbel path
+    train_top5: float
+    architecture_loss: float | None  # mean cross-entropy of architecture steps
+    latency_loss: float | None  # mean of C(LAT) in architecture steps, without lambda
+    expected_latency_ms: float | None  # LAT(alpha, beta), Eq. 6 with u = softmax(alpha), before scaling
+    derived_latency_before_ms: float | None  # of the derived network, before elasticity-scaling
+    derived_latency_after_ms: float | None
+    target_ms: float | None
+    alpha_entropy: float  # mean over layers, in nats
+    val_top1: float  # percent, of the Gumbel path on the 20 %
+    val_top5: float
+    derived: dict[str, int | float | str]  # see `derived_columns`
+
+    def row(self) -> dict[str, int | float | str | None]:
+        """One cell a column."""
+        values = dict(vars(self))
+        return {**{name: value for name, value in values.items() if name != "derived"}, **self.derived}
+
+    def metrics(self, operations: Sequence[str] = ()) -> dict[str, float]:
+        """The numbers without the epoch they belong to; a layer's operation by its place in `operations`."""
+        numbers = {name: self._number(value, operations) for name, value in self.row().items() if name != "epoch"}
+        return {name: value for name, value in numbers.items() if value is not None}
+
+    @staticmethod
+    def _number(value: int | float | str | None, operations: Sequence[str]) -> int | float | None:
+        if isinstance(value, str):
+            return operations.index(value) if value in operations else None
+        return value
+
+
+def operation_names(space: Space) -> list[str]:
+    """The names in the history's operation columns: the candidates, and skip."""
+    return [*(candidate.name for candidate in space.candidates), SKIP]
+
+
+def derived_columns(
+    space: Space, derived: Derived, widths: Sequence[Sequence[int]], entropies: Sequence[float]
+) -> dict[str, int | float | str]:
+    """What is derived after an epoch, and how sure alpha is.
+
+    Columns: `stage3_depth` (layers kept) of each stage; of each layer `stage3_layer1_op`, `stage3_layer1_width` and
+    `stage3_layer1_entropy` (of alpha, nats), with sink-connecting also of the layers beyond the depth; in its rivals
+    the operation of a layer that is not kept is `skip`, its width 0.
+    """
+    columns: dict[str, int | float | str] = {f"stage{stage}_depth": depth for stage, depth in derived.depths.items()}
+    for i, layer in enumerate(searchable_layers(space)):
+        name, operation = f"stage{layer.stage}_layer{layer.position}", derived.operations[i]
+        columns[f"{name}_op"] = operation_names(space)[operation]
+        columns[f"{name}_width"] = widths[i][operation] if operation < len(space.candidates) else 0
+        columns[f"{name}_entropy"] = entropies[i]
+    return columns
+
+
+def write_history(history: Iterable[EpochRecord], path: str | Path) -> None:
+    """One row an epoch, as CSV; without epochs the names of the columns that every search has."""
+    rows = [record.row() for record in history]
+    columns = list(rows[0]) if rows else [field.name for field in fields(EpochRecord) if field.name != "derived"]
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+SUPERNET_KIND = "supernet"
+SUPERNET_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -41,8 +124,8 @@ class SearchResult:
     def save(self, path: str | Path) -> None:
         """Write supernet.pt (all but the history), atomically, tensors and plain values only."""
         payload = {
-            "kind": KIND,
-            "format_version": FORMAT_VERSION,
+            "kind": SUPERNET_KIND,
+            "format_version": SUPERNET_VERSION,
             **describe_space(self.space),
             "num_classes": self.num_classes,
             "target_ms": self.target_ms,
@@ -88,7 +171,7 @@ def load_search_result(path: str | Path, space: Space) -> SearchResult:
         UserError: missing, damaged, or searched in another space.
     """
     payload = read_tensors(path)
-    if payload.get("kind") != KIND or payload.get("format_version") != FORMAT_VERSION:
+    if payload.get("kind") != SUPERNET_KIND or payload.get("format_version") != SUPERNET_VERSION:
         raise UserError(f"{path}: is no supernet.pt of this version of tfnas; run search again")
     check_space(payload, space, path)
     return SearchResult(
@@ -129,3 +212,51 @@ def check_space(payload: dict[str, Any], space: Space, path: str | Path) -> None
     difference = first_difference(payload["space_content"], expected["space_content"])
     if difference is not None:
         raise UserError(f"{path}: was searched before space {space.name} was edited: {difference}; run search again")
+
+
+WARM_UP_KIND = "warm-up"
+WARM_UP_VERSION = 2
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """The state after the warm-up epochs; it depends on no target and no latency table."""
+
+    space: Space
+    num_classes: int
+    depth_space: str
+    state: dict[str, Any]  # what `SearchState.after_warm_up` gave
+
+    def save(self, path: str | Path, values: Mapping[str, Any]) -> None:
+        """Write the state, atomically, the same bytes for the same warm-up.
+
+        Args:
+            values: the parameters that it depends on, plain data; `load_warm_up` compares them.
+        """
+        payload = {
+            "kind": WARM_UP_KIND,
+            "format_version": WARM_UP_VERSION,
+            **describe_space(self.space),
+            "num_classes": self.num_classes,
+            "depth_space": self.depth_space,
+            "params": dict(values),
+            "state": self.state,
+        }
+        write_tensors(payload, path)
+
+
+def load_warm_up(path: str | Path, space: Space, values: Mapping[str, Any]) -> WarmUp:
+    """Read what `WarmUp.save` wrote.
+
+    Raises:
+        UserError: missing, damaged, of another space, or of other parameters (names one).
+    """
+    payload = read_tensors(path)
+    if payload.get("kind") != WARM_UP_KIND or payload.get("format_version") != WARM_UP_VERSION:
+        raise UserError(f"{path}: is no supernet.pt that warm_up of this version of tfnas wrote; run warm_up")
+    check_space(payload, space, path)
+    for key, value in values.items():
+        if payload["params"].get(key) != value:
+            was = payload["params"].get(key)
+            raise UserError(f"{path}: was warmed up with {key}: {was}, params.yaml has {value}; run warm_up again")
+    return WarmUp(space, payload["num_classes"], payload["depth_space"], payload["state"])

@@ -15,10 +15,10 @@ from torch.nn import functional
 
 from tfnas.compute import distributed
 from tfnas.compute.devices import autocast
+from tfnas.jobs.errors import UserError
 from tfnas.latency import LatencyTable
-from tfnas.runtime.errors import UserError
-from tfnas.runtime.schema import SearchParams
 from tfnas.search.latency_loss import latency_loss
+from tfnas.search.params import SearchParams
 from tfnas.search.sampling import gumbel_softmax
 from tfnas.search.state import SearchState
 

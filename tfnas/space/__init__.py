@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tfnas.runtime.lazy import import_later
+from tfnas.jobs.lazy import import_later
 from tfnas.space.architecture import Architecture, Block
-from tfnas.space.complexity import count_macs, count_params
+from tfnas.space.network import count_macs, count_params
 from tfnas.space.space import Candidate, Head, Layer, Space, StageSpec, Stem, load_space
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tfnas.runtime.artifacts import read_json, write_json
-from tfnas.runtime.errors import UserError
+from tfnas.jobs.artifacts import read_json, write_json
+from tfnas.jobs.errors import UserError
 from tfnas.space.space import ACTIVATIONS, Head, Stem, halve
 
 KIND = "architecture"

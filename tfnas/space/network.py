@@ -1,14 +1,99 @@
-"""From an architecture to a trainable network."""
+"""The modules that networks are built from: convolution units and MBInvRes (Appendix A).
+
+N batch, C channels, H W size.
+
+From an architecture to a trainable network.
+
+Multiply-adds and parameters, counted from the architecture itself.
+"""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 
+import torch
 from torch import Tensor, nn
 
-from tfnas.runtime.errors import UserError
-from tfnas.space.architecture import Architecture
-from tfnas.space.blocks import MBInvRes, conv_unit
+from tfnas.jobs.errors import UserError
+from tfnas.space.architecture import Architecture, Block
+from tfnas.space.space import halve
+
+_ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "relu6": nn.ReLU6, "swish": nn.SiLU}
+
+
+def activation(name: str) -> nn.Module:
+    """ReLU, ReLU6 or Swish (SiLU), in place."""
+    return _ACTIVATIONS[name](inplace=True)
+
+
+def conv_unit(
+    in_channels: int,
+    out_channels: int,
+    kernel: int,
+    *,
+    stride: int = 1,
+    groups: int = 1,
+    act: str | None = None,
+) -> nn.Sequential:
+    """Convolution without bias, BatchNorm, activation (none when `act` is None)."""
+    convolution = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
+    modules: list[tuple[str, nn.Module]] = [("conv", convolution), ("norm", nn.BatchNorm2d(out_channels))]
+    if act is not None:
+        modules.append(("act", activation(act)))
+    return nn.Sequential(OrderedDict(modules))
+
+
+class SqueezeExcite(nn.Module):
+    """Channel attention: pooling, two 1x1 convolutions with bias, sigmoid (Fig. 6)."""
+
+    def __init__(self, channels: int, se_channels: int, act: str) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(channels, se_channels, 1)
+        self.act = activation(act)
+        self.expand = nn.Conv2d(se_channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = x.mean((2, 3), keepdim=True)  # (N, C, 1, 1)
+        return x * torch.sigmoid(self.expand(self.act(self.reduce(scale))))
+
+
+class DropConnect(nn.Module):
+    """Drop a sample's residual branch with probability `drop_rate` in training, else rescale it."""
+
+    def __init__(self, drop_rate: float) -> None:
+        super().__init__()
+        self.drop_rate = drop_rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.drop_rate == 0.0:
+            return x
+        keep_rate = 1.0 - self.drop_rate
+        keep = x.new_empty((x.shape[0], 1, 1, 1)).bernoulli_(keep_rate)
+        return x * (keep / keep_rate)
+
+
+class MBInvRes(nn.Module):
+    """Expansion, depthwise, optional squeeze-and-excitation, linear projection, optional residual.
+
+    The expansion is left out when `expand_channels <= in_channels`; the width is `in_channels` then.
+    """
+
+    def __init__(self, block: Block, drop_connect: float = 0.0) -> None:
+        super().__init__()
+        self.block = block
+        width = max(block.expand_channels, block.in_channels)
+        expands = block.expand_channels > block.in_channels
+        self.expand = conv_unit(block.in_channels, width, 1, act=block.act) if expands else nn.Identity()
+        self.depthwise = conv_unit(width, width, block.kernel, stride=block.stride, groups=width, act=block.act)
+        has_se = block.se_channels > 0
+        self.squeeze_excite = SqueezeExcite(width, block.se_channels, block.act) if has_se else nn.Identity()
+        self.project = conv_unit(width, block.out_channels, 1)
+        self.has_residual = block.has_residual  # a plain value, for TorchScript
+        self.drop_connect = DropConnect(drop_connect) if self.has_residual and drop_connect else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.project(self.squeeze_excite(self.depthwise(self.expand(x))))
+        return x + self.drop_connect(out) if self.has_residual else out
 
 
 class Network(nn.Module):
@@ -57,3 +142,48 @@ def build_network(
     if num_classes < 1:
         raise UserError(f"network: num_classes is {num_classes}; expected 1 or more")
     return Network(architecture, num_classes, dropout, drop_connect)
+
+
+def count_macs(architecture: Architecture, resolution: int = 224, num_classes: int = 1000) -> int:
+    """Multiply-adds of one image: convolutions (SE included) and the classifier.
+
+    Biases, BatchNorm and activations are not counted (as Table 2, "FLOPs").
+    """
+    stem, head = architecture.stem, architecture.head
+    size = halve(resolution, stem.stride)
+    total = stem.kernel**2 * stem.in_channels * stem.out_channels * size**2
+    for block_size, block in architecture.block_resolutions(resolution):
+        total += block_macs(block, block_size)
+        size = halve(block_size, block.stride)
+    total += architecture.blocks[-1].out_channels * head.out_channels * size**2
+    return total + head.out_channels * num_classes
+
+
+def block_macs(block: Block, resolution: int) -> int:
+    """Multiply-adds of one MBInvRes block at an input of `resolution`."""
+    width = max(block.expand_channels, block.in_channels)
+    out_size = halve(resolution, block.stride)
+    expand = block.in_channels * width * resolution**2 if block.expand_channels > block.in_channels else 0
+    depthwise = block.kernel**2 * width * out_size**2
+    squeeze_excite = 2 * width * block.se_channels
+    project = width * block.out_channels * out_size**2
+    return expand + depthwise + squeeze_excite + project
+
+
+def count_params(architecture: Architecture, num_classes: int = 1000) -> int:
+    """Trainable parameters: convolutions, SE with biases, BatchNorm's two per channel, classifier."""
+    stem, head = architecture.stem, architecture.head
+    total = stem.out_channels * (stem.kernel**2 * stem.in_channels + 2)
+    total += sum(block_params(block) for block in architecture.blocks)
+    total += head.out_channels * (architecture.blocks[-1].out_channels + 2)
+    return total + (head.out_channels + 1) * num_classes
+
+
+def block_params(block: Block) -> int:
+    """Trainable parameters of one MBInvRes block."""
+    width = max(block.expand_channels, block.in_channels)
+    expand = width * (block.in_channels + 2) if block.expand_channels > block.in_channels else 0
+    depthwise = width * (block.kernel**2 + 2)
+    squeeze_excite = (2 * width + 1) * block.se_channels + width if block.se_channels else 0
+    project = block.out_channels * (width + 2)
+    return expand + depthwise + squeeze_excite + project

@@ -1,14 +1,23 @@
-"""The search space as data: stages, candidate operations, stem and head (Table 1, Table 10)."""
+"""The search space as data: stages, candidate operations, stem and head (Table 1, Table 10).
+
+Reading a search space from its YAML file, with a schema that says what is wrong.
+"""
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-from tfnas.runtime.artifacts import digest_params
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from tfnas.jobs.artifacts import digest_params
+from tfnas.jobs.errors import UserError
+from tfnas.jobs.sections import explain
+from tfnas.jobs.yaml_files import read_yaml
 
 ACTIVATIONS = ("relu", "relu6", "swish")
 
@@ -165,6 +174,184 @@ def load_space(name_or_file: str | Path) -> Space:
     Raises:
         UserError: unknown name, missing file, or a file that breaks the schema.
     """
-    from tfnas.space.space_file import read_space  # the schema needs pydantic: keep it off the import path
+    pass
 
     return read_space(name_or_file)
+
+
+SHIPPED_FOLDER = Path(__file__).parent / "spaces"
+
+Channels = Annotated[int, Field(ge=1)]
+Kernel = Literal[1, 3, 5, 7]
+Stride = Literal[1, 2]
+Activation = Literal["relu", "relu6", "swish"]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class _Stem(_Model):
+    kernel: Kernel
+    in_channels: Channels
+    out_channels: Channels
+    stride: Stride
+    act: Activation
+
+
+class _Fixed(_Model):
+    kernel: Kernel
+    expand_ratio: Annotated[float, Field(gt=0)]
+    se_ratio: Annotated[float, Field(ge=0)]
+
+
+class _Stage(_Model):
+    """A residual is no key: a layer has one where its stride is 1 and its channels stay the same."""
+
+    stage: Annotated[int, Field(ge=2)]
+    in_channels: Channels
+    out_channels: Channels
+    stride: Stride
+    depth: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
+    act: Activation
+    fixed: _Fixed | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_no_residual(cls, stage: object) -> object:
+        if isinstance(stage, dict) and "residual" in stage:
+            raise ValueError("residual is no key: a layer has one where its stride is 1 and its channels stay the same")
+        return stage
+
+    @model_validator(mode="after")
+    def _check_depth(self) -> _Stage:
+        if self.depth[0] > self.depth[1]:
+            raise ValueError(f"depth {list(self.depth)} is empty; write [fewest, most] layers")
+        if self.fixed is not None and self.depth[0] != self.depth[1]:
+            raise ValueError(
+                f"depth {list(self.depth)}: a fixed stage has one depth; write [{self.depth[1]}, {self.depth[1]}]"
+            )
+        if self.depth[0] != 1 and self.fixed is None:
+            raise ValueError(f"depth {list(self.depth)}: sink-connecting starts at 1 layer; write [1, {self.depth[1]}]")
+        return self
+
+
+class _Candidate(_Model):
+    name: str
+    kernel: Kernel
+    expand_ratio: Annotated[float, Field(gt=0)]
+    expand_range: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+    se_ratio: Annotated[float, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def _check_range(self) -> _Candidate:
+        low, high = self.expand_range
+        if low >= high:
+            raise ValueError(f"expand_range {list(self.expand_range)} is empty; write [smallest, largest] ratio")
+        if not low <= self.expand_ratio <= high:
+            raise ValueError(f"expand_ratio {self.expand_ratio} lies outside expand_range {list(self.expand_range)}")
+        return self
+
+
+class _Head(_Model):
+    out_channels: Channels
+    act: Activation
+
+
+class _Space(_Model):
+    name: str
+    resolution: Annotated[int, Field(ge=8)]
+    stem: _Stem
+    stages: Annotated[list[_Stage], Field(min_length=1)]
+    candidates: Annotated[list[_Candidate], Field(min_length=1)]
+    head: _Head
+
+    @model_validator(mode="after")
+    def _check_flow(self) -> _Space:
+        channels, number = self.stem.out_channels, 1
+        for stage in self.stages:
+            if stage.stage <= number:
+                raise ValueError(f"stage {stage.stage} follows stage {number}; number the stages upwards")
+            if stage.in_channels != channels:
+                raise ValueError(
+                    f"stage {stage.stage}: in_channels is {stage.in_channels}, the stage before gives {channels}"
+                )
+            channels, number = stage.out_channels, stage.stage
+        if all(stage.fixed for stage in self.stages):
+            raise ValueError("every stage is fixed: nothing to search; leave `fixed` out of at least one stage")
+        return self
+
+    @model_validator(mode="after")
+    def _check_candidates(self) -> _Space:
+        names = [candidate.name for candidate in self.candidates]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"candidates: the name {twice!r} is used twice; names must differ")
+        for stage in self.stages:
+            for candidate in self.candidates if stage.fixed is None else ():
+                _check_widths(candidate, stage)
+        return self
+
+
+def _check_widths(model: _Candidate, stage: _Stage) -> None:
+    """Every layer of the stage has a choice of widths, and a squeeze-and-excitation that exists."""
+    candidate = Candidate(**model.model_dump())
+    for in_channels in (stage.in_channels, stage.out_channels):  # the first layer, the others
+        low, high = candidate.width_range(in_channels)
+        if not 1 <= low < high:
+            raise ValueError(
+                f"candidate {model.name}: expand_range {list(model.expand_range)} gives widths {low} to {high} at"
+                f" {in_channels} channels (stage {stage.stage}), an empty range; widen expand_range"
+            )
+        if model.se_ratio > 0 and candidate.se_channels(in_channels) == 0:
+            raise ValueError(
+                f"candidate {model.name}: se_ratio {model.se_ratio} gives 0 channels at {in_channels} channels"
+                f" (stage {stage.stage}); write 0 for no squeeze-and-excitation, or more"
+            )
+
+
+def shipped_spaces() -> list[str]:
+    return sorted(path.stem for path in SHIPPED_FOLDER.glob("*.yaml"))
+
+
+def read_space(name_or_file: str | Path) -> Space:
+    """See `tfnas.space.load_space`."""
+    path = Path(name_or_file)
+    if path.suffix not in (".yaml", ".yml"):
+        path = SHIPPED_FOLDER / f"{name_or_file}.yaml"
+        if not path.exists():
+            known, name = shipped_spaces(), str(name_or_file)
+            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+            raise UserError(
+                f"space: unknown name {name!r}; did you mean {nearest!r}? Known: {', '.join(known)}, or a .yaml file"
+            )
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such file; `space` takes one of {', '.join(shipped_spaces())} or a file")
+    try:
+        return _to_space(_Space.model_validate(read_yaml(path)))
+    except ValidationError as error:
+        raise UserError(explain(error, _Space, source=str(path))) from None
+
+
+def _to_space(model: _Space) -> Space:
+    return Space(
+        name=model.name,
+        resolution=model.resolution,
+        stem=Stem(**model.stem.model_dump()),
+        stages=tuple(_to_stage(stage) for stage in model.stages),
+        candidates=tuple(Candidate(**candidate.model_dump()) for candidate in model.candidates),
+        head=Head(**model.head.model_dump()),
+    )
+
+
+def _to_stage(stage: _Stage) -> StageSpec:
+    return StageSpec(
+        stage=stage.stage,
+        in_channels=stage.in_channels,
+        out_channels=stage.out_channels,
+        stride=stage.stride,
+        min_depth=stage.depth[0],
+        max_depth=stage.depth[1],
+        act=stage.act,
+        fixed=FixedOperation(**stage.fixed.model_dump()) if stage.fixed else None,
+    )

@@ -6,7 +6,7 @@ import difflib
 from pathlib import Path
 from typing import NamedTuple
 
-from tfnas.runtime.errors import UserError
+from tfnas.jobs.errors import UserError
 from tfnas.space.architecture import Architecture
 
 _FOLDER = Path(__file__).parent / "zoo_data"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tfnas.runtime.schema import RecipeParams
+from tfnas.train.params import RecipeParams
 
 
 def learning_rate(step: int, steps_per_epoch: int, recipe: RecipeParams) -> float:

@@ -19,9 +19,10 @@ from tfnas.data import (
     train_transform,
     transfer_root,
 )
-from tfnas.runtime.errors import UserError
-from tfnas.runtime.schema import Params, RecipeParams
+from tfnas.jobs.errors import UserError
 from tfnas.space import Architecture
+from tfnas.stages.params import Params
+from tfnas.train.params import RecipeParams
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tfnas.runtime.schema import Params
-from tfnas.runtime.stage import open_job, run_script, stage_parser
+from tfnas.stages.job import open_job, run_script, stage_parser
+from tfnas.stages.params import Params
 
 STAGE = "build_subset"
 OUTPUTS = ("train.csv", "val.csv", "classes.csv", "images")
@@ -20,14 +20,14 @@ def main() -> None:
 
     def check(params: Params) -> None:
         from tfnas.data.manifest import warn_of_changed_images
-        from tfnas.data.subset_job import check_subset
+        from tfnas.stages.build_subset import check_subset
 
         check_subset(params, options.class_accuracy)
         warn_of_changed_images(params, options.manifest)
 
     inputs = [options.class_accuracy, options.manifest, options.images]
     with open_job(STAGE, options, inputs=inputs, outputs=OUTPUTS, check=check) as job:
-        from tfnas.data.subset_job import run_build_subset
+        from tfnas.stages.build_subset import run_build_subset
 
         run_build_subset(job, options.class_accuracy, options.manifest, options.images)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tfnas.runtime.schema import Params
-from tfnas.runtime.stage import open_job, run_script, stage_parser
+from tfnas.stages.job import open_job, run_script, stage_parser
+from tfnas.stages.params import Params
 
 STAGE = "derive"
 OUTPUTS = ("architecture.json", "metrics.json")
@@ -20,14 +20,14 @@ def main() -> None:
 
     def check(params: Params) -> None:
         from tfnas.search.constraint import read_constraint
-        from tfnas.search.derive_job import derive_architecture
+        from tfnas.stages.derive import derive_architecture
 
         derive_architecture(read_constraint(params, options.target, options.table), options.supernet, options.target)
 
     inputs = [options.supernet, options.table]
     with open_job(STAGE, options, inputs=inputs, outputs=OUTPUTS, target=options.target, check=check) as job:
         from tfnas.search.constraint import read_constraint
-        from tfnas.search.derive_job import derive_architecture, run_derive
+        from tfnas.stages.derive import derive_architecture, run_derive
 
         constraint = read_constraint(job.params, options.target, options.table)
         run_derive(job, constraint, derive_architecture(constraint, options.supernet, options.target))

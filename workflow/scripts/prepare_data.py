@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tfnas.runtime.schema import Params
-from tfnas.runtime.stage import open_job, run_script, stage_parser
+from tfnas.stages.job import open_job, run_script, stage_parser
+from tfnas.stages.params import Params
 
 STAGE = "prepare_data"
 OUTPUTS = ("manifest.csv", "classes.csv", "broken.csv", "folders.csv", "images", "transfer")
@@ -13,12 +13,12 @@ def main() -> None:
     options = stage_parser(STAGE, __doc__).parse_args()
 
     def check(params: Params) -> None:
-        from tfnas.data.prepare import check_sources
+        from tfnas.stages.prepare_data import check_sources
 
         check_sources(params)
 
     with open_job(STAGE, options, inputs=(), outputs=OUTPUTS, check=check) as job:
-        from tfnas.data.prepare import run_prepare_data
+        from tfnas.stages.prepare_data import run_prepare_data
 
         run_prepare_data(job)
 

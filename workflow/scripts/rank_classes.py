@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tfnas.runtime.schema import Params
-from tfnas.runtime.stage import open_job, run_script, stage_parser
+from tfnas.stages.job import open_job, run_script, stage_parser
+from tfnas.stages.params import Params
 
 STAGE = "rank_classes"
 OUTPUTS = ("class_accuracy.csv", "class_accuracy.svg", "metrics.json")
@@ -19,13 +19,13 @@ def main() -> None:
 
     def check(params: Params) -> None:
         from tfnas.data.manifest import warn_of_changed_images
-        from tfnas.data.rank_job import check_ranking
+        from tfnas.stages.rank_classes import check_ranking
 
         check_ranking(params, options.manifest)
         warn_of_changed_images(params, options.manifest)
 
     with open_job(STAGE, options, inputs=[options.manifest, options.images], outputs=OUTPUTS, check=check) as job:
-        from tfnas.data.rank_job import run_rank_classes
+        from tfnas.stages.rank_classes import run_rank_classes
 
         run_rank_classes(job, options.manifest, options.images)
 

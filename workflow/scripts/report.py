@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tfnas.runtime.params import load_params
-from tfnas.runtime.schema import Params
-from tfnas.runtime.stage import open_job, run_script, stage_parser
+from tfnas.stages.job import open_job, run_script, stage_parser
+from tfnas.stages.params import Params, load_params
 
 STAGE = "report"
 OUTPUTS = ("report.html", "summary.json", "summary.csv")
@@ -26,7 +25,7 @@ def main() -> None:
 
     inputs = required_files(load_params(options.params), options.results)  # not the folder, which holds --out
     with open_job(STAGE, options, inputs=inputs, outputs=OUTPUTS, check=check) as job:
-        from tfnas.report.job import run_report
+        from tfnas.stages.report import run_report
 
         run_report(job, options.results)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tfnas.runtime.schema import Params
-from tfnas.runtime.stage import open_job, run_script, stage_parser
+from tfnas.stages.job import open_job, run_script, stage_parser
+from tfnas.stages.params import Params
 
 STAGE = "retrain"
 OUTPUTS = ("weights.pt", "history.csv", "metrics.json")
@@ -29,7 +29,7 @@ def main() -> None:
     inputs = [options.architecture, options.manifest, options.images]
     with open_job(STAGE, options, inputs=inputs, outputs=OUTPUTS, target=options.target, check=check) as job:
         from tfnas.space import Architecture, build_network
-        from tfnas.train.job import Training, run_training
+        from tfnas.stages.retrain import Training, run_training
         from tfnas.train.sets import retrain_sets
 
         architecture = Architecture.load(options.architecture)

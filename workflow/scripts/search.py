@@ -6,13 +6,13 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfnas.runtime.schema import Params
-from tfnas.runtime.stage import open_job, run_script, stage_parser
+from tfnas.stages.job import open_job, run_script, stage_parser
+from tfnas.stages.params import Params
 
 if TYPE_CHECKING:
     from tfnas.search.constraint import Constraint
-    from tfnas.search.job import SearchInputs
-    from tfnas.search.warm_up import WarmUp
+    from tfnas.search.result import WarmUp
+    from tfnas.stages.search import SearchInputs
 
 STAGE = "search"
 OUTPUTS = ("supernet.pt", "history.csv", "metrics.json")
@@ -30,9 +30,9 @@ def main() -> None:
     files = [options.train, options.val, options.images, options.table, options.warm_up]
 
     def read(params: Params) -> tuple[Constraint, WarmUp]:
-        from tfnas.runtime.params import stage_params
         from tfnas.search.constraint import read_constraint
-        from tfnas.search.warm_up import load_warm_up
+        from tfnas.search.result import load_warm_up
+        from tfnas.stages.params import stage_params
 
         constraint = read_constraint(params, options.target, options.table)
         return constraint, load_warm_up(options.warm_up, constraint.space, stage_params(params, "warm_up"))
@@ -42,19 +42,19 @@ def main() -> None:
 
     @cache
     def inputs() -> SearchInputs:
-        from tfnas.search.job import SearchInputs
+        from tfnas.stages.search import SearchInputs
 
         return SearchInputs(*files[:3], tuple(files[3:]))
 
     def resumes(params: Params) -> str | None:
-        from tfnas.search.job import interrupted_run
+        from tfnas.stages.search import interrupted_run
 
         return interrupted_run(params, inputs(), options.target)
 
     with open_job(
         STAGE, options, inputs=files, outputs=OUTPUTS, target=options.target, check=check, resumes=resumes
     ) as job:
-        from tfnas.search.job import run_search
+        from tfnas.stages.search import run_search
 
         run_search(job, *read(job.params), inputs(), target=options.target)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tfnas.runtime.errors import UserError
-from tfnas.runtime.schema import Params
-from tfnas.runtime.stage import open_job, run_script, stage_parser
+from tfnas.jobs.errors import UserError
+from tfnas.stages.job import open_job, run_script, stage_parser
+from tfnas.stages.params import Params
 
 STAGE = "transfer"
 OUTPUTS = ("weights.pt", "history.csv", "metrics.json")
@@ -30,9 +30,9 @@ def main() -> None:
         STAGE, options, inputs=inputs, outputs=OUTPUTS, target=options.target, dataset=options.dataset, check=check
     ) as job:
         from tfnas.space import Architecture
-        from tfnas.train.job import Training, run_training
+        from tfnas.stages.retrain import Training, run_training
         from tfnas.train.sets import transfer_sets
-        from tfnas.train.transfer import transfer_network
+        from tfnas.train.weights import transfer_network
 
         architecture = Architecture.load(options.architecture)
         sets = transfer_sets(job.params, options.dataset, options.data)

@@ -6,11 +6,11 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfnas.runtime.schema import Params
-from tfnas.runtime.stage import open_job, run_script, stage_parser
+from tfnas.stages.job import open_job, run_script, stage_parser
+from tfnas.stages.params import Params
 
 if TYPE_CHECKING:
-    from tfnas.search.job import SearchInputs
+    from tfnas.stages.search import SearchInputs
 
 STAGE = "warm_up"
 OUTPUTS = ("supernet.pt", "history.csv", "metrics.json")
@@ -32,17 +32,17 @@ def main() -> None:
 
     @cache
     def inputs() -> SearchInputs:
-        from tfnas.search.job import SearchInputs
+        from tfnas.stages.search import SearchInputs
 
         return SearchInputs(*files)
 
     def resumes(params: Params) -> str | None:
-        from tfnas.search.job import interrupted_run
+        from tfnas.stages.search import interrupted_run
 
         return interrupted_run(params, inputs())
 
     with open_job(STAGE, options, inputs=files, outputs=OUTPUTS, check=check, resumes=resumes) as job:
-        from tfnas.search.job import run_warm_up_job
+        from tfnas.stages.search import run_warm_up_job
 
         run_warm_up_job(job, inputs())
 

@@ -2,7 +2,7 @@
 
 from tfnas.latency.backends.protocol import Backend, BackendOptions, OwnClock, device_of, sequence_of, stopwatch_of
 from tfnas.latency.backends.registry import known_backends, open_backend
-from tfnas.latency.backends.torch_eager import TorchEager
+from tfnas.latency.backends.torch import TorchEager
 
 __all__ = [
     "Backend",

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tfnas.jobs.errors import UserError
 from tfnas.latency.backends.protocol import BackendOptions
-from tfnas.runtime.errors import UserError
 
 OPSET = 17
 INPUT, OUTPUT = "image", "output"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from tfnas.runtime.schema import ProfileLatencyParams
+    from tfnas.latency.params import ProfileLatencyParams
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,13 @@ import importlib
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 
+from tfnas.jobs.errors import UserError
 from tfnas.latency.backends.protocol import Backend, BackendOptions
-from tfnas.runtime.errors import UserError
 
 GROUP = "tfnas.latency_backends"  # of the entry points: a name, and the class or function that opens the backend
 SHIPPED = {
-    "torch-eager": "tfnas.latency.backends.torch_eager:TorchEager",
-    "torch-compile": "tfnas.latency.backends.torch_compile:TorchCompile",
+    "torch-eager": "tfnas.latency.backends.torch:TorchEager",
+    "torch-compile": "tfnas.latency.backends.torch:TorchCompile",
     "onnx-runtime": "tfnas.latency.backends.onnx_runtime:OnnxRuntime",
 }
 

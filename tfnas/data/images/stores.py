@@ -1,0 +1,195 @@
+"""Where images lie and how one is read: files in folders, packed files, CIFAR's batches.
+
+A folder of images may hold `source.json`, which says that they lie elsewhere or in another form. The rest of the code
+opens the folder and does not ask.
+
+The images of a subset, resized once and packed into few large files.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from tfnas.data.images.decoding import APPLY, IGNORE, BrokenImageError, read_image
+from tfnas.data.images.pack import ROWS, PackedImage, PackStore, write_pack
+from tfnas.data.manifest import atomic_folder
+from tfnas.data.params import MaterializeParams
+from tfnas.data.sources.cifar_files import CifarStore
+from tfnas.jobs.artifacts import read_json, write_json
+from tfnas.jobs.errors import UserError
+from tfnas.jobs.progress import track
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SOURCE = "source.json"
+KIND, VERSION = "image_source", 1
+FOLDER, PACK = "folder", "pack"
+SKIP = "skip"
+
+
+class Store(Protocol):
+    """Opened images."""
+
+    def read(self, path: str) -> Tensor:
+        """The picture of a path of the manifest, (3, H, W) uint8.
+
+        Raises:
+            UserError: missing or broken; names it.
+        """
+
+
+class FolderStore:
+    """One file an image."""
+
+    def __init__(self, root: Path, exif: str = APPLY) -> None:
+        self.root, self.exif = root, exif
+
+    def read(self, path: str) -> Tensor:
+        return read_image(f"{self.root}/{path}", exif=self.exif)
+
+
+def open_store(folder: Path, exif: str | None = None) -> tuple[Store, bool]:
+    """The images of a folder, and whether those that cannot be read are left out.
+
+    Args:
+        exif: apply or ignore EXIF turns of image files; None: as `source.json` says, and apply them without one.
+
+    Raises:
+        UserError: a `source.json` that is damaged, or images that are not where it says.
+    """
+    if not (folder / SOURCE).is_file():
+        return FolderStore(folder, exif or APPLY), False
+    source = read_json(folder / SOURCE, kind=KIND, version=VERSION)
+    return _open(source, folder, exif), source.get("on_bad_image") == SKIP
+
+
+def describe(store: str, root: str | None, on_bad_image: str, exif: str = APPLY) -> dict[str, Any]:
+    """The contents of a source.json.
+
+    Args:
+        store: folder, pack, cifar10 or cifar100.
+        root: where the images are; None: in the folder that holds the file.
+        exif: whether image files are turned as their EXIF tag says.
+    """
+    source = {"store": store, "root": root, "on_bad_image": on_bad_image, "exif": exif}
+    return {"kind": KIND, "format_version": VERSION, **source}
+
+
+def write_source(folder: Path, description: dict[str, Any]) -> None:
+    """A folder that only says where the images are."""
+    with atomic_folder(folder) as made:
+        write_json(made / SOURCE, description)
+
+
+def read_source(folder: Path) -> dict[str, Any] | None:
+    """What a folder's source.json says; None when it has none, and so holds the images itself."""
+    return read_json(folder / SOURCE, kind=KIND, version=VERSION) if (folder / SOURCE).is_file() else None
+
+
+def image_root(params_root: str | None, images: Path) -> Path:
+    """What to open: the folder that a stage wrote when it knows where its images are, else `prepare_data.root`."""
+    return images if params_root is None or (images / SOURCE).is_file() else Path(params_root)
+
+
+def _open(source: dict[str, Any], folder: Path, exif: str | None) -> Store:
+    kind = source.get("store")
+    root = folder if source.get("root") is None else Path(source["root"])
+    if kind == FOLDER:
+        return FolderStore(root, exif or source.get("exif", IGNORE))  # as it was before there was a choice
+    if kind == PACK:
+        return PackStore(root)
+    if kind in ("cifar10", "cifar100"):
+        return CifarStore(root, kind)
+    raise UserError(f"{folder / SOURCE}: store {kind!r} is unknown; run the stage that writes it")
+
+
+NONE, JPEG, RAW = "none", "jpeg", "raw"
+
+logger = logging.getLogger("tfnas.data")
+
+
+def materialize(
+    root: Path,
+    paths: Iterable[str],
+    params: MaterializeParams,
+    folder: Path,
+    *,
+    threads: int,
+    exif: str | None = None,
+) -> tuple[dict[str, int], set[str]]:
+    """Write a folder of images that holds these; say how many images and bytes it has, and which were left out.
+
+    With `format: none` it only says where they are; but images that prepare_data made are packed as they are, so that
+    what reads them depends on one folder.
+
+    Args:
+        root: folder of images that the paths are relative to.
+        threads: that decode, resize and encode.
+        exif: apply or ignore EXIF turns; None: as the folder says.
+
+    Raises:
+        UserError: an image cannot be read, and is not to be left out.
+    """
+    source = read_source(root)
+    if params.format == NONE and source is not None:
+        write_source(folder, source)
+        return {"packed_images": 0, "packed_bytes": 0}, set()
+    form, shorter_side = (RAW, None) if params.format == NONE else (params.format, params.shorter_side)
+    store, skips = open_store(root, exif)
+    broken: set[str] | None = set() if skips else None
+    names = sorted(set(paths))
+    with atomic_folder(folder) as made:
+        rows = _rows(store, names, form, shorter_side, params.quality, threads, broken)
+        write_pack(made, track(rows, label="build_subset: images", total=len(names), unit="image"), form)
+        write_json(made / SOURCE, describe(PACK, None, "error"))  # they have been decoded
+        size = sum(path.stat().st_size for path in made.glob("*.arrow"))
+    count = len(names) - len(broken or ())
+    logger.info("%d images packed as %s, %.1f MB", count, form, size / 1e6)
+    return {"packed_images": count, "packed_bytes": size}, broken or set()
+
+
+def pack_image(picture: Tensor, path: str, form: str, shorter_side: int | None, quality: int) -> PackedImage:
+    """A (3, H, W) uint8 picture as a row of a pack, made smaller where its shorter side is longer."""
+    if shorter_side is not None and min(picture.shape[1:]) > shorter_side:
+        from torchvision.transforms.v2 import functional
+
+        picture = functional.resize(picture, [shorter_side], antialias=True)
+    height, width = picture.shape[1:]
+    if form == RAW:
+        image = picture.permute(1, 2, 0).contiguous().numpy().tobytes()
+    else:
+        from torchvision.io import encode_jpeg
+
+        image = encode_jpeg(picture.contiguous(), quality).numpy().tobytes()
+    return PackedImage(path, height, width, image)
+
+
+def _rows(
+    store: Store,
+    paths: list[str],
+    form: str,
+    shorter_side: int | None,
+    quality: int,
+    threads: int,
+    broken: set[str] | None,
+) -> Iterator[PackedImage]:
+    """Rows in the order of paths; those of broken images go into `broken`, or are errors where that is None."""
+
+    def row(path: str) -> PackedImage | None:
+        try:
+            return pack_image(store.read(path), path, form, shorter_side, quality)
+        except BrokenImageError as error:
+            if broken is None:
+                raise
+            logger.warning("left out: %s", error)
+            broken.add(path)
+            return None
+
+    with ThreadPoolExecutor(threads) as pool:
+        for start in range(0, len(paths), ROWS):  # so that no more than so many wait to be written
+            yield from filter(None, pool.map(row, paths[start : start + ROWS]))

@@ -1,0 +1,305 @@
+"""Top-1 accuracy of each class, and class_accuracy.csv.
+
+The network that ranks classes: EfficientNet-B0 with ImageNet's weights, a file's, or fitted here (Appendix B).
+
+Training the ranking network briefly on the data set itself, where no weights of others know its classes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+import socket
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.error import URLError
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tfnas.compute.devices import autocast
+from tfnas.data.images.loader import EpochLoader
+from tfnas.data.manifest import read_table, whole_number, write_table
+from tfnas.data.params import FitParams
+from tfnas.jobs.errors import UserError
+from tfnas.jobs.progress import track
+
+COLUMNS = ("class", "images", "correct", "top1")  # top1 in percent
+
+
+class ClassAccuracy(NamedTuple):
+    """One class: its training images, and how many of them the network gets right."""
+
+    class_name: str
+    images: int
+    correct: int
+
+    @property
+    def top1(self) -> float:
+        """Percent."""
+        return 100.0 * self.correct / self.images
+
+
+def count_correct(
+    network: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    num_classes: int,
+    *,
+    device: torch.device,
+    precision: str,
+) -> tuple[list[int], list[int]]:
+    """Images of each class, and those whose largest logit is their label's.
+
+    Args:
+        batches: (N, 3, H, W) images, (N,) labels; how they are cut into batches changes no result but for
+            rounding in the last bit.
+    """
+    import torch
+
+    network.eval()
+    images = torch.zeros(num_classes, dtype=torch.int64, device=device)
+    correct = torch.zeros_like(images)
+    for pictures, labels in batches:
+        labels = labels.to(device, non_blocking=True)
+        with torch.no_grad(), autocast(device, precision):
+            logits = network(pictures.to(device, non_blocking=True))  # (N, K)
+        images += labels.bincount(minlength=num_classes)
+        correct += labels[logits.argmax(1) == labels].bincount(minlength=num_classes)
+    return images.tolist(), correct.tolist()
+
+
+def rank(rows: Iterable[ClassAccuracy]) -> list[ClassAccuracy]:
+    """Best class first; classes of the same accuracy by name."""
+    return sorted(rows, key=lambda row: (-row.top1, row.class_name))
+
+
+def write_class_accuracy(rows: Sequence[ClassAccuracy], path: str | Path) -> None:
+    write_table(path, COLUMNS, ((*row, row.top1) for row in rows))
+
+
+def read_class_accuracy(path: str | Path) -> list[ClassAccuracy]:
+    """The rows of class_accuracy.csv, ranked anew.
+
+    Raises:
+        UserError: missing, damaged, a class twice, or more correct than images; names the line.
+    """
+    rows: dict[str, ClassAccuracy] = {}
+    for line, (name, images, correct, _) in read_table(path, COLUMNS, stage="rank_classes"):
+        where = f"{path}: line {line}"
+        row = ClassAccuracy(name, whole_number(images, where), whole_number(correct, where))
+        if row.images == 0 or row.correct > row.images:
+            raise UserError(
+                f"{where}: class {name!r} has {row.correct} correct of {row.images}; run rank_classes again"
+            )
+        if name in rows:
+            raise UserError(f"{where}: class {name!r} is there twice; run rank_classes again")
+        rows[name] = row
+    return rank(rows.values())
+
+
+FIT, IMAGENET = "fit", "imagenet"
+CLASSIFIER = "classifier.1.weight"  # (K, 1280)
+IMAGENET_CLASSES = 1000
+IMAGENET_SHA256 = "385e0240499426c022b773be1ae4da780f057b89c9694c7f47199f62746b6edd"  # of its sorted WordNet ids
+WNID = re.compile(r"n\d{8}")
+DOWNLOAD_SECONDS = 30  # of silence from the server
+ALTERNATIVES = "write `fit`, which trains it here, or a file of weights"
+
+
+def build_ranking_network(num_classes: int) -> nn.Module:
+    """torchvision's EfficientNet-B0 with random weights; without dropout and drop-connect, as it is trained briefly."""
+    from torchvision.models import efficientnet_b0
+
+    return efficientnet_b0(num_classes=num_classes, dropout=0.0, stochastic_depth_prob=0.0)
+
+
+def load_ranking_network(weights: str, classes: Sequence[str]) -> nn.Module:
+    """EfficientNet-B0 with ImageNet's weights, which torchvision downloads, or with those of a file.
+
+    Args:
+        weights: `imagenet` or a file that `torch.save` wrote of a state dict; runs no code of the file's.
+        classes: of the data set, in the order of labels.
+
+    Raises:
+        UserError: no download, no such file, other weights, or a network of other classes.
+    """
+    check_ranking_weights(weights, classes)
+    state = _download() if weights == IMAGENET else _read_state(Path(weights))
+    network = build_ranking_network(len(classes))
+    network.load_state_dict(state)
+    return network
+
+
+def check_ranking_weights(weights: str, classes: Sequence[str]) -> None:
+    """Raise UserError when the weights cannot be those of these classes; downloads nothing."""
+    if weights == FIT:
+        return
+    if weights == IMAGENET:
+        fault = imagenet_fault(classes)
+        if fault is not None:
+            raise UserError(
+                f"params.yaml: rank_classes.weights: imagenet knows the 1,000 classes of ImageNet by the order of"
+                f" their WordNet ids, but {fault}; {ALTERNATIVES}"
+            )
+        return
+    path = Path(weights)
+    state = _read_state(path)
+    known = len(state[CLASSIFIER])
+    if known != len(classes):
+        raise UserError(
+            f"{path}: knows {known} classes, the data set has {len(classes)}; pass weights that were trained on its"
+            f" classes in sorted order, or write rank_classes.weights: fit"
+        )
+    fault = imagenet_fault(classes) if _looks_like_imagenet(classes) else None
+    if fault is not None:
+        raise UserError(f"{path}: knows {known} classes by their order, but {fault}; write rank_classes.weights: fit")
+
+
+def imagenet_fault(classes: Sequence[str]) -> str | None:
+    """Why these are not ImageNet's classes in the order of its labels; None when they are."""
+    if len(classes) != IMAGENET_CLASSES:
+        return f"the data set has {len(classes)} classes"
+    other = next((name for name in classes if not WNID.fullmatch(name)), None)
+    if other is not None:
+        return f"class {other!r} is no WordNet id"
+    if list(classes) != sorted(classes):
+        return "the classes are not in sorted order"
+    digest = hashlib.sha256("\n".join(classes).encode()).hexdigest()
+    return None if digest == IMAGENET_SHA256 else "some of the data set's WordNet ids are not among ImageNet's 1,000"
+
+
+def _looks_like_imagenet(classes: Sequence[str]) -> bool:
+    return len(classes) == IMAGENET_CLASSES and all(WNID.fullmatch(name) for name in classes)
+
+
+def _download() -> dict[str, Tensor]:
+    from torchvision.models import EfficientNet_B0_Weights
+
+    weights = EfficientNet_B0_Weights.IMAGENET1K_V1
+    try:
+        with _impatient():
+            return dict(weights.get_state_dict(progress=False, check_hash=True, weights_only=True, map_location="cpu"))
+    except (URLError, OSError, RuntimeError) as error:  # RuntimeError: another hash
+        reason = getattr(error, "reason", error)
+        place = Path(torch.hub.get_dir()) / "checkpoints"
+        raise UserError(
+            f"params.yaml: rank_classes.weights: imagenet: {weights.url} cannot be downloaded ({reason}); put that"
+            f" file into {place}, or {ALTERNATIVES}"
+        ) from None
+
+
+@contextmanager
+def _impatient() -> Iterator[None]:
+    """A server that does not answer is an error within half a minute; torch sets no limit."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(DOWNLOAD_SECONDS)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    fix = "pass a state dict of torchvision's EfficientNet-B0, or write rank_classes.weights: fit or imagenet"
+    if not path.is_file():
+        raise UserError(f"{path}: is missing (rank_classes.weights); {fix}")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # a damaged pickle can raise nearly anything
+        raise UserError(f"{path}: is no file of weights; {fix}") from None
+    if not (isinstance(state, dict) and isinstance(state.get(CLASSIFIER), Tensor) and state[CLASSIFIER].ndim == 2):
+        raise UserError(f"{path}: has no {CLASSIFIER}; {fix}")
+    with torch.device("meta"):
+        expected = build_ranking_network(len(state[CLASSIFIER])).state_dict()
+    odd = next((key for key in (*expected, *state) if _shape(expected, key) != _shape(state, key)), None)
+    if odd is not None:
+        raise UserError(f"{path}: {odd} is {_shape(state, odd)}, expected {_shape(expected, odd)}; {fix}")
+    return state
+
+
+def _shape(state: dict[str, Tensor], key: str) -> list[int] | None:
+    value = state.get(key)
+    return list(value.shape) if isinstance(value, Tensor) else None
+
+
+def fit(
+    network: nn.Module,
+    loader: EpochLoader,
+    params: FitParams,
+    *,
+    device: torch.device,
+    precision: str,
+    state: dict[str, Any] | None = None,
+    on_epoch: Callable[[dict[str, Any]], None] = lambda _: None,
+) -> None:
+    """Train with Adam, its rate falling by a cosine to 0, then take BatchNorm's statistics anew.
+
+    Ours: the paper's ranking network comes trained on ImageNet. Brief, so that classes still differ in accuracy.
+
+    Args:
+        state: what `on_epoch` was given after an epoch; go on from there.
+        on_epoch: called after each epoch with all that the next one depends on.
+
+    Raises:
+        UserError: no whole batch, or a loss that is not finite.
+    """
+    steps = params.epochs * len(loader)
+    if steps == 0:
+        raise UserError("params.yaml: rank_classes.fit.batch_size is larger than the training set; lower it")
+    network.train()
+    optimizer = torch.optim.Adam(network.parameters(), lr=params.learning_rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == "float16")
+    parts = {"network": network, "optimizer": optimizer, "schedule": schedule, "scaler": scaler}
+    for name, part in parts.items() if state is not None else ():
+        part.load_state_dict(state[name])
+    done = 0 if state is None else state["epochs"]
+    ticks = track(range(done * len(loader), steps), label="rank_classes: fit", total=steps - done * len(loader))
+    loss = torch.zeros(())
+    for epoch in range(done, params.epochs):
+        loader.set_epoch(epoch)
+        for (images, labels), _ in zip(loader, ticks, strict=False):
+            optimizer.zero_grad(set_to_none=True)
+            loss = cross_entropy(network, images, labels, device=device, precision=precision)
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            schedule.step()
+        on_epoch({"epochs": epoch + 1} | {name: part.state_dict() for name, part in parts.items()})
+    if not math.isfinite(loss.item()):
+        raise UserError("params.yaml: rank_classes.fit: the loss is not finite; lower fit.learning_rate")
+    loader.set_epoch(params.epochs - 1)  # also where all epochs were done before
+    estimate_statistics(network, loader, device=device, precision=precision)
+
+
+def cross_entropy(
+    network: nn.Module, images: Tensor, labels: Tensor, *, device: torch.device, precision: str
+) -> Tensor:
+    """The mean loss of a batch, (N, 3, H, W) and (N,), computed on the device."""
+    with autocast(device, precision):
+        logits = network(images.to(device, non_blocking=True))
+        return functional.cross_entropy(logits, labels.to(device, non_blocking=True))
+
+
+@torch.no_grad()
+def estimate_statistics(network: nn.Module, loader: EpochLoader, *, device: torch.device, precision: str) -> None:
+    """Put the means over all batches of an epoch in place of BatchNorm's running ones.
+
+    After a few dozen steps those still hold what the first steps saw: on the digits a network that had learned
+    nine tenths of its batches gave one and the same class to every image.
+    """
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean of all batches
+    network.train()
+    for images, _ in loader:
+        with autocast(device, precision):
+            network(images.to(device, non_blocking=True))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum

@@ -1,0 +1,121 @@
+"""What a stage's results depend on besides other stages' results, and whether a job's own record agrees with it.
+
+Neither engine's word is enough: `snakemake --touch` and `dvc commit -f` take any file for the outcome of today's
+parameters and code. What a job wrote into its provenance.json when it ran is not moved by either."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tfnas.jobs.artifacts import digest_file, read_json, seal
+from tfnas.jobs.errors import UserError
+from tfnas.stages.dependencies import LIBRARY, STAGE_ROOMS, digest_code, files_in, input_folders
+from tfnas.stages.params import Params, load_params, stage_params
+from tfnas.tracking.runs import flatten
+
+PROVENANCE = "provenance.json"
+
+
+def code_files(root: Path, stage: str) -> list[str]:
+    """Every file of the rooms that a stage depends on, relative to the working directory.
+
+    dvc.yaml names the same rooms as folders.
+    """
+    return [os.path.relpath(path) for room in STAGE_ROOMS[stage] for path in files_in(root / LIBRARY / room)]
+
+
+def user_files(stage: str) -> list[str]:
+    """Every file of the folders of `inputs/` that a stage depends on; dvc.yaml names the same folders."""
+    return [path.as_posix() for folder in input_folders(stage) for path in files_in(Path(folder))]
+
+
+def values_as_text(params: Params, stage: str, target: str | None) -> str:
+    """The values that a stage depends on; Snakemake re-runs a job when this text changes.
+
+    They are the validated ones, so that two spellings of a number (`3` and `3.0`) are one value, as for DVC.
+    """
+    return json.dumps(stage_params(params, stage, target), sort_keys=True)
+
+
+def disagreements(folder: Path, outputs: Iterable[str], *, thorough: Iterable[str] = ()) -> dict[str, str]:
+    """Why results are not those of today's parameters, code and inputs, by job, e.g. `search/A`.
+
+    A result that another job has read is compared by the digests that both have recorded, without reading it.
+
+    Args:
+        folder: of the project.
+        outputs: declared files; jobs are found by their provenance.json among them, those without one left out.
+        thorough: jobs whose outputs are read and compared with the digests that they recorded.
+    """
+    folders = [Path(path).parent for path in outputs if Path(path).name == PROVENANCE]
+    records = {place: _read(folder / place / PROVENANCE) for place in folders if (folder / place / PROVENANCE).exists()}
+    known: dict[str, str] = {}
+    for record in records.values():
+        known |= record.get("outputs", {}) if isinstance(record, Mapping) else {}
+    params, reasons, names = load_params(folder / "params.yaml"), {}, set(thorough)
+    for place, record in records.items():
+        job = "/".join(place.parts[1:])
+        found = record if isinstance(record, str) else _disagreement(record, place, folder, params, known)
+        if found is None and job in names and not isinstance(record, str):
+            found = _spoilt(record["outputs"], folder)
+        if found is not None:
+            reasons[job] = found
+    return reasons
+
+
+def job_of(outputs: Iterable[str]) -> str:
+    """The name of the job that writes these files, as `disagreements` gives it."""
+    return next(("/".join(Path(path).parts[1:-1]) for path in outputs if Path(path).name == PROVENANCE), "")
+
+
+def _read(path: Path) -> Mapping[str, Any] | str:
+    """A record, or what is wrong with it."""
+    try:
+        record = read_json(path, kind="provenance", version=1)
+    except UserError:
+        return f"its {PROVENANCE} is damaged"
+    if "code" not in record:
+        return f"its {PROVENANCE} says nothing of the code that ran (an older tfnas wrote it)"
+    return record if record.get("seal") == seal(record) else f"its {PROVENANCE} was edited by hand"
+
+
+def _disagreement(
+    record: Mapping[str, Any], place: Path, folder: Path, params: Params, known: Mapping[str, str]
+) -> str | None:
+    """The first thing that is not as it was when the job ran."""
+    stage, target = place.parts[1], place.parts[2] if len(place.parts) > 2 else None
+    if record["stage"] != stage or any(Path(path).parent != place for path in record["outputs"]):
+        return f"its {PROVENANCE} is another job's"
+    try:
+        now = flatten(stage_params(params, stage, target))
+    except KeyError:
+        return f"params.yaml has no target {target}"
+    then = flatten(record["params"])
+    for key in {**then, **now}:
+        if then.get(key) != now.get(key):
+            return f"{key} is {json.dumps(now.get(key))} in params.yaml, the job ran with {json.dumps(then.get(key))}"
+    code = digest_code(folder, stage) if (folder / LIBRARY).is_dir() else record["code"]  # results without a checkout
+    for part in {**record["code"], **code}:
+        if record["code"].get(part) != code.get(part):
+            return f"{part} has changed since the job ran"
+    for path, digest in record["inputs"].items():
+        if _digest_now(path, folder, known) != digest:
+            return f"{path} is not what the job read"
+    return None
+
+
+def _digest_now(path: str, folder: Path, known: Mapping[str, str]) -> str | None:
+    if path in known:
+        return known[path]
+    return digest_file(folder / path) if (folder / path).exists() else None
+
+
+def _spoilt(outputs: Mapping[str, str], folder: Path) -> str | None:
+    for path, digest in outputs.items():
+        if not (folder / path).exists() or digest_file(folder / path) != digest:
+            return f"{path} is not what the job wrote"
+    return None

@@ -1,0 +1,135 @@
+"""What the sections of params.yaml are made of.
+
+Turning a pydantic error into one line: file, key, value and the fix.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import typing
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0), AfterValidator(abs)]  # abs: -0.0 is 0.0, for both engines
+Rate = Annotated[float, Field(ge=0, lt=1), AfterValidator(abs)]
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+CountOrZero = Annotated[int, Field(ge=0)]
+AS_LIST = Field(strict=False)  # of a tuple: YAML has lists only
+
+
+class Section(BaseModel):
+    """Unknown keys are errors; values cannot change after loading.
+
+    Strict: DVC compares the values as they are written, Snakemake the validated ones, so nothing may become another
+    value here. An integer for a float may: Python calls the two equal.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+def explain(error: ValidationError, model: type[BaseModel], *, source: str) -> str:
+    """The first mistake as `file: key: what is wrong (value); fix`, and how many more there are.
+
+    A misspelt key goes before the missing one that it makes.
+    """
+    details = sorted(error.errors(), key=lambda detail: detail["type"] != "extra_forbidden")
+    first = details[0]
+    line = f"{source}: {_describe(first, model)}"
+    return line if len(details) == 1 else f"{line} (and {len(details) - 1} more)"
+
+
+def _describe(detail: Any, model: type[BaseModel]) -> str:
+    location = tuple(part for part in detail["loc"])
+    key = ".".join(str(part) for part in location) or "top level"
+    kind = detail["type"]
+    if kind == "extra_forbidden":
+        known = _keys_at(model, location[:-1])
+        close = difflib.get_close_matches(str(location[-1]), known, n=1)
+        fix = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(known)}"
+        return f"unknown key {key!r}; {fix}"
+    if kind == "missing":
+        return f"{key}: is missing; add it"
+    if kind in ("model_type", "model_attributes_type"):
+        return f"{key}: expected keys and values, got {_short(detail['input'])}"
+    if location[-1:] == ("[key]",):
+        return f"{'.'.join(map(str, location[:-2]))}: {_describe_name(detail['input'])}"
+    message = detail["msg"].removeprefix("Value error, ")
+    if kind == "value_error" and not location:  # about the whole file, which would follow as the value
+        return message
+    return f"{key}: {message[0].lower() + message[1:]}, got {_short(detail['input'])}{_fix(kind, detail['input'])}"
+
+
+def _describe_name(name: Any) -> str:
+    if isinstance(name, str):
+        return f"the name {name!r} may hold letters, digits and _ only"
+    return f"the name {spell(name)} is not a text for YAML; write it in quotes, '{spell(name)}'"
+
+
+def _fix(kind: str, value: Any) -> str:
+    """How to write a value of the wrong type; empty where nobody can know."""
+    if kind == "int_type" and isinstance(value, float) and value.is_integer():
+        return f"; write {int(value)}"
+    if kind in ("int_type", "float_type") and isinstance(value, str) and _is_number(value):
+        return f"; write {spell(float(value)) if kind == 'float_type' else value.strip()} without quotes"
+    if kind == "bool_type" and str(value).lower() in (*_FALSE, *_TRUE):
+        return f"; write {spell(str(value).lower() in _TRUE)}"
+    if kind == "string_type" and not isinstance(value, dict | list):
+        return f"; write it in quotes, '{spell(value)}'"
+    return ""
+
+
+_FALSE, _TRUE = ("false", "no", "off", "0"), ("true", "yes", "on", "1")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def spell(value: Any) -> str:
+    """A value as YAML 1.1 and 1.2 both read it; a text in quotes."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, float):
+        text = re.sub(r"e([+-])0(\d)$", r"e\1\2", repr(value))
+        return re.sub(r"^(-?\d+)e", r"\1.0e", text)  # 1.1 wants a point
+    return repr(value) if isinstance(value, str) else str(value)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _keys_at(model: Any, location: tuple[Any, ...]) -> list[str]:
+    """Names (aliases) of the fields of the model that `location` leads to."""
+    for part in location:
+        found = _models_in(_annotation(model, part)) if isinstance(part, str) else _models_in(model)
+        if not found:
+            continue
+        model = found[0]
+    if not (isinstance(model, type) and issubclass(model, BaseModel)):
+        return []
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _annotation(model: Any, part: str) -> Any:
+    if not (isinstance(model, type) and issubclass(model, BaseModel)):
+        return model
+    for name, field in model.model_fields.items():
+        if part in (name, field.alias):
+            return field.annotation
+    return model
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for inner in typing.get_args(annotation) for model in _models_in(inner)]

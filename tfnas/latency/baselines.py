@@ -1,0 +1,166 @@
+"""The paper's Table 2 on one's own device: the published networks and torchvision's, measured side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from tfnas.jobs.artifacts import write_text
+from tfnas.jobs.errors import UserError
+from tfnas.latency.backends import Backend, stopwatch_of
+from tfnas.latency.table import LatencyTable
+from tfnas.latency.timing import Probe, Stopwatch, Timer, Timing, measuring, time_probes
+from tfnas.space import Architecture, build_network, count_macs, count_params, zoo
+
+NUM_CLASSES = 1000
+TORCHVISION = (  # mobile networks; weights IMAGENET1K_V1, whose training is nearest to the paper's
+    "mobilenet_v2",
+    "mobilenet_v3_small",
+    "mobilenet_v3_large",
+    "mnasnet0_5",
+    "mnasnet1_0",
+    "efficientnet_b0",
+    "shufflenet_v2_x0_5",
+    "shufflenet_v2_x1_0",
+    "regnet_x_400mf",
+    "regnet_y_400mf",
+)
+COLUMNS = ("network", "latency_ms", "spread_ms", "table_ms", "macs", "params", "published_top1", "source")
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A network to compare with, and what is published of it."""
+
+    name: str
+    build: Callable[[], nn.Module]
+    macs: int  # of one image: convolutions and linear layers
+    params: int
+    top1: float  # percent on ImageNet at 224 x 224, as `source` gives it
+    source: str
+    architecture: Architecture | None = None  # of the networks of the paper
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A network as measured here; `table_ms` where a table has its operations."""
+
+    peer: Peer
+    timing: Timing
+    table_ms: float | None
+
+
+def paper_peers(resolution: int) -> list[Peer]:
+    """The twelve networks of the paper, with its top-1 (Tables 9 and 11)."""
+    return [_paper_peer(name, resolution) for name in zoo.names()]
+
+
+def torchvision_peers(resolution: int) -> list[Peer]:
+    """Comparable networks of torchvision with fresh weights (nothing is downloaded), and its published top-1."""
+    return [_torchvision_peer(name, resolution) for name in TORCHVISION]
+
+
+def compare(
+    peers: Sequence[Peer],
+    backend: Backend,
+    *,
+    device: torch.device,
+    threads: int,
+    batch_size: int,
+    resolution: int,
+    warmup_runs: int,
+    repeats: int,
+    seed: int,
+    table: LatencyTable | None = None,
+    stopwatch: Stopwatch | None = None,
+) -> list[Compared]:
+    """Measure every network, interleaved in rounds of random order; fastest first."""
+    shape = (batch_size, 3, resolution, resolution)
+    with measuring(threads):
+        timings = time_probes(
+            {peer.name: Probe(peer.build, shape) for peer in peers},
+            timer=Timer(device, warmup_runs, stopwatch or stopwatch_of(backend)),
+            backend=backend,
+            repeats=repeats,
+            seed=seed,
+            label="networks",
+        )
+    rows = [Compared(peer, timings[peer.name], table_ms(peer, table)) for peer in peers]
+    return sorted(rows, key=lambda row: row.timing.median_ms)
+
+
+def table_ms(peer: Peer, table: LatencyTable | None) -> float | None:
+    """The latency of a network by the table; None where it lies outside the table's space."""
+    if table is None or peer.architecture is None or peer.architecture.space != table.space:
+        return None
+    try:
+        return table.latency_ms(peer.architecture)
+    except UserError:  # a width that the table does not reach
+        return None
+
+
+def count_module_macs(module: nn.Module, resolution: int) -> int:
+    """Multiply-adds of one image through the module's convolutions and linear layers; no biases, as `count_macs`.
+
+    Args:
+        module: on the meta device or the CPU, in eval mode.
+    """
+    total = 0
+
+    def count(layer: nn.Module, inputs: object, output: Tensor) -> None:
+        nonlocal total
+        per_output = layer.weight[0].numel()  # type: ignore[index]  # kernel x kernel x channels of a group
+        total += output[0].numel() * int(per_output)
+
+    hooks = [m.register_forward_hook(count) for m in module.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+    device = next(module.parameters()).device
+    with torch.no_grad():
+        module(torch.zeros(1, 3, resolution, resolution, device=device))
+    for hook in hooks:
+        hook.remove()
+    return total
+
+
+def write_comparison(rows: Sequence[Compared], path: str | Path) -> None:
+    """Write CSV: `COLUMNS`, one row a network; `table_ms` is empty where there is none."""
+    lines = [",".join(COLUMNS)]
+    for row in rows:
+        peer, timing = row.peer, row.timing
+        by_table = "" if row.table_ms is None else f"{row.table_ms:.6f}"
+        cells = (peer.name, f"{timing.median_ms:.6f}", f"{timing.spread_ms:.6f}", by_table)
+        lines.append(",".join([*cells, str(peer.macs), str(peer.params), f"{peer.top1:.3f}", peer.source]))
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def _paper_peer(name: str, resolution: int) -> Peer:
+    architecture, published = zoo.load(name), zoo.published(name)
+    return Peer(
+        name=name,
+        build=partial(build_network, architecture, NUM_CLASSES),
+        macs=count_macs(architecture, resolution, NUM_CLASSES),
+        params=count_params(architecture, NUM_CLASSES),
+        top1=published.top1,
+        source=f"TF-NAS paper Table {11 if 'MBV2' in name else 9}",
+        architecture=architecture,
+    )
+
+
+def _torchvision_peer(name: str, resolution: int) -> Peer:
+    from torchvision.models import get_model, get_model_weights
+
+    build = partial(get_model, name, weights=None)
+    weights = get_model_weights(name)["IMAGENET1K_V1"]
+    module = build().eval()
+    return Peer(
+        name=name,
+        build=build,
+        macs=count_module_macs(module, resolution),
+        params=sum(parameter.numel() for parameter in module.parameters()),
+        top1=float(weights.meta["_metrics"]["ImageNet-1K"]["acc@1"]),
+        source="torchvision IMAGENET1K_V1",
+    )

@@ -1,1 +1,0 @@
-"""Parameters, artifacts, tracking, seeding, devices: nothing here changes a result."""

@@ -1,0 +1,340 @@
+"""MBInvRes blocks of one layer as a single differentiable function: what their weighted sum is, computed with less.
+
+The plain form (convolution, BatchNorm, activation; Appendix A, Eq. 3) is in tests/search/plain_mixed_op.py, and the
+results are equal up to rounding. What differs:
+
+- The expansion's BatchNorm is part of its convolution: with x of mean m and covariance C, W x has variances
+  diag(W C W^T), so the normalised output is a convolution of x with scaled weights and a bias. All candidates share m
+  and C. The backward pass needs no normalisation either, only sums.
+- The normalised expansion and depthwise output are all that is kept for the backward pass; activations are computed
+  again. With `recompute` not even these: two convolutions give them back, since their statistics are kept.
+- u_k is the scale of the projection's BatchNorm, so that its gradient comes with that of the input.
+- Operations of one kernel size can be computed together, along the channels ("fused"): fewer, larger tensor operations.
+
+N batch, C channels, H W size, P = N H W, K operations, M expansion channels of the operations of a group, together.
+
+Operations of one layer and one kernel size, computed together, forward and backward.
+
+K operations of the group, M their expansion channels together, one operation's after the other's; N batch, C channels,
+H W size, P = N H W. The formulas stand in `block_function`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from tfnas.search.fused.kernels import (
+    ACTIVATIONS,
+    EPS,
+    Excited,
+    Gradients,
+    InputStatistics,
+    Weights,
+    batch_norm,
+    batch_norm_backward,
+    channel_sums,
+    depthwise,
+    depthwise_backward_input,
+    depthwise_backward_weight,
+    excite_inplace,
+    input_statistics,
+    maps,
+    normalised_backward,
+    pointwise,
+    pointwise_backward,
+    project,
+    project_backward,
+    rows,
+)
+
+# Covariances pay when C^2 is at most so many P; otherwise, normalising the expansion by itself costs less (measured).
+PIXELS_PER_COVARIANCE = 1
+
+
+class Layout(NamedTuple):
+    """How a layer's operations are computed."""
+
+    stride: int
+    act: str
+    residual: bool
+    groups: tuple[tuple[int, ...], ...]  # of operations that are computed together, each of one kernel size
+    names: tuple[tuple[str, ...], ...]  # of each operation's weights
+    dtype: torch.dtype  # to compute in
+    recompute: bool  # keep no activations for the backward pass
+
+
+def blocks(x: Tensor, operations: Sequence[Mapping[str, Tensor]], weights: Tensor | None, **layout: Any) -> Tensor:
+    """Weighted sum of a layer's operations, (N, C_in, H, W) to (N, C_out, H', W').
+
+    Differentiable, once, with respect to x, the operations' weights and u.
+
+    Args:
+        operations: active weights of each, by name.
+        weights: u of Eq. 3, (K,); None: there is one operation, and its weight is 1.
+        layout: stride, act, residual, groups, recompute (`Layout`).
+    """
+    kind = x.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+    names = tuple(tuple(operation) for operation in operations)
+    tensors = [tensor for operation in operations for tensor in operation.values()]
+    with torch.autocast(kind, enabled=False):
+        out: Tensor = _Blocks.apply(Layout(names=names, dtype=dtype, **layout), x, weights, *tensors)
+    return out
+
+
+class _Blocks(torch.autograd.Function):
+    """`blocks`."""
+
+    @staticmethod
+    def forward(ctx: Any, layout: Layout, x: Tensor, weights: Tensor | None, *tensors: Tensor) -> Tensor:
+        x = x.to(layout.dtype).contiguous(memory_format=torch.channels_last)
+        statistics = input_statistics(x) if x.shape[1] ** 2 <= PIXELS_PER_COVARIANCE * len(rows(x)) else None
+        channels = tensors[layout.names[0].index("project")].shape[0]
+        u = None if weights is None else weights.unbind()
+        out, kept = None, list[Tensor | None]()
+        ctx.excited = []
+        for members, group in zip(layout.groups, _groups(layout, tensors), strict=True):
+            scale = None if u is None else torch.stack([u[i] for i in members]).repeat_interleave(channels)
+            part, own, excited = group.forward(x, statistics, scale, recompute=layout.recompute)
+            if len(members) > 1:
+                part = maps(rows(part).view(-1, len(members), channels).sum(1), like=part)
+            out = part if out is None else out.add_(part)
+            kept += own
+            ctx.excited.append([one is not None for one in excited])
+            kept += (tensor for one in excited if one is not None for tensor in one)
+        assert out is not None
+        if layout.residual:
+            out = out.add_(x) if weights is None else out.addcmul_(x, weights.sum().to(x.dtype))
+        ctx.layout = layout
+        ctx.save_for_backward(x, weights, *(statistics or (None, None)), *tensors, *kept)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        with torch.autocast(grad.device.type, enabled=False):
+            return _backward(ctx, grad.contiguous(memory_format=torch.channels_last))
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    layout, saved = ctx.layout, iter(ctx.saved_tensors)
+    x, weights, mean, covariance = (next(saved) for _ in range(4))
+    statistics = None if mean is None else InputStatistics(mean, covariance)
+    tensors = [next(saved) for names in layout.names for _ in names]
+    needs_weights, u_grad, found = any(ctx.needs_input_grad[3:]), dict[int, Tensor](), dict[int, dict[str, Tensor]]()
+    total = None
+    for members, group, has in zip(layout.groups, _groups(layout, tensors), ctx.excited, strict=True):
+        kept = Kept(*itertools.islice(saved, len(Kept._fields)))
+        excited = [Excited(*itertools.islice(saved, len(Excited._fields))) if one else None for one in has]
+        own = grad if len(members) == 1 else maps(rows(grad).repeat(1, len(members)), like=grad)
+        inner, scale_grad, gradients = group.backward(own, x, kept, excited, statistics, needs_weights=needs_weights)
+        total = inner if total is None else _added(total, inner)
+        found |= dict(zip(members, gradients, strict=True))
+        if weights is not None:
+            u_grad |= dict(zip(members, scale_grad.view(len(members), -1).sum(1).unbind(), strict=True))
+    assert total is not None
+    x_grad, matrix, constant = total
+    if matrix is not None and constant is not None:
+        matrix, constant = matrix.div_(-len(rows(x))), constant.div_(-len(rows(x)))
+        bias = constant.addmv_(matrix, mean, alpha=-1).to(x.dtype)
+        x_grad.add_(functional.conv2d(x, matrix.to(x.dtype).view(*matrix.shape, 1, 1), bias))
+    weights_grad = torch.stack([u_grad[i] for i in range(len(u_grad))]) if u_grad else None
+    if layout.residual and weights is None:
+        x_grad.add_(grad)
+    elif layout.residual:
+        x_grad.addcmul_(grad, weights.sum().to(grad.dtype))
+        weights_grad += (grad * x).sum(dtype=weights.dtype)
+    flat = [found[i].get(name) for i, names in enumerate(layout.names) for name in names]
+    return None, x_grad, weights_grad, *flat
+
+
+def _added(total: InputGradient, inner: InputGradient) -> InputGradient:
+    return InputGradient(*(None if a is None else a.add_(b) for a, b in zip(total, inner, strict=True)))  # type: ignore[arg-type]
+
+
+def _groups(layout: Layout, tensors: Sequence[Tensor]) -> Iterator[Group]:
+    left = iter(tensors)
+    operations = [{name: next(left) for name in names} for names in layout.names]
+    for members in layout.groups:
+        yield Group([operations[i] for i in members], layout.stride, layout.act, layout.dtype)
+
+
+class Kept(NamedTuple):
+    """What the backward pass needs beside the layer's input; scales are 1 / standard deviation."""
+
+    expand: Tensor  # (M, C), the weights of all operations
+    expanded: Tensor | None  # (N, M, H, W) normalised; None: recomputed
+    expand_mean: Tensor  # (M,)
+    expand_scale: Tensor
+    depthwise: Tensor  # (M, 1, k, k)
+    depthwised: Tensor | None  # (N, M, H', W') normalised; None: recomputed
+    depthwise_mean: Tensor
+    depthwise_scale: Tensor
+    projected: Tensor  # (N, K C_out, H', W')
+    project_mean: Tensor  # (K C_out,)
+    project_scale: Tensor
+    output_scale: Tensor | None  # (K C_out,) of the last BatchNorm
+
+
+class InputGradient(NamedTuple):
+    """Gradient of the layer's input x, which is `direct` - (`matrix` (x - mean of x) + `constant`) / P."""
+
+    direct: Tensor  # (N, C, H, W)
+    matrix: Tensor | None  # (C, C); None: nothing more than `direct`
+    constant: Tensor | None  # (C,)
+
+
+class Group:
+    """The arithmetic; `operations` are the active weights of each operation, by name."""
+
+    def __init__(self, operations: Sequence[Weights], stride: int, act: str, dtype: torch.dtype) -> None:
+        self.operations, self._stride, self._act, self._dtype = operations, stride, ACTIVATIONS[act], dtype
+        widths = [len(weights["expand"]) for weights in operations]
+        self._parts = [slice(end - width, end) for end, width in zip(itertools.accumulate(widths), widths, strict=True)]
+
+    def forward(
+        self, x: Tensor, statistics: InputStatistics | None, output_scale: Tensor | None, *, recompute: bool
+    ) -> tuple[Tensor, Kept, list[Excited | None]]:
+        """(N, K C_out, H', W') and what to keep; without statistics of x, the expansion is normalised by itself.
+
+        Args:
+            output_scale: (K C_out,) of the last BatchNorm.
+            recompute: keep less.
+        """
+        act = self._act.inplace if recompute else self._act.forward
+        expand, kernel = self._joined("expand").flatten(1), self._joined("depthwise")
+        expanded, expand_mean, expand_scale = self._expansion(x, expand, statistics)
+        raw = depthwise(act(expanded), kernel.to(self._dtype), self._stride)
+        kept_expanded = None if recompute else expanded
+        del expanded
+        depthwised, mean, scale = batch_norm(raw)
+        del raw
+        out = act(depthwised)
+        kept_depthwised = None if recompute else depthwised
+        del depthwised
+        excited = excite_inplace(out, self.operations, self._parts, self._act)
+        projected = project(out, self.operations, self._parts)
+        output, project_mean, project_scale = batch_norm(projected, output_scale)
+        kept = Kept(
+            expand=expand,
+            expanded=kept_expanded,
+            expand_mean=expand_mean,
+            expand_scale=expand_scale,
+            depthwise=kernel,
+            depthwised=kept_depthwised,
+            depthwise_mean=mean,
+            depthwise_scale=scale,
+            projected=projected,
+            project_mean=project_mean,
+            project_scale=project_scale,
+            output_scale=output_scale,
+        )
+        return output, kept, excited
+
+    def backward(
+        self,
+        grad: Tensor,
+        x: Tensor,
+        kept: Kept,
+        excited: Sequence[Excited | None],
+        statistics: InputStatistics | None,
+        *,
+        needs_weights: bool,
+    ) -> tuple[InputGradient, Tensor, Gradients]:
+        """Gradients of input, output scale (K C_out,) and weights (empty unless needed); `grad` is as the output."""
+        kernel = self._scaled(kept.depthwise, kept.depthwise_scale)
+        expanded, depthwised = self._activations(x, kept, kernel)
+        grad, scale_grad = batch_norm_backward(
+            grad, kept.projected, kept.project_mean, kept.project_scale, kept.output_scale
+        )
+        before = self._act.forward(depthwised) if needs_weights or any(excited) else depthwised
+        grad, gradients = project_backward(
+            grad, before, self.operations, self._parts, excited, self._act, needs_weights=needs_weights
+        )
+        del before
+        grad = normalised_backward(self._act.backward_inplace(grad, depthwised), depthwised)
+        del depthwised
+        if needs_weights:
+            before = self._act.forward(expanded)
+            weight_grad = depthwise_backward_weight(grad, before, kept.depthwise.to(self._dtype), self._stride)
+            del before
+            self._share(gradients, "depthwise", weight_grad * kept.depthwise_scale.view(-1, 1, 1, 1))
+        grad = depthwise_backward_input(grad, expanded, kernel, self._stride)
+        grad = self._act.backward_inplace(grad, expanded)
+        inner = self._expansion_backward(grad, x, expanded, kept, statistics, gradients, needs_weights=needs_weights)
+        return inner, scale_grad, gradients
+
+    def _expansion(
+        self, x: Tensor, weight: Tensor, statistics: InputStatistics | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Normalised expansion, mean and scale."""
+        if statistics is None:
+            return batch_norm(pointwise(x, self._pointwise(weight)))
+        variance = ((weight @ statistics.covariance) * weight).sum(1)
+        mean, scale = weight @ statistics.mean, variance.clamp_min_(0.0).add_(EPS).rsqrt_()
+        return self._normalised_expansion(x, weight, mean, scale), mean, scale
+
+    def _normalised_expansion(self, x: Tensor, weight: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+        kernel = self._pointwise(weight * scale.view(-1, 1))
+        return pointwise(x, kernel, (mean * scale).neg_().to(self._dtype))
+
+    def _activations(self, x: Tensor, kept: Kept, kernel: Tensor) -> tuple[Tensor, Tensor]:
+        """The normalised expansion and depthwise output, as kept or from their kept statistics."""
+        if kept.expanded is not None and kept.depthwised is not None:
+            return kept.expanded, kept.depthwised
+        expanded = self._normalised_expansion(x, kept.expand, kept.expand_mean, kept.expand_scale)
+        shift = (kept.depthwise_mean * kept.depthwise_scale).neg_().to(self._dtype)
+        return expanded, depthwise(self._act.forward(expanded), kernel, self._stride, shift)
+
+    def _expansion_backward(
+        self,
+        grad: Tensor,
+        x: Tensor,
+        expanded: Tensor,
+        kept: Kept,
+        statistics: InputStatistics | None,
+        gradients: Gradients,
+        *,
+        needs_weights: bool,
+    ) -> InputGradient:
+        scale = kept.expand_scale.view(-1, 1)
+        weight = kept.expand * scale
+        if statistics is None:
+            grad = normalised_backward(grad, expanded)
+        direct, raw, total = pointwise_backward(grad, x, self._pointwise(weight), needs_weight=needs_weights)
+        weight_grad = None if raw is None else raw.flatten(1).to(weight.dtype)
+        matrix = constant = None
+        if statistics is not None:
+            if weight_grad is None or total is None:
+                dot, total = channel_sums(grad, expanded)
+            else:
+                total = total.to(weight.dtype)
+                weight_grad = weight_grad.addr_(total, statistics.mean, alpha=-1)
+                dot = (weight_grad * weight).sum(1)
+                weight_grad -= (weight @ statistics.covariance).mul_(dot.view(-1, 1))
+            matrix, constant = weight.t() @ (weight * dot.view(-1, 1)), total @ weight
+        if weight_grad is not None:
+            self._share(gradients, "expand", weight_grad.mul_(scale))
+        return InputGradient(direct, matrix, constant)
+
+    def _joined(self, name: str) -> Tensor:
+        tensors = [weights[name] for weights in self.operations]
+        return tensors[0] if len(tensors) == 1 else torch.cat(tensors)
+
+    def _share(self, gradients: Gradients, name: str, joined: Tensor) -> None:
+        parts = [joined] if len(gradients) == 1 else [joined[part] for part in self._parts]
+        for gradient, weights, part in zip(gradients, self.operations, parts, strict=True):
+            gradient[name] = part.view(weights[name].shape)
+
+    def _scaled(self, weight: Tensor, scale: Tensor) -> Tensor:
+        return (weight * scale.view(-1, 1, 1, 1)).to(self._dtype)
+
+    def _pointwise(self, weight: Tensor) -> Tensor:
+        return weight.view(*weight.shape, 1, 1).to(self._dtype)

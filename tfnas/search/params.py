@@ -1,0 +1,70 @@
+"""The sections `search` and `derive` of params.yaml."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from tfnas.data.params import AugmentationParams
+from tfnas.jobs.sections import AS_LIST, Count, CountOrZero, Fraction, NonNegative, Positive, Rate, Section
+
+
+class WeightStepParams(Section):
+    """SGD on the supernet weights."""
+
+    learning_rate: Positive
+    momentum: Rate
+    weight_decay: NonNegative
+
+
+class ArchitectureStepParams(Section):
+    """Adam on alpha and beta."""
+
+    learning_rate: Positive
+    betas: Annotated[tuple[Rate, Rate], AS_LIST]
+    weight_decay: NonNegative
+    every: Count  # weight steps
+    log_softmax: bool  # replace alpha and beta by their log-softmax after each step
+
+
+class TemperatureParams(Section):
+    initial: Positive
+    decay: Fraction
+
+
+class EarlyStoppingParams(Section):
+    """Stop when the ranking of alpha has settled (Appendix E)."""
+
+    layers: Fraction  # of the searchable layers that must have kept their ranking
+    epochs: Count  # for so many
+
+
+class SearchParams(Section):
+    epochs: Count
+    warmup_epochs: CountOrZero
+    batch_size: Count
+    weights: WeightStepParams
+    architecture: ArchitectureStepParams
+    temperature: TemperatureParams
+    lambda_: Annotated[NonNegative, Field(alias="lambda")]
+    latency_loss: Literal["target", "target_abs", "log", "linear"]
+    lambda_2: Positive  # exponent of latency_loss log
+    depth_space: Literal["sink", "skip_in", "skip_out"]
+    second_path: Literal["random", "gumbel", "min_alpha", "max_alpha", "none"]
+    elasticity_scaling: bool | Literal["integer_ratio"]  # true: exact; integer_ratio: the authors' steps
+    early_stopping: EarlyStoppingParams | None
+    gradient_clip: NonNegative
+    reset_optimizers: bool
+    recompute: bool  # in architecture steps: less memory, more time
+    augmentation: AugmentationParams
+
+    @model_validator(mode="after")
+    def _searches(self) -> SearchParams:
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError("warmup_epochs must be less than epochs, or alpha and beta are never trained")
+        return self
+
+
+class DeriveParams(Section):
+    measure_repeats: Count

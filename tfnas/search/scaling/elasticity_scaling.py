@@ -1,0 +1,157 @@
+"""Elasticity-scaling: the widths that use a latency target up, found exactly (Sec. 3.3, Algorithm 1).
+
+gamma scales the widths of stages i to the last: width = clip(floor(gamma * w), low, high). LAT(gamma) is a step
+function that changes only at its breakpoints gamma = n / w with n a whole number, so the largest gamma within the
+target is one of them and is found by looking at them, not by a search to some precision."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tfnas.latency import LatencyTable
+from tfnas.search.scaling.widths import ScalingResult, WidthProblem, WidthRanges, width_ranges
+from tfnas.space import Architecture, Space
+
+ONE = 1 << 32  # gamma as a whole number of 2^-32, so that floor(gamma * w) is exact
+ROUNDING = 1.0 + 1e-12  # sums in another order may differ by this factor; decided by the exact sum then
+FEW = 64  # breakpoints worth listing one by one
+
+
+def scale_widths(
+    architecture: Architecture,
+    table: LatencyTable,
+    target_ms: float,
+    space: Space,
+    *,
+    ranges: WidthRanges | None = None,
+) -> ScalingResult:
+    """Scale the widths to the largest latency within the target, from coarse to fine (Algorithm 1).
+
+    For each searchable stage i from first to last: the largest gamma such that LAT(gamma * sn_i:last) is within
+    the target. Differs from the paper in going through the stages again until nothing changes: a later round may
+    leave room that an earlier, coarser one can use. From the second pass on gamma is at least 1, so widths only
+    grow and this ends; scaling an outcome within the target again with the same ranges changes nothing. There, the
+    blocks that a round has widened go on without the others: they would be the same ones in many passes, by a
+    channel in each.
+
+    Args:
+        ranges: (smallest, largest) width of each block; by default inferred, see `width_ranges`.
+
+    Returns:
+        Never a latency above the target where all smallest widths are within it; else those, `reached` False.
+
+    Raises:
+        UserError: the table lacks an operation or a width.
+    """
+    problem = WidthProblem(architecture, table, width_ranges(architecture, space) if ranges is None else ranges)
+    stages = sorted({stage.stage for stage in space.searchable_stages} & set(problem.stages.tolist()))
+    widths, before = problem.clip(problem.widths), None
+    while before is None or not np.array_equal(widths, before):
+        is_first, before = before is None, widths
+        for stage in stages:
+            scaled = largest_scaling(problem, widths, problem.stages >= stage, target_ms)
+            if scaled is None:
+                return problem.result(problem.low, target_ms)
+            widths = scaled if is_first else _go_on(problem, widths, scaled, target_ms)
+    return problem.result(widths, target_ms)
+
+
+def _go_on(problem: WidthProblem, before: np.ndarray, after: np.ndarray, target_ms: float) -> np.ndarray:
+    """Widen the blocks that a round within the target has widened, without the others, as far as the target allows."""
+    widened = after != before
+    further = largest_scaling(problem, after, widened, target_ms) if widened.any() else None
+    return after if further is None else further
+
+
+def largest_scaling(
+    problem: WidthProblem, widths: np.ndarray, scaled: np.ndarray, target_ms: float
+) -> np.ndarray | None:
+    """One round: the widths at the largest gamma within the target; None when there is no such gamma.
+
+    Also right where the table's latency is not monotone in the width.
+
+    Args:
+        widths: (B,) of the seed network.
+        scaled: (B,) booleans, the blocks that gamma applies to.
+    """
+    line = _ScalingLine(problem, widths, scaled, target_ms)
+    start = 0
+    if line.is_within(widths):
+        start = ONE
+        following = line.next_breakpoint()
+        if following is None or line.is_surely_above(line.widths_at(following)):
+            return widths
+    below, above = line.bracket(start)
+    while True:
+        found = line.last_within(below, above)
+        if found is not None or below == 0:
+            return found
+        below, above = max(below - 2 * (above - below), 0), below
+
+
+class _ScalingLine:
+    """The networks gamma * sn, for all gamma."""
+
+    def __init__(self, problem: WidthProblem, widths: np.ndarray, scaled: np.ndarray, target_ms: float) -> None:
+        self._problem, self._seed, self._target_ms = problem, widths, target_ms
+        self._low, self._high = (np.where(scaled, limit, widths) for limit in (problem.low, problem.high))
+
+    def widths_at(self, gamma: int) -> np.ndarray:
+        return np.minimum(np.maximum((gamma * self._seed) // ONE, self._low), self._high)
+
+    def is_within(self, widths: np.ndarray) -> bool:
+        return self._problem.latency_ms(widths) <= self._target_ms
+
+    def is_surely_above(self, widths: np.ndarray) -> bool:
+        """Whether every larger gamma is above the target, too."""
+        return self._problem.lower_bound_ms(widths) > self._target_ms * ROUNDING
+
+    def next_breakpoint(self) -> int | None:
+        """The smallest gamma above 1 that changes a width; None when all are at their largest."""
+        seed = self._seed[self._seed < self._high]
+        return int((-(-((seed + 1) * ONE) // seed)).min()) if len(seed) else None
+
+    def bracket(self, below: int) -> tuple[int, int]:
+        """Two gammas: the last one within the target is at most the second, and mostly between them."""
+        last = int((-(-(self._high * ONE) // self._seed)).max())
+        step = ONE >> 8
+        above = min(below + step, last)
+        while above < last and not self.is_surely_above(self.widths_at(above)):
+            below, step = above, 4 * step
+            above = min(below + step, last)
+        return self._bisect(below, above) if self.is_surely_above(self.widths_at(above)) else (below, above)
+
+    def _bisect(self, below: int, above: int) -> tuple[int, int]:
+        few, many = self.widths_at(below), self.widths_at(above)
+        while above - below > 1 and (many - few).sum() > FEW:
+            middle = (below + above) // 2
+            widths = self.widths_at(middle)
+            if self.is_surely_above(widths):
+                above, many = middle, widths
+            else:
+                below, few = middle, widths
+        return below, above
+
+    def last_within(self, below: int, above: int) -> np.ndarray | None:
+        """The widths at the largest breakpoint in (below, above] within the target, or at `below`; else None."""
+        start = self.widths_at(below)
+        blocks, widths = _listed(start, self.widths_at(above))
+        gammas = widths / self._seed[blocks]  # equal fractions are equal numbers: division rounds correctly
+        order = np.argsort(gammas, kind="stable")
+        blocks, gammas = blocks[order], gammas[order]
+        latencies = self._problem.latency_ms(start) + np.cumsum(self._problem.step_ms(blocks, widths[order]))
+        complete = np.ones(len(gammas), dtype=bool)  # where all widths that change at this gamma have changed
+        complete[:-1] = gammas[1:] != gammas[:-1]
+        for end in np.flatnonzero(complete & (latencies <= self._target_ms * ROUNDING))[::-1]:
+            found = start + np.bincount(blocks[: end + 1], minlength=len(start))
+            if self.is_within(found):
+                return np.asarray(found)
+        return start if self.is_within(start) else None
+
+
+def _listed(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(block, width) for every width above `low` and up to `high`, block by block."""
+    counts = high - low
+    blocks = np.repeat(np.arange(len(low)), counts)
+    first = np.cumsum(counts) - counts
+    return blocks, low[blocks] + 1 + np.arange(len(blocks)) - first[blocks]

@@ -1,0 +1,123 @@
+"""The depth-level search spaces of Table 4: sink-connecting and its two rivals (Sec. 3.3, Fig. 3).
+
+L searchable layers, D layers of a stage, K candidate operations. In both rivals each layer but the first of its stage
+(which changes the shape) may be skipped, so that its input goes on unchanged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from tfnas.search.supernet.sink_connecting import SinkConnectedStage
+from tfnas.space import Space
+
+SKIP = "skip"  # the name of the operation
+
+
+class SkipInStage(SinkConnectedStage):
+    """ "Skip in candidates" (Fig. 3a): skip is one more candidate operation, and competes with each of the others.
+
+    alpha has K + 1 columns, the last for skip; there is no beta.
+    """
+
+    may_skip = skip_is_candidate = True
+
+    @staticmethod
+    def initial_beta(max_depth: int) -> Tensor:
+        """Empty, (0,)."""
+        return torch.zeros(0)
+
+    @staticmethod
+    def latency_ms(layer_latencies_ms: Tensor, beta: Tensor) -> Tensor:
+        """The sum of the layers (Eq. 4), where skip takes no time."""
+        return layer_latencies_ms.sum()
+
+    @staticmethod
+    def kept(operations: Sequence[int], beta: Tensor, num_candidates: int) -> list[bool]:
+        """The layers whose strongest operation is not skip."""
+        return [operation < num_candidates for operation in operations]
+
+    def forward_path(self, x: Tensor, operations: Sequence[int], beta: Tensor) -> Tensor:
+        """One operation in each layer, (D,) indices, K for skip."""
+        for layer, operation in zip(self.mixed_ops(), operations, strict=True):
+            if operation < len(layer.operations):
+                x = layer.forward_path(x, operation)
+        return x
+
+    def forward_mixed(self, x: Tensor, weights: Tensor, beta: Tensor, *, recompute: bool = False) -> Tensor:
+        """All operations in each layer, weighted by (D, K + 1)."""
+        for i, layer in enumerate(self.mixed_ops()):
+            mixed = layer.forward_mixed(x, weights[i, :-1], recompute=recompute)
+            x = mixed if i == 0 else mixed + weights[i, -1] * x
+        return x
+
+
+class SkipOutStage(SinkConnectedStage):
+    """ "Skip out candidates" (Fig. 3b): skip competes with all the other operations of its layer together.
+
+    beta is (D - 1, 2), one row for each layer after the first: no skip, skip. As at the sink point, nothing is sampled:
+    both ways are computed and weighted by softmax(beta).
+    """
+
+    may_skip = True
+
+    @staticmethod
+    def initial_beta(max_depth: int) -> Tensor:
+        """Both ways alike, (D - 1, 2)."""
+        return torch.zeros(max_depth - 1, 2)
+
+    @staticmethod
+    def latency_ms(layer_latencies_ms: Tensor, beta: Tensor) -> Tensor:
+        """Each layer by its probability of not being skipped."""
+        return layer_latencies_ms[0] + (beta.softmax(-1)[:, 0] * layer_latencies_ms[1:]).sum()
+
+    @staticmethod
+    def kept(operations: Sequence[int], beta: Tensor, num_candidates: int) -> list[bool]:
+        """The first layer, and those that are likelier to stay than to be skipped."""
+        return [True, *(int(way) == 0 for way in beta.detach().argmax(-1))]
+
+    def forward_path(self, x: Tensor, operations: Sequence[int], beta: Tensor) -> Tensor:
+        """One operation in each layer, (D,) indices."""
+        for i, layer in enumerate(self.mixed_ops()):
+            x = _perhaps(x, layer.forward_path(x, operations[i]), beta, i)
+        return x
+
+    def forward_mixed(self, x: Tensor, weights: Tensor, beta: Tensor, *, recompute: bool = False) -> Tensor:
+        """All operations in each layer, weighted by (D, K)."""
+        for i, layer in enumerate(self.mixed_ops()):
+            x = _perhaps(x, layer.forward_mixed(x, weights[i], recompute=recompute), beta, i)
+        return x
+
+
+def _perhaps(x: Tensor, out: Tensor, beta: Tensor, position: int) -> Tensor:
+    """A layer's output and its input, weighted by whether it is skipped; the first layer never is."""
+    if position == 0:
+        return out
+    stays, skipped = beta[position - 1].softmax(-1)
+    return stays * out + skipped * x
+
+
+DEPTH_SPACES: dict[str, type[SinkConnectedStage]] = {
+    "sink": SinkConnectedStage,
+    "skip_in": SkipInStage,
+    "skip_out": SkipOutStage,
+}
+
+
+def choosable(space: Space, depth_space: str) -> Tensor:
+    """Which operations each layer has, (L, K) or, with skip among the candidates, (L, K + 1) booleans."""
+    candidates = len(space.candidates)
+    if not DEPTH_SPACES[depth_space].skip_is_candidate:
+        layers = sum(stage.max_depth for stage in space.searchable_stages)
+        return torch.ones(layers, candidates, dtype=torch.bool)
+    rows = [
+        [*[True] * candidates, position > 0] for stage in space.searchable_stages for position in range(stage.max_depth)
+    ]
+    return torch.tensor(rows)
+
+
+def operation_logits(alphas: Tensor, choosable: Tensor) -> Tensor:
+    """alpha, and -inf where a layer does not have the operation."""
+    return alphas if bool(choosable.all()) else alphas.masked_fill(~choosable.to(alphas.device), -torch.inf)

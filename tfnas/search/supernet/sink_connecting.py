@@ -1,0 +1,84 @@
+"""Sink-connecting: all layers of a stage feed one sink point, weighted by depth (Fig. 1c, Eq. 5, Eq. 6).
+
+D layers of a stage, K candidate operations; beta is (D,), the first for depth 1."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from tfnas.search.supernet.mixed_op import MixedOp, weighted_sum
+from tfnas.space import Candidate, Layer
+
+
+def sink(outputs: Sequence[Tensor], beta: Tensor) -> Tensor:
+    """Weighted sum of the outputs of all layers, Eq. 5: sum_l v_l x^l with v = softmax(beta)."""
+    return outputs[0] if len(outputs) == 1 else weighted_sum(beta.softmax(-1), outputs)
+
+
+def stage_latency_ms(layer_latencies_ms: Tensor, beta: Tensor) -> Tensor:
+    """Latency of a stage, Eq. 6: the sum over depths of v_l and the latency of layers 1 to l; (D,) to ()."""
+    return (beta.softmax(-1) * layer_latencies_ms.cumsum(-1)).sum()
+
+
+def depth_strength(beta: Tensor) -> Tensor:
+    """Eq. 11: softmax of beta over the depths of a stage."""
+    return beta.detach().softmax(-1)
+
+
+class SinkConnectedStage(nn.Module):
+    """The searchable layers of one stage and their sink point.
+
+    Depth starts at 1: the first layer of every stage of Table 1 changes the shape, so it cannot be left out.
+    A stage whose first layer keeps the shape is treated alike.
+
+    It is also what its rivals in `depth_spaces` have in common: how a stage computes, what its beta is, what it costs,
+    which layers are derived.
+    """
+
+    may_skip = False  # whether layers after the first can be left out one by one
+    skip_is_candidate = False  # whether alpha has one more column, for that
+
+    @staticmethod
+    def initial_beta(max_depth: int) -> Tensor:
+        """All depths alike, (D,)."""
+        return torch.zeros(max_depth)
+
+    @staticmethod
+    def latency_ms(layer_latencies_ms: Tensor, beta: Tensor) -> Tensor:
+        """Expected latency of the stage, (D,) to ()."""
+        return stage_latency_ms(layer_latencies_ms, beta)
+
+    @staticmethod
+    def kept(operations: Sequence[int], beta: Tensor, num_candidates: int) -> list[bool]:
+        """Which of the D layers a derived network has: those up to the strongest depth (Eq. 11)."""
+        depth = 1 + int(depth_strength(beta).argmax())
+        return [position < depth for position in range(len(operations))]
+
+    def __init__(self, layers: Sequence[Layer], candidates: Sequence[Candidate]) -> None:
+        super().__init__()
+        self.stage = layers[0].stage
+        self.layers = nn.ModuleList(MixedOp(layer, candidates) for layer in layers)
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def mixed_ops(self) -> list[MixedOp]:
+        return [layer for layer in self.layers if isinstance(layer, MixedOp)]
+
+    def forward_path(self, x: Tensor, operations: Sequence[int], beta: Tensor) -> Tensor:
+        """One operation in each layer, (D,) indices."""
+        return self._forward(x, lambda layer, y, i: layer.forward_path(y, operations[i]), beta)
+
+    def forward_mixed(self, x: Tensor, weights: Tensor, beta: Tensor, *, recompute: bool = False) -> Tensor:
+        """All operations in each layer, weighted by (D, K)."""
+        return self._forward(x, lambda layer, y, i: layer.forward_mixed(y, weights[i], recompute=recompute), beta)
+
+    def _forward(self, x: Tensor, run: Callable[[MixedOp, Tensor, int], Tensor], beta: Tensor) -> Tensor:
+        outputs: list[Tensor] = []
+        for i, layer in enumerate(self.mixed_ops()):
+            x = run(layer, x, i)
+            outputs.append(x)
+        return sink(outputs, beta)

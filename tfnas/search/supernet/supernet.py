@@ -1,0 +1,178 @@
+"""The supernet: every candidate of every layer with shared weights, and the distribution over them (Sec. 3.2).
+
+N batch, H W size, L searchable layers, K candidate operations, D layers of a stage."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from tfnas.latency import LatencyTable, OperationKey
+from tfnas.search.derivation import Derived, derive, searchable_layers, stage_slices
+from tfnas.search.supernet.depth_spaces import DEPTH_SPACES, choosable, operation_logits
+from tfnas.search.supernet.mixed_op import BatchNorm, CandidateOperation
+from tfnas.search.supernet.sink_connecting import SinkConnectedStage
+from tfnas.space import Candidate, Layer, Space
+from tfnas.space.membership import assemble
+from tfnas.space.network import MBInvRes, conv_unit
+
+
+class Supernet(nn.Module):
+    """Stem, fixed and searchable stages, head, classifier; BatchNorm uses batch statistics always.
+
+    Attributes:
+        alphas: (L, K) architecture parameters of the operations; (L, K + 1) with skip among the candidates.
+        betas: (D,) architecture parameters of the depths, one for each searchable stage; of another shape in the
+            rivals of sink-connecting.
+
+    Args:
+        depth_space: a key of `DEPTH_SPACES`.
+    """
+
+    def __init__(self, space: Space, num_classes: int, depth_space: str = "sink") -> None:
+        super().__init__()
+        self.space, self.num_classes, self.depth_space = space, num_classes, depth_space
+        stem, head = space.stem, space.head
+        self.stem = conv_unit(stem.in_channels, stem.out_channels, stem.kernel, stride=stem.stride, act=stem.act)
+        self.stages = nn.ModuleList(_stages(space, DEPTH_SPACES[depth_space]))
+        self.head = conv_unit(space.stages[-1].out_channels, head.out_channels, 1, act=head.act)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.classifier = nn.Linear(head.out_channels, num_classes)
+        _use_batch_statistics(self)
+        for module in self.modules():
+            if isinstance(module, (nn.Conv2d, nn.Linear)) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+        self._choosable = choosable(space, depth_space)
+        begin = operation_logits(torch.zeros(self._choosable.shape), self._choosable).log_softmax(-1)
+        self.alphas = nn.Parameter(begin.masked_fill(~self._choosable, 0.0))
+        initial_beta = DEPTH_SPACES[depth_space].initial_beta
+        self.betas = nn.ParameterList(initial_beta(stage.max_depth) for stage in space.searchable_stages)
+
+    def forward_path(self, x: Tensor, path: Tensor) -> Tensor:
+        """One operation a layer, (L,); (N, 3, H, W) images to (N, num_classes) logits."""
+        return self.forward_paths(x, [path])[0]
+
+    def forward_paths(self, x: Tensor, paths: Sequence[Tensor]) -> list[Tensor]:
+        """Logits of several paths; they share what comes before the first searchable stage."""
+        x = self._before_search(x)
+        return [self._follow(x, path.tolist()) for path in paths]
+
+    def _follow(self, x: Tensor, path: Sequence[int]) -> Tensor:
+        return self._search(x, lambda stage, y, own, beta: stage.forward_path(y, path[own], beta))
+
+    def forward_mixed(self, x: Tensor, weights: Tensor, *, recompute: bool = False) -> Tensor:
+        """All operations, weighted by the (L, K) u of Eq. 3; images to logits.
+
+        Args:
+            recompute: keep no activations of searchable layers for the backward pass, which computes them again.
+        """
+        return self._search(
+            self._before_search(x),
+            lambda stage, y, own, beta: stage.forward_mixed(y, weights[own], beta, recompute=recompute),
+        )
+
+    def _before_search(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for stage in itertools.takewhile(_is_fixed, self.stages):
+            x = stage(x)
+        return x
+
+    def _search(self, x: Tensor, run: Callable[[SinkConnectedStage, Tensor, slice, Tensor], Tensor]) -> Tensor:
+        first, betas = 0, iter(self.betas)
+        for stage in itertools.dropwhile(_is_fixed, self.stages):
+            if isinstance(stage, SinkConnectedStage):
+                x = run(stage, x, slice(first, first + len(stage)), next(betas))
+                first += len(stage)
+            else:
+                x = stage(x)
+        return self.classifier(self.pool(self.head(x)).flatten(1))
+
+    def expected_latency_ms(self, weights: Tensor, latencies_ms: Tensor, base_ms: float) -> Tensor:
+        """LAT(alpha, beta) of Eq. 6 plus the fixed part, for operation weights u and latencies (L, K); ().
+
+        Where skip is among the candidates, u has one more column, and skip takes no time.
+        """
+        layers_ms = (weights[:, : latencies_ms.shape[1]] * latencies_ms).sum(-1)
+        stage_ms = DEPTH_SPACES[self.depth_space].latency_ms
+        parts = zip(stage_slices(self.space), self.betas, strict=True)
+        return base_ms + torch.stack([stage_ms(layers_ms[i:j], beta) for (i, j), beta in parts]).sum()
+
+    def operation_logits(self) -> Tensor:
+        """alpha, and -inf where a layer does not have the operation (skip, in the first layer of a stage)."""
+        return operation_logits(self.alphas, self._choosable)
+
+    @torch.no_grad()
+    def normalise_architecture(self) -> None:
+        """Replace alpha and beta by their log-softmax (as the authors' code, after each architecture step)."""
+        absent = ~self._choosable.to(self.alphas.device)
+        self.alphas.copy_(self.operation_logits().log_softmax(-1).masked_fill(absent, 0.0))
+        for beta in self.betas:
+            beta.copy_(beta.log_softmax(-1))
+
+    def operation_latencies_ms(self, table: LatencyTable) -> Tensor:
+        """(L, K) latencies of all operations at their current widths."""
+        rows = []
+        for layer, widths in zip(searchable_layers(self.space, table.resolution), self.widths(), strict=True):
+            candidates = zip(self.space.candidates, widths, strict=True)
+            rows.append([table.operation_ms(_key(layer, c), width) for c, width in candidates])
+        return torch.tensor(rows, dtype=torch.float32, device=self.alphas.device)
+
+    def weight_parameters(self) -> list[Tensor]:
+        """Everything that weight steps train: the omega of Eq. 2, active channels only."""
+        architecture = {id(parameter) for parameter in self.architecture_parameters()}
+        shared: list[Tensor] = [parameter for parameter in self.parameters() if id(parameter) not in architecture]
+        return shared + [weight for operation in self.operations() for weight in operation.weights.values()]
+
+    def architecture_parameters(self) -> list[Tensor]:
+        """What architecture steps train: alpha and beta."""
+        return [self.alphas, *self.betas]
+
+    def operations(self) -> Iterator[CandidateOperation]:
+        """All L times K candidate operations in order."""
+        return (module for module in self.modules() if isinstance(module, CandidateOperation))
+
+    def widths(self) -> list[list[int]]:
+        """Active expansion channels of every operation, (L, K)."""
+        flat = [operation.width for operation in self.operations()]
+        size = len(self.space.candidates)
+        return [flat[i : i + size] for i in range(0, len(flat), size)]
+
+    def restore_widths(self, widths: Sequence[Sequence[int]]) -> None:
+        """The (L, K) widths of a saved state, whose most important channels come first already."""
+        flat = [width for row in widths for width in row]
+        for operation, width in zip(self.operations(), flat, strict=True):
+            operation.restore_width(width)
+
+    def derive(self, name: str) -> Derived:
+        """The strongest network at the current widths (Eq. 10, 11)."""
+        return derive(self.space, self.alphas, list(self.betas), self.widths(), name, self.depth_space)
+
+
+def _key(layer: Layer, candidate: Candidate) -> OperationKey:
+    return OperationKey.of_candidate(layer, candidate.kernel, candidate.se_channels(layer.in_channels))
+
+
+def _stages(space: Space, searchable: type[SinkConnectedStage]) -> Iterator[nn.Module]:
+    blocks = assemble(space, "fixed", {stage.stage: () for stage in space.searchable_stages}).blocks
+    for spec in space.stages:
+        if spec.fixed is not None:
+            yield nn.Sequential(*(MBInvRes(block) for block in blocks if block.stage == spec.stage))
+        else:
+            layers = [layer for layer in space.layers() if layer.stage == spec.stage]
+            yield searchable(layers, space.candidates)
+
+
+def _is_fixed(stage: nn.Module) -> bool:
+    return not isinstance(stage, SinkConnectedStage)
+
+
+def _use_batch_statistics(module: nn.Module) -> None:
+    """Replace every BatchNorm by one without learnt factors and running statistics (as the authors' code)."""
+    for name, child in list(module.named_children()):
+        if isinstance(child, nn.BatchNorm2d):
+            setattr(module, name, BatchNorm())
+        else:
+            _use_batch_statistics(child)

@@ -1,0 +1,62 @@
+"""The derive job: from a searched supernet to the network and its measurements."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tfnas.jobs.artifacts import write_json
+from tfnas.jobs.errors import UserError
+from tfnas.search.constraint import Constraint, latency_metrics
+from tfnas.search.result import load_search_result
+from tfnas.space import Architecture, count_macs, count_params
+from tfnas.stages.job import Job
+
+
+def derive_architecture(constraint: Constraint, supernet: Path, target: str) -> Architecture:
+    """The network of a searched supernet.
+
+    Raises:
+        UserError: the file is damaged, or was searched in another space or for another latency.
+    """
+    result = load_search_result(supernet, constraint.space)
+    if result.target_ms != constraint.target_ms:
+        raise UserError(
+            f"{supernet}: was searched for {result.target_ms:.6g} ms, target {target} now asks for"
+            f" {constraint.target_ms:.6g} ms; run search again"
+        )
+    return result.derive(f"{constraint.space.name}-{target}").architecture
+
+
+def run_derive(job: Job, constraint: Constraint, architecture: Architecture) -> None:
+    """Write architecture.json and metrics.json, with the latency measured end to end, into `job.out`.
+
+    It is measured on this machine, also where the table is another device's: `measured_on` and `table_of` say which.
+    """
+    from tfnas.latency import measure_architecture_ms
+    from tfnas.latency.backends import BackendOptions, device_of, open_backend
+
+    profile = job.params.profile_latency
+    measured = measure_architecture_ms(
+        architecture,
+        resolution=job.params.resolution,
+        num_classes=profile.num_classes,
+        batch_size=profile.batch_size,
+        device=profile.device,
+        threads=profile.threads,
+        warmup_runs=profile.warmup_runs,
+        repeats=job.params.derive.measure_repeats,
+        backend=profile.backend,
+        precision=profile.precision,
+        channels_last=profile.channels_last,
+    )
+    metrics = {
+        **latency_metrics(architecture, constraint.table, constraint.target_ms),
+        "measured_latency_ms": measured.median_ms,
+        "macs": count_macs(architecture, job.params.resolution, profile.num_classes),
+        "params": count_params(architecture, profile.num_classes),
+        "depth": len(architecture.blocks),
+    }
+    architecture.save(job.out / "architecture.json")
+    measured_on = device_of(open_backend(profile.backend, BackendOptions.of(profile)), profile.device)
+    write_json(job.out / "metrics.json", {**metrics, "measured_on": measured_on, "table_of": constraint.table.device})
+    job.run.log_metrics(metrics)

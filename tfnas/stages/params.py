@@ -1,0 +1,137 @@
+"""params.yaml as frozen types: every key, its type and its range.
+
+The source of each default stands beside the value in params.yaml and in `presets/`.
+
+Loading params.yaml: one clear line for a mistake, plain values for provenance and tracking.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError, model_validator
+
+from tfnas.compute.params import DeviceParams
+from tfnas.data.params import BuildSubsetParams, PrepareDataParams, RankClassesParams
+from tfnas.jobs.errors import UserError
+from tfnas.jobs.sections import Count, CountOrZero, Rate, Section, explain
+from tfnas.jobs.yaml_files import _Loader, read_yaml
+from tfnas.latency.params import ConstraintParams, ProfileLatencyParams
+from tfnas.report.params import ReportParams
+from tfnas.search.params import DeriveParams, SearchParams
+from tfnas.tracking.params import TrackingParams
+from tfnas.train.params import RetrainParams, TransferParams
+
+
+class JobResources(Section):
+    """What a job of one stage asks of a cluster; a GPU is asked for where its device is one."""
+
+    mem_mb: Count
+    minutes: Count  # the scheduler stops a job that takes longer; the next try goes on from its checkpoint
+
+
+class ResourcesParams(Section):
+    prepare_data: JobResources
+    rank_classes: JobResources
+    build_subset: JobResources
+    profile_latency: JobResources
+    warm_up: JobResources
+    search: JobResources
+    derive: JobResources
+    retrain: JobResources
+    transfer: JobResources
+    report: JobResources
+
+
+class TargetParams(Section):
+    constraint: ConstraintParams
+    dropout: Rate
+
+
+class Params(Section):
+    seed: CountOrZero
+    space: str
+    resolution: Annotated[int, Field(ge=8)]
+    device: DeviceParams
+    tracking: TrackingParams
+    resources: ResourcesParams
+    targets: Annotated[dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")], TargetParams], Field(min_length=1)]
+    prepare_data: PrepareDataParams
+    rank_classes: RankClassesParams
+    build_subset: BuildSubsetParams
+    profile_latency: ProfileLatencyParams
+    search: SearchParams
+    derive: DeriveParams
+    retrain: RetrainParams
+    transfer: TransferParams
+    report: ReportParams
+
+    @model_validator(mode="after")
+    def _transfer_targets_exist(self) -> Params:
+        for name in self.transfer.targets:
+            if name not in self.targets:
+                raise ValueError(
+                    f"transfer.targets names {name!r}, which is not in targets ({', '.join(self.targets)})"
+                )
+        return self
+
+
+def load_params(path: str | Path) -> Params:
+    """The parameters in a YAML file.
+
+    Raises:
+        UserError: missing file, invalid YAML, unknown or duplicate key, wrong type or range.
+    """
+    raw = read_yaml(path)
+    try:
+        return Params.model_validate(raw)
+    except ValidationError as error:
+        raise UserError(explain(error, Params, source=str(path))) from None
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"-?\d+e[-+]\d\d+$"), list("-0123456789"))
+
+
+# What the epochs with alpha and beta frozen use of the search's parameters: neither a target nor a latency table.
+_WARM_UP = (
+    "search.epochs",  # of the cosine
+    "search.warmup_epochs",
+    "search.batch_size",
+    "search.weights",
+    "search.temperature.initial",
+    "search.depth_space",
+    "search.gradient_clip",
+    "search.reset_optimizers",
+    "search.augmentation",
+)
+_DEVICE = ("device.name", "device.threads", "device.precision")  # workers changes no result
+_SEARCHED_ON = ("seed", "resolution", *_DEVICE, "prepare_data")
+
+# The keys whose values a stage's results depend on. dvc.yaml lists the same ones; a test compares them.
+STAGE_KEYS: dict[str, tuple[str, ...]] = {
+    "prepare_data": ("resolution", "prepare_data", "transfer.datasets", "transfer.root"),
+    "rank_classes": (*_SEARCHED_ON, "rank_classes"),
+    "build_subset": ("seed", "build_subset"),
+    "profile_latency": ("seed", "space", "resolution", "profile_latency"),
+    "warm_up": (*_SEARCHED_ON, "space", *_WARM_UP),
+    "search": (*_SEARCHED_ON, "space", "search", "targets.{target}.constraint"),
+    "derive": ("seed", "space", "resolution", "profile_latency", "derive", "targets.{target}.constraint"),
+    "retrain": (*_SEARCHED_ON, "retrain", "targets.{target}.dropout"),
+    "transfer": ("seed", *_DEVICE, "transfer", "targets.{target}.dropout"),
+    "report": ("report", "targets", "transfer.targets", "transfer.datasets"),
+}
+
+
+def stage_params(params: Params, stage: str, target: str | None = None) -> dict[str, Any]:
+    """The values that `stage` depends on, as plain data, one entry per key of `STAGE_KEYS`."""
+    plain = params.model_dump(mode="json", by_alias=True)
+    keys = (key.format(target=target) for key in STAGE_KEYS[stage])
+    return {key: _value_at(plain, key) for key in keys}
+
+
+def _value_at(plain: Any, key: str) -> Any:
+    for part in key.split("."):
+        plain = plain[part]
+    return plain

@@ -1,0 +1,142 @@
+"""The profile_latency job: the table, its validation on whole networks, and what they say."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+from tfnas.compute.devices import find_device
+from tfnas.jobs.artifacts import write_json
+from tfnas.latency.backends import BackendOptions, device_of, open_backend
+from tfnas.latency.calibration import apply_calibration, fit_calibration
+from tfnas.latency.measuring import Measuring
+from tfnas.latency.params import ProfileLatencyParams
+from tfnas.latency.profiler import NETWORK_VISITS, profile_space
+from tfnas.latency.reach import reachable_range_ms
+from tfnas.latency.table import LatencyTable
+from tfnas.latency.validation import (
+    Validated,
+    published_members,
+    time_networks,
+    validated,
+    validation_metrics,
+    validation_networks,
+    write_validation,
+)
+from tfnas.space import Architecture, Space, load_space
+from tfnas.stages.job import Job
+from tfnas.stages.params import Params
+
+JOURNAL = Path("checkpoints/profile_latency.jsonl")  # of the working directory; gone when the table is written
+
+logger = logging.getLogger("tfnas.latency")
+
+
+def check_profile(params: Params) -> None:
+    """The checks that need no measuring.
+
+    The device must be here for a table made elsewhere, too: derive measures on it.
+
+    Raises:
+        UserError: unknown space or backend, or absent device.
+    """
+    load_space(params.space)
+    find_device(params.profile_latency.device, source="params.yaml: profile_latency.device:")
+    open_backend(
+        params.profile_latency.backend,
+        BackendOptions.of(params.profile_latency),
+        source="params.yaml: profile_latency.backend:",
+    )
+
+
+def run_profile(job: Job, space: Space, made_elsewhere: LatencyTable | None = None) -> None:
+    """Write latency_table.json, validation.csv and metrics.json into `job.out`.
+
+    Args:
+        made_elsewhere: this table is written, and nothing is profiled. It is checked on whole networks where it was
+            made on this machine's device in the way that the parameters say; else there is nothing to check it with.
+    """
+    params = job.params.profile_latency
+    measuring = None
+    if made_elsewhere is None:
+        measuring = Measuring(params, space=space.digest, resolution=job.params.resolution, journal=JOURNAL)
+        table, rows = profile(space, measuring, seed=job.params.seed)
+    else:
+        table, rows = made_elsewhere, _checked(made_elsewhere, space, params, seed=job.params.seed)
+    metrics = profile_metrics(table, space, rows)
+    logger.info("latency table of %s: %s", table.device, metrics)
+    table.save(job.out / "latency_table.json")
+    write_validation(rows, job.out / "validation.csv")
+    write_json(job.out / "metrics.json", metrics)
+    job.run.log_metrics(metrics)
+    if measuring is not None:
+        job.at_end.append(measuring.discard)
+
+
+def profile(space: Space, measuring: Measuring, *, seed: int) -> tuple[LatencyTable, list[Validated]]:
+    """The table, corrected where params ask for it and it helps, and whole networks beside it."""
+    networks, fitted = _whole_networks(space, measuring.params, seed=seed)
+    table, networks_ms = profile_space(space, measuring, networks=networks, seed=seed)
+    table = _calibrated(table, space, networks[:fitted], networks_ms[:fitted], applied=measuring.params.calibrated)
+    return table, validated(table, networks, networks_ms)
+
+
+def _whole_networks(space: Space, params: ProfileLatencyParams, *, seed: int) -> tuple[list[Architecture], int]:
+    """Random networks, then the published ones of the space, and how many the former are."""
+    random = validation_networks(space, params.validation_networks, seed)
+    return [*random, *(published_members(space) if random else ())], len(random)
+
+
+def _calibrated(
+    table: LatencyTable, space: Space, networks: list[Architecture], networks_ms: list[float], *, applied: bool
+) -> LatencyTable:
+    """The table, corrected if `applied` and the correction helps; its details say what the correction is worth."""
+    sums_ms = [table.latency_ms(network) for network in networks]
+    calibration = fit_calibration(sums_ms, networks_ms, fastest_ms=reachable_range_ms(space, table)[0])
+    if calibration is None:
+        if applied:
+            logger.warning("%d validation networks allow no correction of the table", len(networks))
+        return table
+    if applied and calibration.helps:
+        return apply_calibration(table, calibration)
+    if applied:
+        before, after = calibration.error_before_percent, calibration.error_after_percent
+        logger.info("not corrected: %.2f %% off as it is, %.2f %% corrected, no sure gain", before, after)
+    return replace(table, details={**table.details, "calibration": calibration.as_details(applied=False)})
+
+
+def _checked(table: LatencyTable, space: Space, params: ProfileLatencyParams, *, seed: int) -> list[Validated]:
+    """Whole networks beside a table made elsewhere, where this is its device."""
+    if not measured_as(table, params):
+        return []
+    networks, _ = _whole_networks(space, params, seed=seed)
+    repeats = NETWORK_VISITS * params.repeats
+    timings = time_networks(networks, params, resolution=table.resolution, repeats=repeats, seed=seed)
+    return validated(table, networks, [timing.median_ms for timing in timings])
+
+
+def measured_as(table: LatencyTable, params: ProfileLatencyParams) -> bool:
+    """Whether networks measured here with these parameters are what the table speaks of."""
+    backend = open_backend(params.backend, BackendOptions.of(params))
+    names = ("backend", "precision", "channels_last", "threads", "num_classes")
+    same = all(table.details.get(name) == getattr(params, name) for name in names)
+    return same and table.device == device_of(backend, params.device)
+
+
+def profile_metrics(table: LatencyTable, space: Space, rows: list[Validated]) -> dict[str, float]:
+    """The content of metrics.json."""
+    low_ms, high_ms = reachable_range_ms(space, table)
+    calibration = table.details.get("calibration", {})
+    measured = ("error_before_percent", "error_after_percent", "least_gain_percent", "scale", "offset_ms")
+    return {
+        **validation_metrics(rows),
+        **{f"calibration_{name}": calibration[name] for name in measured if name in calibration},
+        **({"calibration_applied": float(calibration["applied"])} if calibration else {}),
+        "base_ms": table.base_ms,
+        "operations": len(table.curves),
+        "knots": sum(len(curve.widths) for curve in table.curves.values()),
+        "min_reachable_ms": low_ms,
+        "max_reachable_ms": high_ms,
+        "seconds": table.details.get("seconds", 0.0),
+    }

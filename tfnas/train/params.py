@@ -1,0 +1,69 @@
+"""The sections `retrain` and `transfer` of params.yaml: one recipe."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from tfnas.data.params import AugmentationParams
+from tfnas.jobs.sections import Count, CountOrZero, NonNegative, Positive, Rate, Section
+
+
+class ExtrasParams(Section):
+    """What the paper's recipe does not have; zero, or true for the decay, is the paper's."""
+
+    ema_decay: Rate  # of an exponential moving average of the weights, which is then validated and written
+    mixup: NonNegative  # alpha of the Beta distribution that the mixing rate comes from; 0: no mixing
+    cutmix: NonNegative  # the same, for pasted rectangles
+    rand_augment: Annotated[int, Field(ge=0, le=30)]  # magnitude of two random changes of each image; 0: none
+    decay_norm_and_bias: bool  # weight decay on BatchNorm's parameters and on biases
+
+
+class RecipeParams(Section):
+    """Training of a derived network (Appendix B)."""
+
+    epochs: Count
+    batch_size: Annotated[int, Field(ge=2)]  # BatchNorm needs two
+    learning_rate: Positive
+    warmup_epochs: CountOrZero
+    momentum: Rate
+    nesterov: bool
+    weight_decay: NonNegative
+    label_smoothing: Rate
+    drop_connect: Rate
+    augmentation: AugmentationParams
+    extras: ExtrasParams
+    accumulate: Count  # parts of a batch, one after the other; BatchNorm sees a part
+    channels_last: bool
+    compile: bool  # torch.compile
+    sync_batchnorm: bool  # one BatchNorm over all processes of torchrun
+    checkpoint_every_steps: CountOrZero  # within an epoch; 0: only after it
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RecipeParams:
+        if self.batch_size % self.accumulate or self.batch_size // self.accumulate < 2:
+            raise ValueError(
+                f"accumulate {self.accumulate} must divide batch_size {self.batch_size} into equal parts of 2 or more"
+            )
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs a momentum above 0")
+        return self
+
+    @model_validator(mode="after")
+    def _reaches_the_cosine(self) -> RecipeParams:
+        if self.warmup_epochs > self.epochs:
+            raise ValueError("warmup_epochs must not be more than epochs, or the learning rate never reaches its value")
+        return self
+
+
+class RetrainParams(RecipeParams):
+    pass
+
+
+class TransferParams(RecipeParams):
+    layers: Literal["all", "head"]  # that are trained
+    targets: list[str]
+    datasets: list[Literal["shifted-digits", "cifar10", "cifar100"]]
+    root: str | None
+    resolution: Count

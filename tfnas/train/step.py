@@ -1,0 +1,205 @@
+"""Mixup and CutMix of a batch, by torchvision: not in the paper, off by default.
+
+One training step: of one process or of several, of a whole batch or of its parts.
+
+BatchNorm over the batches of all processes.
+
+torch.nn.SyncBatchNorm does it on GPUs alone; on CPUs, over gloo, `SyncBatchNorm` here.
+N batch, C channels, H W size.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from tfnas.compute import distributed
+from tfnas.compute.devices import autocast
+from tfnas.compute.distributed import statistics_over_processes
+from tfnas.train.params import ExtrasParams, RecipeParams
+from tfnas.train.recipe import make_optimizer, training_loss
+
+if TYPE_CHECKING:
+    from torchvision.transforms import v2
+
+Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def make_mix(extras: ExtrasParams, num_classes: int) -> Mix | None:
+    """Turns (N, 3, H, W) images and (N,) labels into mixed images and (N, K) shares of the classes.
+
+    With both of `extras.mixup` and `extras.cutmix`, each batch goes through one of the two, by equal chance. All
+    randomness comes from torch's global generator. None where both are 0.
+    """
+    if not extras.mixup and not extras.cutmix:
+        return None
+    from torchvision.transforms import v2
+
+    kinds: list[v2.Transform] = []
+    if extras.mixup:
+        kinds.append(v2.MixUp(alpha=extras.mixup, num_classes=num_classes))
+    if extras.cutmix:
+        kinds.append(v2.CutMix(alpha=extras.cutmix, num_classes=num_classes))
+    return kinds[0] if len(kinds) == 1 else v2.RandomChoice(kinds)
+
+
+Batch = tuple[Tensor, Tensor]  # (N, 3, H, W) images, (N,) labels
+
+
+class Computed(NamedTuple):
+    """What a step saw of a part of its batch, before its weights changed."""
+
+    logits: Tensor  # (N, K)
+    labels: Tensor  # (N,)
+    loss: Tensor  # mean
+
+
+class Stepper:
+    """What a training step works on: the network, its optimizer, perhaps a moving average, on a device.
+
+    Attributes:
+        network: as it is trained; its state is the same in all processes after a step, but for BatchNorm's running
+            statistics, where the first process's count (all get them before the next step).
+        evaluated: what to validate and to write: the moving average where there is one, else `network`.
+    """
+
+    def __init__(self, network: nn.Module, recipe: RecipeParams, *, device: torch.device, precision: str) -> None:
+        self.recipe, self.device, self.precision = recipe, device, precision
+        order = torch.channels_last if recipe.channels_last else torch.contiguous_format
+        self.network = network.to(device).to(memory_format=order)
+        if recipe.sync_batchnorm and distributed.is_active():
+            synchronise_batchnorm(self.network, device)
+        self.optimizer = make_optimizer(self.network, recipe)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "float16")
+        self._parallel = _parallel(self.network, device) if distributed.is_active() else None
+        self.average = _moving_average(self.network, recipe.extras.ema_decay)  # of weights that are the same by now
+        runs = self._parallel or self.network
+        self._runs = torch.compile(runs) if recipe.compile else runs
+
+    def train_mode(self) -> None:
+        """Training mode, but for parts that are not trained: their BatchNorm keeps its statistics, none is dropped."""
+        self.network.train()
+        for part in self.network.children():
+            parameters = list(part.parameters())
+            if parameters and not any(parameter.requires_grad for parameter in parameters):
+                part.eval()
+
+    @property
+    def evaluated(self) -> nn.Module:
+        return self.network if self.average is None else self.average.module
+
+    def step(self, parts: Sequence[Batch], rate: float) -> list[Computed]:
+        """One step of SGD at a learning rate, by the mean gradient over the parts of a batch, of one size each."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        computed = []
+        for number, part in enumerate(parts, start=1):
+            with self._sum_up_later() if number < len(parts) else nullcontext():
+                computed.append(self._compute(*part, share=1 / len(parts)))
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.average is not None:
+            self.average.update_parameters(self.network)
+        return computed
+
+    def _compute(self, images: Tensor, labels: Tensor, share: float) -> Computed:
+        """Forward and backward; the gradient counts by its share."""
+        images, labels = self.to_device(images, labels)
+        mixed, shares = images, labels
+        with autocast(self.device, self.precision):
+            if self.recipe.extras.mixup or self.recipe.extras.cutmix:
+                mixed, shares = self._mix(images, labels)
+            logits = self._runs(mixed)
+            loss = training_loss(logits, shares, self.recipe.label_smoothing)
+        self.scaler.scale(loss * share if share != 1 else loss).backward()
+        return Computed(logits.detach(), labels, loss.detach())
+
+    def _mix(self, images: Tensor, labels: Tensor) -> Batch:
+        linear = self.network.get_submodule("classifier.linear")
+        assert isinstance(linear, nn.Linear)
+        mix = make_mix(self.recipe.extras, linear.out_features)
+        assert mix is not None
+        return mix(images, labels)
+
+    def to_device(self, images: Tensor, labels: Tensor) -> Batch:
+        """Images in the memory order of the network (channels-last: measured twice as fast on a CPU), and labels."""
+        return to_device(images, labels, self.device, channels_last=self.recipe.channels_last)
+
+    def _sum_up_later(self) -> AbstractContextManager[object]:
+        return nullcontext() if self._parallel is None else self._parallel.no_sync()
+
+    def share_buffers(self) -> None:
+        """Give all processes the first one's running statistics."""
+        averaged = [] if self.average is None else self.average.buffers()
+        for buffer in itertools.chain(self.network.buffers(), averaged):
+            distributed.copy_first(buffer)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {part: getattr(self, part).state_dict() for part in self._parts()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for part in self._parts():
+            getattr(self, part).load_state_dict(state[part])
+
+    def _parts(self) -> list[str]:
+        return ["network", "optimizer", "scaler"] + (["average"] if self.average is not None else [])
+
+
+def to_device(images: Tensor, labels: Tensor, device: torch.device, *, channels_last: bool = True) -> Batch:
+    """A batch on a device."""
+    order = torch.channels_last if channels_last else torch.contiguous_format
+    images = images.to(device, memory_format=order, non_blocking=True)
+    return images, labels.to(device, non_blocking=True)
+
+
+def _parallel(network: nn.Module, device: torch.device) -> DistributedDataParallel:
+    """Averages gradients over the processes; the first one's buffers go to all before each step."""
+    return DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None)
+
+
+def _moving_average(network: nn.Module, decay: float) -> AveragedModel | None:
+    """The exponential moving average of weights and running statistics, from the first step's on."""
+    if decay == 0:
+        return None
+    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+
+
+def synchronise_batchnorm(network: nn.Module, device: torch.device) -> None:
+    """Put a synchronised BatchNorm in the place of each of a network's, with the same weights; in place."""
+    if device.type == "cuda":
+        nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        return
+    for module in network.modules():
+        if type(module) is nn.BatchNorm2d:
+            module.__class__ = SyncBatchNorm  # same parameters, buffers and options
+
+
+class SyncBatchNorm(nn.BatchNorm2d):
+    """BatchNorm whose statistics in training are those of all processes' batches together, of one size each."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, C, H, W) to the same."""
+        if not self.training or not distributed.is_active():
+            return super().forward(input)
+        centred, mean, variance = statistics_over_processes(input)
+        self._update(mean.detach(), variance.detach(), count=input.numel() // input.shape[1])
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        return centred * scale[:, None, None] + self.bias[:, None, None]
+
+    @torch.no_grad()
+    def _update(self, mean: Tensor, variance: Tensor, *, count: int) -> None:
+        """Running statistics as BatchNorm2d keeps them, the variance without bias."""
+        assert self.momentum is not None and self.num_batches_tracked is not None
+        assert self.running_mean is not None and self.running_var is not None
+        values = count * distributed.world_size()
+        self.num_batches_tracked.add_(1)
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(variance * (values / (values - 1)), self.momentum)
