@@ -73,6 +73,9 @@ format: $(VENV)/installed-dev
 	ruff format .
 	snakefmt Snakefile workflow
 
+dvc.yaml: tfnas/stages/registry.py $(VENV)/installed-dev  # after a change of the registry
+	$(BIN)/python -m tfnas.engines.dvc_yaml
+
 clean:
 	rm -rf results/*/ logs checkpoints .snakemake dvc.lock mlflow.db mlflow.db.lock mlruns mlartifacts mlflow-unsent
 	git checkout --quiet -- results 2>/dev/null || mkdir -p results/transfer

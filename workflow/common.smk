@@ -10,12 +10,21 @@ from snakemake.logging import logger
 from tfnas.engines.snakemake import begin
 from tfnas.engines.snakemake import SYNCING
 from tfnas.engines.dvc import keep_dvc_out
-from tfnas.engines.sync import check_config, check_place, check_workdir_params, learn_from_dvc, repeat_errors, say_changed_images, tell_dvc
+from tfnas.engines.sync import (
+    check_config,
+    check_place,
+    check_workdir_params,
+    learn_from_dvc,
+    repeat_errors,
+    say_changed_images,
+    tell_dvc,
+)
 from tfnas.engines.trust import code_files, user_files, values_as_text
 from tfnas.jobs.errors import UserError
 from tfnas.compute.devices import visible_gpus
 from tfnas.jobs.locks import ENGINE
 from tfnas.jobs.user import provide_for_user
+from tfnas.stages.registry import STAGES
 
 try:
     PARAMS = check_workdir_params()  # before Snakemake reads the file, whose own errors say less
@@ -64,49 +73,97 @@ def script_of(stage):
     return os.path.relpath(ROOT / "workflow" / "scripts" / f"{stage}.py")  # also right under snakemake --directory
 
 
-def code(stage):
-    """The files of the library whose change makes a stage's results stale, as its script does."""
-    return code_files(ROOT, stage)
+def job_wildcards(stage):
+    """The wildcards of a rule by what there is one job for each of: a target, a target and a data set, or nothing."""
+    return {name: f"{{{name}}}" for name in STAGES[stage].per}
 
 
-def values(stage):
-    """The values in params.yaml that a stage depends on, the same that dvc.yaml lists."""
-    return lambda wildcards: values_as_text(PARAMS, stage, wildcards.get("target"))
+def inputs_of(stage):
+    """What a rule reads, by name: code, files of the user's own, its script, other rules' results."""
+    described = STAGES[stage]
+    given = described.input_paths(**job_wildcards(stage))
+    if described.reads_results:
+        given = {"results": [path for earlier in described.earlier for path in results_of(earlier.name)]}
+    return {"code": code_files(ROOT, stage), "own": user_files(stage), "script": script_of(stage), **given}
 
 
-def outputs_of(*stages, **wildcards):
-    return [path for stage in stages for path in expand(getattr(rules, stage).output, **wildcards)]
+def outputs_of(stage):
+    """What a rule writes, by name, marked for `snakemake --report`."""
+    return {
+        output.key: marked(output, f"{STAGES[stage].folder(**job_wildcards(stage))}/{output.name}", STAGES[stage].per)
+        for output in STAGES[stage].written
+    }
+
+
+def marked(output, path, per):
+    if output.kind == "folder":
+        return directory(path)
+    if output.category is None:
+        return path
+    labels = {"target": "{target}", "data": "{dataset}" if "dataset" in per else "all classes"}
+    labels = {
+        name: label for name, label in labels.items() if per and (name == "target" or output.caption == "training")
+    }
+    return report(
+        path, caption=f"workflow/report/{output.caption}.rst", category=output.category, labels=labels or None
+    )
+
+
+def results_of(stage):
+    """All files that the jobs of a stage write."""
+    values = {"target": TRANSFER_TARGETS if "dataset" in STAGES[stage].per else TARGETS, "dataset": DATASETS}
+    folder = STAGES[stage].folder(**job_wildcards(stage))
+    wildcards = {name: values[name] for name in STAGES[stage].per}
+    return [path for output in STAGES[stage].written for path in expand(f"{folder}/{output.name}", **wildcards)]
 
 
 def everything(_):
     """Every declared file, so that a finished report never hides a missing intermediate one."""
-    return (
-        outputs_of("prepare_data", "rank_classes", "build_subset", "profile_latency", "warm_up")
-        + outputs_of("search", "derive", "retrain", target=TARGETS)
-        + outputs_of("transfer", target=TRANSFER_TARGETS, dataset=DATASETS)
-        + outputs_of("report")
-    )
+    return [path for stage in STAGES for path in results_of(stage)]
 
 
-def job_threads(wildcards):
-    return min(PARAMS.device.threads, cores() or PARAMS.device.threads)
+def log_of(stage):
+    return STAGES[stage].log(**job_wildcards(stage))
 
 
-def all_threads(wildcards):
-    return cores() or PARAMS.profile_latency.threads
+def values_of(stage):
+    """The values in params.yaml that a stage depends on, the same that dvc.yaml lists."""
+    return lambda wildcards: values_as_text(PARAMS, stage, wildcards.get("target"))
+
+
+def message_of(stage):
+    names = "".join(f" {{wildcards.{name}}}" for name in STAGES[stage].per)
+    return f"{stage}{names}: {STAGES[stage].does}; log: {{log}}"
+
+
+def command_of(stage):
+    """The command line of dvc.yaml, with the script of this checkout."""
+    wildcards = {name: f"{{wildcards.{name}}}" for name in STAGES[stage].per}
+    return STAGES[stage].command(script="{input.script:q}", **wildcards)
+
+
+def threads_of(stage):
+    """A measuring job takes all cores, so that nothing runs next to it."""
+    wanted = PARAMS.profile_latency.threads if STAGES[stage].measures else PARAMS.device.threads
+    if STAGES[stage].device is None:
+        return 1
+    return lambda wildcards: cores() or wanted if STAGES[stage].measures else min(wanted, cores() or wanted)
+
+
+def resources_of(stage):
+    """Of one job: memory, time, and a GPU where its device is one."""
+    asked = getattr(PARAMS.resources, stage)
+    return {"gpu": int(device_of(stage) != "cpu"), "mem_mb": asked.mem_mb, "runtime": asked.minutes}
+
+
+def device_of(stage):
+    devices = {"device": PARAMS.device.name, "profile_latency": PARAMS.profile_latency.device}
+    return devices.get(STAGES[stage].device, "cpu")
 
 
 def cores():
     """Of --cores; None on a cluster, where each job has its own."""
     return workflow.resource_settings.cores
-
-
-def job_gpus(wildcards):
-    return int(PARAMS.device.name != "cpu")
-
-
-def profile_gpus(wildcards):
-    return int(PARAMS.profile_latency.device != "cpu")
 
 
 def limit_gpus():
@@ -115,14 +172,6 @@ def limit_gpus():
     if devices and cores() is not None and "gpu" not in workflow.global_resources:
         pinned = any(":" in device for device in devices)
         workflow.register_resource("gpu", 1 if pinned else max(1, len(visible_gpus())))
-
-
-def mem_mb(stage):
-    return getattr(PARAMS.resources, stage).mem_mb
-
-
-def minutes(stage):
-    return getattr(PARAMS.resources, stage).minutes
 
 
 def agree_with_dvc():

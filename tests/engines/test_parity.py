@@ -12,7 +12,8 @@ import yaml
 from engine_calls import snakemake
 from resolved_jobs import differences, dvc_jobs, snakemake_jobs
 
-from tfnas.stages.params import STAGE_KEYS, load_params
+from tfnas.stages.params import load_params
+from tfnas.stages.registry import STAGES
 
 ROOT = Path(__file__).parents[2]
 
@@ -118,7 +119,7 @@ def test_one_word_names_a_stage_everywhere() -> None:
     scripts = {path.stem for path in (ROOT / "workflow" / "scripts").glob("*.py")}
     readme = re.findall(r"^\| `(\w+)` \|", (ROOT / "README.md").read_text(), re.MULTILINE)
     assert rules == ["all", *stages]
-    assert list(STAGE_KEYS) == stages == readme
+    assert list(STAGES) == stages == readme
     assert scripts == set(stages)
     assert set(stages) - {"warm_up"} <= set(params)  # its keys are the search's
     for stage in stages:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tfnas.compute.devices import _cpu_quotas, allowed_cpus, warn_of_threads
-from tfnas.runtime import devices
+from tfnas.compute import devices
 
 PROGRAM = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); from tfnas.compute.devices import *"
 

@@ -19,10 +19,10 @@ from typing import Any, BinaryIO, NoReturn
 
 from tfnas.jobs.artifacts import digest_file
 from tfnas.jobs.errors import UserError
-from tfnas.latency import LatencyTable, reachable_range_ms
+from tfnas.latency.params import ProfileLatencyParams
+from tfnas.latency.reach import reachable_range_ms
 from tfnas.latency.table import Curve, LatencyTable, OperationKey
-from tfnas.space import Space, load_space
-from tfnas.stages.params import Params
+from tfnas.space import Space
 
 _KEY = re.compile(r"MBInvertedResBlock_(\d+)_(\d+)_(\d+)_(\d+)_k(\d+)_s(\d+)_(relu|relu6|swish)")
 _EXAMPLE = "MBInvertedResBlock_112_16_0_24_k3_s2_relu"
@@ -137,7 +137,7 @@ def _fail(path: Path, what: str) -> NoReturn:
 SOURCE = "params.yaml: profile_latency.table"
 
 
-def open_foreign_table(params: Params) -> LatencyTable | None:
+def open_external_table(profile: ProfileLatencyParams, space: Space, resolution: int) -> LatencyTable | None:
     """The table that `profile_latency.table` names, checked; None where it is null.
 
     Its details say which file it came from, with the SHA-256 of it.
@@ -145,15 +145,13 @@ def open_foreign_table(params: Params) -> LatencyTable | None:
     Raises:
         UserError: missing or damaged, or made for another space, resolution or batch size.
     """
-    profile = params.profile_latency
     if profile.table is None:
         return None
     path = Path(profile.table)
     if not path.is_file():
         raise UserError(f"{SOURCE}: {path}: no such file; write the path of a table, or null to measure here")
-    space = load_space(params.space)
-    table = _read(path, space, params.resolution)
-    _check(table, path, space, params)
+    table = _read(path, space, resolution)
+    _check(table, path, space, resolution, profile.batch_size)
     return replace(table, details={**table.details, "copied_from": {"file": path.name, "sha256": digest_file(path)}})
 
 
@@ -164,16 +162,16 @@ def _read(path: Path, space: Space, resolution: int) -> LatencyTable:
     return LatencyTable.load(path) if is_json else read_latency_table(path, space=space.name, resolution=resolution)
 
 
-def _check(table: LatencyTable, path: Path, space: Space, params: Params) -> None:
+def _check(table: LatencyTable, path: Path, space: Space, resolution: int, batch_size: int) -> None:
     pairs = (
         ("space", table.space, space.name),
-        ("resolution", table.resolution, params.resolution),
-        ("profile_latency.batch_size", table.batch_size, params.profile_latency.batch_size),
+        ("resolution", table.resolution, resolution),
+        ("profile_latency.batch_size", table.batch_size, batch_size),
     )
     for key, made_for, asked in pairs:
         if made_for != asked:
             raise UserError(
                 f"{SOURCE}: {path} was made for {key}: {made_for}, params.yaml has {asked}; change the one or the other"
             )
-    table.check_fits(space, params.resolution, source=f"{SOURCE}: {path}")
+    table.check_fits(space, resolution, source=f"{SOURCE}: {path}")
     reachable_range_ms(space, table)  # every candidate at its ends: the widths must reach so far

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 
-
 def rank() -> int:
     """Which of the processes this one is; the first, 0, writes files and logs."""
     return int(os.environ.get("RANK", "0"))

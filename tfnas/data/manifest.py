@@ -15,11 +15,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from sys import intern
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from tfnas.jobs.artifacts import atomic_path, digest_text, flush_to_disk, read_json, write_text
 from tfnas.jobs.errors import UserError
-from tfnas.stages.params import Params
+
+if TYPE_CHECKING:
+    from tfnas.stages.params import Params
 
 
 def write_table(path: str | Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -1,6 +1,8 @@
-"""Trained networks in use: loaded, evaluated, exported, in timm."""
+"""Trained networks in use: loaded, evaluated, exported, in timm.
 
-from tfnas.deploy.load import classify, load_network
-from tfnas.deploy.timm_models import register_with_timm
+The public names are listed in `__init__.pyi`; each is imported when it is first used.
+"""
 
-__all__ = ["classify", "load_network", "register_with_timm"]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

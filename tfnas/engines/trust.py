@@ -13,8 +13,9 @@ from typing import Any
 
 from tfnas.jobs.artifacts import digest_file, read_json, seal
 from tfnas.jobs.errors import UserError
-from tfnas.stages.dependencies import LIBRARY, STAGE_ROOMS, digest_code, files_in, input_folders
+from tfnas.stages.dependencies import digest_code, files_in
 from tfnas.stages.params import Params, load_params, stage_params
+from tfnas.stages.registry import LIBRARY, STAGES
 from tfnas.tracking.runs import flatten
 
 PROVENANCE = "provenance.json"
@@ -25,12 +26,13 @@ def code_files(root: Path, stage: str) -> list[str]:
 
     dvc.yaml names the same rooms as folders.
     """
-    return [os.path.relpath(path) for room in STAGE_ROOMS[stage] for path in files_in(root / LIBRARY / room)]
+    paths = [root / path for path in STAGES[stage].code_paths if path != STAGES[stage].script]
+    return [os.path.relpath(file) for path in paths for file in ([path] if path.is_file() else files_in(path))]
 
 
 def user_files(stage: str) -> list[str]:
     """Every file of the folders of `inputs/` that a stage depends on; dvc.yaml names the same folders."""
-    return [path.as_posix() for folder in input_folders(stage) for path in files_in(Path(folder))]
+    return [path.as_posix() for folder in STAGES[stage].user_folders for path in files_in(Path(folder))]
 
 
 def values_as_text(params: Params, stage: str, target: str | None) -> str:

@@ -10,13 +10,15 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tfnas.jobs.artifacts import read_json
 from tfnas.jobs.errors import UserError
 from tfnas.latency import LatencyTable
 from tfnas.space import Architecture
-from tfnas.stages.params import Params
+
+if TYPE_CHECKING:
+    from tfnas.stages.params import Params
 
 Row = dict[str, Any]
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tfnas.latency import LatencyTable, resolve_target_ms
 from tfnas.space import Architecture, Space, load_space
-from tfnas.stages.params import Params
+
+if TYPE_CHECKING:
+    from tfnas.stages.params import Params
 
 
 @dataclass(frozen=True)

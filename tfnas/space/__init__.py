@@ -1,35 +1,8 @@
-"""What an architecture is: search spaces, operations, networks, complexity, the published networks."""
+"""What an architecture is: search spaces, operations, networks, complexity, the published networks.
 
-from __future__ import annotations
+The public names are listed in `__init__.pyi`; each is imported when it is first used.
+"""
 
-from typing import TYPE_CHECKING
+import lazy_loader
 
-from tfnas.jobs.lazy import import_later
-from tfnas.space.architecture import Architecture, Block
-from tfnas.space.network import count_macs, count_params
-from tfnas.space.space import Candidate, Head, Layer, Space, StageSpec, Stem, load_space
-
-if TYPE_CHECKING:
-    from tfnas.space.network import build_network
-
-__all__ = [
-    "Architecture",
-    "Block",
-    "Candidate",
-    "Head",
-    "Layer",
-    "Space",
-    "StageSpec",
-    "Stem",
-    "build_network",
-    "count_macs",
-    "count_params",
-    "load_space",
-]
-
-__getattr__ = import_later(
-    __name__,
-    {  # needs torch, whose import takes longer than all that reads a space
-        "build_network": "tfnas.space.network",
-    },
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

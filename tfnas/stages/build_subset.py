@@ -1,4 +1,4 @@
-"""The build_subset job: from the ranking and the manifest to the images of a search."""
+"""Stage build_subset: from the ranking and the manifest to the images of a search (Appendix B)."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import logging
 from pathlib import Path
 
 from tfnas.data.images.stores import SKIP, materialize
-from tfnas.data.manifest import ManifestRecord, read_manifest, write_samples, write_table
+from tfnas.data.manifest import ManifestRecord, read_manifest, warn_of_changed_images, write_samples, write_table
 from tfnas.data.params import BuildSubsetParams
 from tfnas.data.ranking import ClassAccuracy, read_class_accuracy
 from tfnas.data.subset import build_subset, choose_classes, read_class_list, without
 from tfnas.jobs.errors import UserError
 from tfnas.stages.job import Job
-from tfnas.stages.params import Params
 
 CLASS_COLUMNS = ("label", "class", "group", "top1")  # top1 in percent
 
 logger = logging.getLogger("tfnas.data")
 
 
-def check_subset(params: Params, class_accuracy: Path) -> None:
+def check(job: Job) -> None:
     """Raise UserError for a ranking that cannot be read, or classes that cannot be chosen from it."""
-    settings = params.build_subset
-    rows = read_class_accuracy(class_accuracy)
+    params, settings = job.params, job.params.build_subset
+    rows = read_class_accuracy(job.inputs["class_accuracy"])
     choose_classes(rows, settings.groups, strategy=settings.strategy, class_list=listed(settings), seed=params.seed)
+    warn_of_changed_images(params, job.inputs["manifest"])
 
 
 def listed(params: BuildSubsetParams) -> list[str]:
@@ -31,13 +31,13 @@ def listed(params: BuildSubsetParams) -> list[str]:
     return [] if params.class_list is None else read_class_list(params.class_list)
 
 
-def run_build_subset(job: Job, class_accuracy: Path, manifest: Path, images: Path) -> None:
+def run(job: Job, _: None) -> None:
     """Write train.csv, val.csv, classes.csv and images/ into `job.out`.
 
     Raises:
         UserError: the ranking is not of the manifest's images; or what `build_subset` and `materialize` raise.
     """
-    params = job.params.build_subset
+    params, class_accuracy, manifest = job.params.build_subset, job.inputs["class_accuracy"], job.inputs["manifest"]
     accuracies, records = read_class_accuracy(class_accuracy), read_manifest(manifest)
     skips = job.params.prepare_data.on_bad_image == SKIP
     _check_same_images(accuracies, records, class_accuracy, manifest, skips=skips)
@@ -51,7 +51,7 @@ def run_build_subset(job: Job, class_accuracy: Path, manifest: Path, images: Pat
         class_list=listed(params),
     )
     packed, broken = materialize(
-        images,
+        job.inputs["images"],
         [image.path for image in subset.train + subset.val],
         params.materialize,
         job.out / "images",

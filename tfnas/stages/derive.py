@@ -1,40 +1,41 @@
-"""The derive job: from a searched supernet to the network and its measurements."""
+"""Stage derive: from a searched supernet to the network and its measurements (Eq. 10, 11)."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from tfnas.jobs.artifacts import write_json
 from tfnas.jobs.errors import UserError
-from tfnas.search.constraint import Constraint, latency_metrics
+from tfnas.latency import measure_architecture_ms
+from tfnas.latency.backends import BackendOptions, device_of, open_backend
+from tfnas.search.constraint import Constraint, latency_metrics, read_constraint
 from tfnas.search.result import load_search_result
 from tfnas.space import Architecture, count_macs, count_params
 from tfnas.stages.job import Job
 
 
-def derive_architecture(constraint: Constraint, supernet: Path, target: str) -> Architecture:
-    """The network of a searched supernet.
+def check(job: Job) -> tuple[Constraint, Architecture]:
+    """The target's constraint, and the network of its searched supernet.
 
     Raises:
         UserError: the file is damaged, or was searched in another space or for another latency.
     """
+    assert job.target is not None
+    supernet, params = job.inputs["supernet"], job.params
+    constraint = read_constraint(params, job.target, job.inputs["table"])
     result = load_search_result(supernet, constraint.space)
     if result.target_ms != constraint.target_ms:
         raise UserError(
-            f"{supernet}: was searched for {result.target_ms:.6g} ms, target {target} now asks for"
+            f"{supernet}: was searched for {result.target_ms:.6g} ms, target {job.target} now asks for"
             f" {constraint.target_ms:.6g} ms; run search again"
         )
-    return result.derive(f"{constraint.space.name}-{target}").architecture
+    return constraint, result.derive(f"{constraint.space.name}-{job.target}").architecture
 
 
-def run_derive(job: Job, constraint: Constraint, architecture: Architecture) -> None:
+def run(job: Job, checked: tuple[Constraint, Architecture]) -> None:
     """Write architecture.json and metrics.json, with the latency measured end to end, into `job.out`.
 
     It is measured on this machine, also where the table is another device's: `measured_on` and `table_of` say which.
     """
-    from tfnas.latency import measure_architecture_ms
-    from tfnas.latency.backends import BackendOptions, device_of, open_backend
-
+    constraint, architecture = checked
     profile = job.params.profile_latency
     measured = measure_architecture_ms(
         architecture,

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import gc
+import importlib
 import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tfnas.compute import distributed
 from tfnas.compute.devices import claim_gpu
-from tfnas.jobs.artifacts import remove_unfinished, write_provenance
+from tfnas.jobs.artifacts import digest_file, remove_unfinished, write_provenance
 from tfnas.jobs.errors import UserError, explain_disk
 from tfnas.jobs.locks import ENDS_WITHIN_SECONDS, ENGINE, end_with_engine, held_lock
 from tfnas.jobs.redaction import hide_secrets, redact
 from tfnas.jobs.user import provide_for_user
 from tfnas.stages.dependencies import check_named_files, digest_code, named_files
 from tfnas.stages.params import Params, load_params, stage_params
+from tfnas.stages.registry import PROVENANCE, STAGES, Stage
 
 if TYPE_CHECKING:
     from tfnas.tracking.runs import Run
@@ -34,133 +36,171 @@ SMALL_FILE_BYTES = 1_000_000  # tracking keeps a copy of outputs up to this size
 logger = logging.getLogger("tfnas")
 
 
-def stage_parser(stage: str, description: str | None) -> argparse.ArgumentParser:
-    """A parser with the options that every stage has: --params, --out, --log."""
-    parser = argparse.ArgumentParser(prog=f"{stage}.py", description=description)
-    parser.add_argument("--params", type=Path, required=True, help="parameter file (params.yaml)")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the results of this job")
-    parser.add_argument("--log", type=Path, required=True, help="log file of this job")
-    return parser
+class StageModule(Protocol):
+    """What a stage's file holds. A file may also have `resumes` and `reads` (see `run_stage`)."""
+
+    def check(self, job: Job) -> Any:
+        """Look at everything that can be wrong before any work; what is found out is what `run` works with."""
+
+    def run(self, job: Job, checked: Any) -> None:
+        """Write the stage's outputs into `job.out`."""
 
 
 @dataclass
 class Job:
-    """One running job: its parameters, its tracking run, where it writes.
+    """One job: a stage, on the parameters, for a target and a data set where there is one job for each.
 
     Attributes:
+        inputs: the files and folders that it is given, by option.
+        run: its tracking run; one that records nothing until the checks are done.
         at_end: what is done when all is written, provenance included; checkpoints are discarded here.
     """
 
+    stage: Stage
     params: Params
-    run: Run
+    inputs: Mapping[str, Path]
     out: Path
+    run: Run
+    target: str | None = None
+    dataset: str | None = None
     at_end: list[Callable[[], None]] = field(default_factory=list)
+
+    @property
+    def name(self) -> tuple[str, ...]:
+        """Stage, target, data set."""
+        return tuple(part for part in (self.stage.name, self.target, self.dataset) if part is not None)
+
+    @cached_property
+    def input_digests(self) -> list[str]:
+        """Of its inputs, taken once: they may be folders of many images."""
+        return [digest_file(path) for path in self.inputs.values()]
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The values of the parameters that its results depend on."""
+        return stage_params(self.params, self.stage.name, self.target)
 
     def end(self) -> None:
         for action in self.at_end:
             action()
 
 
-@contextmanager
-def open_job(
-    stage: str,
-    options: argparse.Namespace,
-    *,
-    inputs: Sequence[Path],
-    outputs: Sequence[str],
-    target: str | None = None,
-    dataset: str | None = None,
-    check: Callable[[Params], None] | None = None,
-    resumes: Callable[[Params], str | None] | None = None,
-) -> Iterator[Job]:
-    """Open a stage's job: check before work, log, track, and write provenance when it ends well.
+def run_stage(name: str, arguments: Sequence[str] | None = None) -> None:
+    """A stage's script: options, checks, work, records.
 
-    Of several processes that torchrun has started on one job, the first alone does so.
-
-    Args:
-        inputs: files and folders that must exist; their digests go into `provenance.json`, with those of the files
-            of the user's own that the parameters name.
-        outputs: names below `--out` that the job writes.
-        check: further checks of the parameters, run before anything is written.
-        resumes: finds the tracking run that the job goes on with; None for a new one.
+    The stage's file in `tfnas/stages/` has `check(job)` and `run(job, checked)`; where it can go on with an earlier
+    tracking run, `resumes(job, checked)` gives its id; where its inputs follow from the parameters, `reads(job)`
+    gives them.
     """
-    code = digest_code(LIBRARY_ROOT, stage)  # before any of it can be edited under the job
-    params, device = _check(stage, options, inputs, target, check)
-    inputs = list(dict.fromkeys([*inputs, *named_files(params, stage)]))
-    if distributed.rank() > 0:
-        yield Job(params, _no_run(), options.out)
+    _run_script(lambda: _main(STAGES[name], arguments))
+
+
+def _main(stage: Stage, arguments: Sequence[str] | None) -> None:
+    options = _parser(stage).parse_args(arguments)
+    code = digest_code(LIBRARY_ROOT, stage.name)  # before any of it can be edited under the job
+    job = _prepare(stage, options)
+    _check_present(job.inputs.values())
+    module = importlib.import_module(f"tfnas.stages.{stage.name}")
+    reads = module.reads(job) if hasattr(module, "reads") else list(job.inputs.values())
+    _check_present(reads)
+    checked = module.check(job)
+    reads = list(dict.fromkeys([*reads, *named_files(job.params, stage.name)]))
+    if distributed.rank() > 0:  # of several processes that torchrun has started on one job, the first alone records
+        module.run(job, checked)
         return
+    with _opened(job, options, resumes=module.resumes(job, checked) if hasattr(module, "resumes") else None):
+        module.run(job, checked)
+        _record(job, reads, code)
+        job.end()
+        logger.info("%s done", stage.name)
+
+
+def _check_present(paths: Iterable[Path]) -> None:
+    for path in paths:
+        if not path.exists():
+            raise UserError(f"{path}: is missing; run the stage that writes it")
+
+
+def _parser(stage: Stage) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"{stage.name}.py", description=f"{_sentence(stage.does)} ({stage.paper}).")
+    parser.add_argument("--params", type=Path, required=True, help="parameter file (params.yaml)")
+    for name, meant in (("target", "a key of `targets`"), ("dataset", "one of `transfer.datasets`")):
+        if name in stage.per:
+            parser.add_argument(f"--{name}", required=True, help=f"name of the {name}, {meant}")
+    for given in stage.inputs:
+        parser.add_argument(f"--{given.option.replace('_', '-')}", type=Path, required=True, help=given.help)
+    if stage.reads_results:
+        parser.add_argument("--results", type=Path, required=True, help="folder with the results of all other stages")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the results of this job")
+    parser.add_argument("--log", type=Path, required=True, help="log file of this job")
+    return parser
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def _prepare(stage: Stage, options: argparse.Namespace) -> Job:
+    """The job, its parameters checked, a GPU claimed where it needs one."""
+    params = load_params(options.params)
+    check_named_files(params, options.params)
+    target, dataset = getattr(options, "target", None), getattr(options, "dataset", None)
+    for key, name, known in (
+        ("targets", target, params.targets),
+        ("transfer.datasets", dataset, params.transfer.datasets),
+    ):
+        if name is not None and name not in known:
+            raise UserError(f"{options.params}: {key} has no {name!r}; known: {', '.join(known)}")
+    claim_gpu(device_of(stage, params))
+    names = [given.option for given in stage.inputs] + (["results"] if stage.reads_results else [])
+    inputs = {name: getattr(options, name) for name in names}
+    return Job(stage, params, inputs, options.out, _no_run(), target, dataset)
+
+
+def device_of(stage: Stage, params: Params) -> str:
+    """Where a stage computes."""
+    devices = {"device": params.device.name, "profile_latency": params.profile_latency.device}
+    return "cpu" if stage.device is None else devices[stage.device]
+
+
+@contextmanager
+def _opened(job: Job, options: argparse.Namespace, *, resumes: str | None) -> Iterator[None]:
+    """Log and track, alone."""
     from tfnas.tracking.runs import tracked_run
 
-    values = stage_params(params, stage, target)
     with (
         open_alone(options),
         tracked_run(
-            stage,
-            values,
-            params.tracking,
+            job.stage.name,
+            job.values,
+            job.params.tracking,
             options.params,
-            target=target,
-            dataset=dataset,
-            resumes=resumes(params) if resumes is not None else None,
-        ) as run,
+            target=job.target,
+            dataset=job.dataset,
+            resumes=resumes,
+        ) as job.run,
     ):
-        logger.info("%s %s %s", stage, target or "", dataset or "")
-        _collect_garbage_from_now()
-        job = Job(params, run, options.out)
-        yield job
-        _record(job, stage, values, inputs, outputs, device=device, code=code)
-        job.end()
-        logger.info("%s done", stage)
+        logger.info(" ".join(job.name))
+        yield
 
 
-def _check(
-    stage: str,
-    options: argparse.Namespace,
-    inputs: Sequence[Path],
-    target: str | None,
-    check: Callable[[Params], None] | None,
-) -> tuple[Params, str]:
-    """The parameters, and the device of the stage, when all is there that the job needs."""
-    params = load_params(options.params)
-    check_named_files(params, options.params)
-    if target is not None and target not in params.targets:
-        raise UserError(f"{options.params}: targets has no {target!r}; known: {', '.join(params.targets)}")
-    device = params.profile_latency.device if stage in ("profile_latency", "derive") else params.device.name
-    claim_gpu(device)
-    for path in inputs:
-        if not path.exists():
-            raise UserError(f"{path}: is missing; run the stage that writes it")
-    if check is not None:
-        check(params)
-    return params, device
-
-
-def _record(
-    job: Job,
-    stage: str,
-    values: Mapping[str, Any],
-    inputs: Sequence[Path],
-    outputs: Sequence[str],
-    *,
-    device: str,
-    code: Mapping[str, str],
-) -> None:
+def _record(job: Job, reads: Sequence[Path], code: Mapping[str, str]) -> None:
     """Write the provenance of what a job has written, and give the small files to tracking."""
     from tfnas.compute.devices import device_name
 
+    outputs = [job.out / output.name for output in job.stage.outputs]
     write_provenance(
         job.out,
-        stage=stage,
-        params=values,
-        inputs=inputs,
-        outputs=[job.out / name for name in outputs],
-        device=device_name(device),
+        stage=job.stage.name,
+        params=job.values,
+        inputs=reads,
+        outputs=outputs,
+        device=device_name(device_of(job.stage, job.params)),
         code=code,
         mlflow_run_id=job.run.id,
     )
-    written = [job.out / name for name in (*outputs, "provenance.json")]
-    _date_after(inputs, written)
+    written = [*outputs, job.out / PROVENANCE]
+    _date_after(reads, written)
     for path in written:
         _log_small_file(job.run, path)
 
@@ -190,13 +230,6 @@ def _date_after(inputs: Sequence[Path], outputs: Sequence[Path]) -> None:
             os.utime(path, (newest, newest))
 
 
-def _collect_garbage_from_now() -> None:
-    """Let Python look for garbage again, past what start-up has made: modules, which stay."""
-    if not gc.isenabled():
-        gc.freeze()
-        gc.enable()
-
-
 def _no_run() -> Run:
     from tfnas.tracking.runs import NoRun
 
@@ -208,7 +241,7 @@ def _log_small_file(run: Run, path: Path) -> None:
         run.log_artifact(path)
 
 
-def run_script(main: Callable[[], None]) -> None:
+def _run_script(main: Callable[[], None]) -> None:
     """Run a script's main; a user's mistake, or a disk that takes no more, becomes one line and exit code 2.
 
     A fault of ours keeps its traceback, in the log as well. An interrupted job says how to go on.
@@ -216,7 +249,6 @@ def run_script(main: Callable[[], None]) -> None:
     provide_for_user()
     _use_own_library()
     hide_secrets()
-    gc.disable()  # until the job is open: a third of the time of importing MLflow and torch goes into finding nothing
     try:
         main()
     except UserError as error:

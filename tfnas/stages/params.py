@@ -21,6 +21,7 @@ from tfnas.jobs.yaml_files import _Loader, read_yaml
 from tfnas.latency.params import ConstraintParams, ProfileLatencyParams
 from tfnas.report.params import ReportParams
 from tfnas.search.params import DeriveParams, SearchParams
+from tfnas.stages.registry import STAGES
 from tfnas.tracking.params import TrackingParams
 from tfnas.train.params import RetrainParams, TransferParams
 
@@ -94,40 +95,10 @@ def load_params(path: str | Path) -> Params:
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"-?\d+e[-+]\d\d+$"), list("-0123456789"))
 
 
-# What the epochs with alpha and beta frozen use of the search's parameters: neither a target nor a latency table.
-_WARM_UP = (
-    "search.epochs",  # of the cosine
-    "search.warmup_epochs",
-    "search.batch_size",
-    "search.weights",
-    "search.temperature.initial",
-    "search.depth_space",
-    "search.gradient_clip",
-    "search.reset_optimizers",
-    "search.augmentation",
-)
-_DEVICE = ("device.name", "device.threads", "device.precision")  # workers changes no result
-_SEARCHED_ON = ("seed", "resolution", *_DEVICE, "prepare_data")
-
-# The keys whose values a stage's results depend on. dvc.yaml lists the same ones; a test compares them.
-STAGE_KEYS: dict[str, tuple[str, ...]] = {
-    "prepare_data": ("resolution", "prepare_data", "transfer.datasets", "transfer.root"),
-    "rank_classes": (*_SEARCHED_ON, "rank_classes"),
-    "build_subset": ("seed", "build_subset"),
-    "profile_latency": ("seed", "space", "resolution", "profile_latency"),
-    "warm_up": (*_SEARCHED_ON, "space", *_WARM_UP),
-    "search": (*_SEARCHED_ON, "space", "search", "targets.{target}.constraint"),
-    "derive": ("seed", "space", "resolution", "profile_latency", "derive", "targets.{target}.constraint"),
-    "retrain": (*_SEARCHED_ON, "retrain", "targets.{target}.dropout"),
-    "transfer": ("seed", *_DEVICE, "transfer", "targets.{target}.dropout"),
-    "report": ("report", "targets", "transfer.targets", "transfer.datasets"),
-}
-
-
 def stage_params(params: Params, stage: str, target: str | None = None) -> dict[str, Any]:
-    """The values that `stage` depends on, as plain data, one entry per key of `STAGE_KEYS`."""
+    """The values that `stage` depends on, as plain data, one entry per key of the registry."""
     plain = params.model_dump(mode="json", by_alias=True)
-    keys = (key.format(target=target) for key in STAGE_KEYS[stage])
+    keys = (key.format(target=target) for key in STAGES[stage].keys)
     return {key: _value_at(plain, key) for key in keys}
 
 

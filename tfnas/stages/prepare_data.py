@@ -1,8 +1,9 @@
-"""The prepare_data job: the manifest, the classes, and the images that are made here."""
+"""Stage prepare_data: the manifest, the classes, and the images that are made here (Appendices B, F)."""
 
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 
 from tfnas.data.images.stores import FOLDER, SKIP, describe, open_store, write_source
@@ -32,13 +33,13 @@ from tfnas.stages.params import Params
 logger = logging.getLogger("tfnas.data")
 
 
-def check_sources(params: Params) -> None:
+def check(job: Job) -> None:
     """Look for the data sets that the parameters name, without opening an image.
 
     Raises:
         UserError: a folder or a file is missing, and may or can not be downloaded; says what belongs where.
     """
-    settings = params.prepare_data
+    params, settings = job.params, job.params.prepare_data
     if settings.root is not None:
         source = SOURCES[settings.source]
         if not (settings.download and source.download is not None):
@@ -55,7 +56,7 @@ def check_sources(params: Params) -> None:
             check_transfer_set(dataset, params.transfer.root)
 
 
-def run_prepare_data(job: Job) -> None:
+def run(job: Job, _: None) -> None:
     """Write manifest.csv, classes.csv, broken.csv, folders.csv, images/ and transfer/ into `job.out`.
 
     Raises:
@@ -63,7 +64,7 @@ def run_prepare_data(job: Job) -> None:
     """
     records, broken, left_out = _prepare_images(job.params, job.out / "images")
     root = None if job.params.prepare_data.root is None else Path(job.params.prepare_data.root)
-    write_folders(root, (image.path for image in [*records, *broken]), job.out / FOLDERS)
+    write_folders(root, [*(record.path for record in records), *(image.path for image in broken)], job.out / FOLDERS)
     write_broken([*broken, *left_out], job.out / "broken.csv")
     _prepare_transfer(job.params, job.out / "transfer")
     classes = manifest_classes(records)
@@ -123,7 +124,7 @@ def _check_both_splits(records: list[ManifestRecord], root: Path) -> None:
 def _prepare_transfer(params: Params, folder: Path) -> None:
     if params.prepare_data.download and params.transfer.root is not None:
         for dataset in set(params.transfer.datasets) - {DATASET}:
-            if not is_there(lambda root, name=dataset: check_transfer_set(name, root), Path(params.transfer.root)):
+            if not is_there(partial(check_transfer_set, dataset), Path(params.transfer.root)):
                 download_cifar(dataset, Path(params.transfer.root))
     if DATASET not in params.transfer.datasets:
         write_note(folder, f"No data set is made here: transfer.root is {params.transfer.root}.")

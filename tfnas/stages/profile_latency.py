@@ -1,4 +1,4 @@
-"""The profile_latency job: the table, its validation on whole networks, and what they say."""
+"""Stage profile_latency: the latency table and its validation on whole networks (Sec. 3.1, Appendices B, G)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
+from tfnas.authors.latency_tables import open_external_table
 from tfnas.compute.devices import find_device
 from tfnas.jobs.artifacts import write_json
 from tfnas.latency.backends import BackendOptions, device_of, open_backend
@@ -26,44 +27,44 @@ from tfnas.latency.validation import (
 )
 from tfnas.space import Architecture, Space, load_space
 from tfnas.stages.job import Job
-from tfnas.stages.params import Params
 
 JOURNAL = Path("checkpoints/profile_latency.jsonl")  # of the working directory; gone when the table is written
 
 logger = logging.getLogger("tfnas.latency")
 
 
-def check_profile(params: Params) -> None:
-    """The checks that need no measuring.
+def check(job: Job) -> tuple[Space, LatencyTable | None]:
+    """The checks that need no measuring; the space, and the table that `profile_latency.table` names, if it does.
 
     The device must be here for a table made elsewhere, too: derive measures on it.
 
     Raises:
-        UserError: unknown space or backend, or absent device.
+        UserError: unknown space or backend, absent device, or a table that does not fit.
     """
-    load_space(params.space)
+    params = job.params
+    space = load_space(params.space)
     find_device(params.profile_latency.device, source="params.yaml: profile_latency.device:")
     open_backend(
         params.profile_latency.backend,
         BackendOptions.of(params.profile_latency),
         source="params.yaml: profile_latency.backend:",
     )
+    return space, open_external_table(params.profile_latency, space, params.resolution)
 
 
-def run_profile(job: Job, space: Space, made_elsewhere: LatencyTable | None = None) -> None:
+def run(job: Job, checked: tuple[Space, LatencyTable | None]) -> None:
     """Write latency_table.json, validation.csv and metrics.json into `job.out`.
 
-    Args:
-        made_elsewhere: this table is written, and nothing is profiled. It is checked on whole networks where it was
-            made on this machine's device in the way that the parameters say; else there is nothing to check it with.
+    An external table is written as it is, and nothing is profiled. It is checked on whole networks where it was made
+    on this machine's device in the way that the parameters say; else there is nothing to check it with.
     """
-    params = job.params.profile_latency
+    (space, external), params = checked, job.params.profile_latency
     measuring = None
-    if made_elsewhere is None:
+    if external is None:
         measuring = Measuring(params, space=space.digest, resolution=job.params.resolution, journal=JOURNAL)
         table, rows = profile(space, measuring, seed=job.params.seed)
     else:
-        table, rows = made_elsewhere, _checked(made_elsewhere, space, params, seed=job.params.seed)
+        table, rows = external, _checked(external, space, params, seed=job.params.seed)
     metrics = profile_metrics(table, space, rows)
     logger.info("latency table of %s: %s", table.device, metrics)
     table.save(job.out / "latency_table.json")

@@ -1,4 +1,4 @@
-"""The rank_classes job: from a manifest to class_accuracy.csv."""
+"""Stage rank_classes: from a manifest to the accuracy of each class (Appendix B)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tfnas.data.accuracy_figure import draw_class_accuracy
 from tfnas.data.images.loader import EpochLoader, ImageDataset, make_loader
 from tfnas.data.images.stores import image_root
 from tfnas.data.images.transforms import eval_transform
-from tfnas.data.manifest import manifest_samples, read_manifest
+from tfnas.data.manifest import manifest_samples, read_manifest, warn_of_changed_images
 from tfnas.data.ranking import (
     FIT,
     IMAGENET,
@@ -30,12 +30,12 @@ from tfnas.data.ranking import (
     write_class_accuracy,
 )
 from tfnas.data.subset import CLASS_LIST, check_groups
-from tfnas.jobs.artifacts import digest_file, digest_params, write_json
+from tfnas.jobs.artifacts import digest_params, write_json
 from tfnas.jobs.checkpoints import CheckpointFolder
 from tfnas.jobs.errors import UserError
 from tfnas.jobs.progress import track
 from tfnas.stages.job import Job
-from tfnas.stages.params import Params, stage_params
+from tfnas.stages.params import Params
 
 CHECKPOINTS = Path("checkpoints") / "rank_classes"  # of the working directory, beside results/ and logs/
 SHARD_BATCHES = 100  # between two checkpoints
@@ -44,13 +44,14 @@ MIN_BATCH = 2  # BatchNorm needs two images
 logger = logging.getLogger("tfnas.data")
 
 
-def check_ranking(params: Params, manifest: Path) -> None:
+def check(job: Job) -> None:
     """Look at everything that can be wrong before any image is opened.
 
     Raises:
         UserError: fewer than two classes to rank, or fewer than build_subset.groups; a batch too small to fit;
             weights of other classes.
     """
+    params, manifest = job.params, job.inputs["manifest"]
     _, classes = manifest_samples(read_manifest(manifest), "train")
     if len(classes) < 2:
         raise UserError(f"{manifest}: has {len(classes)} classes to train on; ranking needs 2 or more")
@@ -60,15 +61,16 @@ def check_ranking(params: Params, manifest: Path) -> None:
     if params.build_subset.strategy != CLASS_LIST:
         check_groups(params.build_subset.groups, len(classes))  # build_subset would find it after all the ranking
     check_ranking_weights(settings.weights, classes)
+    warn_of_changed_images(params, manifest)
 
 
-def run_rank_classes(job: Job, manifest: Path, images: Path) -> None:
+def run(job: Job, _: None) -> None:
     """Rank the classes by EfficientNet-B0's accuracy over all training images, into `job.out`.
 
     Writes class_accuracy.csv, class_accuracy.svg and metrics.json. Goes on where a job of the same parameters and
     images was stopped, with the same outcome.
     """
-    params = job.params
+    params, manifest, images = job.params, job.inputs["manifest"], job.inputs["images"]
     device = open_device(params.device.name, params.device.threads)
     seed_everything(derive_seed(params.seed, "rank_classes"))
     samples, classes = manifest_samples(read_manifest(manifest), "train")
@@ -77,8 +79,7 @@ def run_rank_classes(job: Job, manifest: Path, images: Path) -> None:
     dataset = ImageDataset(
         image_root(params.prepare_data.root, images), samples, transform, exif=params.prepare_data.exif
     )
-    depends = [stage_params(params, "rank_classes"), digest_file(manifest), digest_file(images)]
-    with CheckpointFolder(CHECKPOINTS, digest=digest_params(depends)) as checkpoints:
+    with CheckpointFolder(CHECKPOINTS, digest=digest_params([job.values, *job.input_digests])) as checkpoints:
         state = checkpoints.load() or {}
         network = _network(params, dataset, classes, device, checkpoints, state)
         counts = _count(params, dataset, network, len(classes), device, checkpoints, state)

@@ -1,23 +1,32 @@
-"""The report job: from the results folder to the page and the summary."""
+"""Stage report: from the results folder to the page and the summary (Tables 2, 7, 8, 9)."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from tfnas.jobs.artifacts import write_text
-from tfnas.report.inputs import read_results
+from tfnas.report.inputs import Results, read_results, required_files
 from tfnas.report.page import render_page
 from tfnas.report.summary import summarize, write_summary
 from tfnas.stages.job import Job
 
 
-def run_report(job: Job, folder: Path) -> None:
-    """Write report.html, summary.json and summary.csv of the results in `folder` into `job.out`.
+def reads(job: Job) -> list[Path]:
+    """The files that the page needs; not the whole folder, which holds `job.out`."""
+    return required_files(job.params, job.inputs["results"])
+
+
+def check(job: Job) -> Results:
+    """All results.
 
     Raises:
-        UserError: a result that is missing or damaged; nothing is written then.
+        UserError: one is missing or damaged.
     """
-    results = read_results(job.params, folder)
+    return read_results(job.params, job.inputs["results"])
+
+
+def run(job: Job, results: Results) -> None:
+    """Write report.html, summary.json and summary.csv into `job.out`."""
     page = render_page(results, title=job.params.report.title)
     summary = summarize(results)
     write_summary(summary, job.out)

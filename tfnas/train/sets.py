@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import Dataset
 
@@ -21,8 +21,10 @@ from tfnas.data import (
 )
 from tfnas.jobs.errors import UserError
 from tfnas.space import Architecture
-from tfnas.stages.params import Params
 from tfnas.train.params import RecipeParams
+
+if TYPE_CHECKING:
+    from tfnas.stages.params import Params
 
 
 @dataclass(frozen=True)
@@ -86,8 +88,14 @@ def check_classes(train: list[str], val: list[str], *, source: str) -> None:
         raise UserError(f"{source}: class {odd[0]!r} is in one of train and val only; give both the same classes")
 
 
-def check_architecture(path: Path) -> None:
-    """Raise UserError for a file that holds no network of RGB images."""
-    channels = Architecture.load(path).stem.in_channels
+def load_architecture(path: Path) -> Architecture:
+    """The network in a file.
+
+    Raises:
+        UserError: it holds no network of RGB images.
+    """
+    architecture = Architecture.load(path)
+    channels = architecture.stem.in_channels
     if channels != 3:
         raise UserError(f"{path}: stem.in_channels is {channels}, images have 3; pass a network of RGB images")
+    return architecture

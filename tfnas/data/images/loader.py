@@ -61,7 +61,8 @@ CACHE_BYTES = 256 << 20  # of decoded pictures that a process keeps
 class PictureDataset(Dataset[tuple[Any, int]]):
     """Pictures with labels; items are (image, label), the image as the transform gives it.
 
-    The loader takes views from it and finishes them in batches, where the transform is one of `tfnas.data.images.transforms`.
+    Where the transform is one of `tfnas.data.images.transforms`, the loader takes views from it and finishes them in
+    batches.
     """
 
     labels: Sequence[int]

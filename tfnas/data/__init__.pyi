@@ -1,0 +1,14 @@
+from .images.loader import EpochLoader as EpochLoader
+from .images.loader import ImageDataset as ImageDataset
+from .images.loader import make_loader as make_loader
+from .images.stores import image_root as image_root
+from .images.transforms import eval_transform as eval_transform
+from .images.transforms import train_transform as train_transform
+from .manifest import ManifestRecord as ManifestRecord
+from .manifest import manifest_classes as manifest_classes
+from .manifest import manifest_samples as manifest_samples
+from .manifest import read_manifest as read_manifest
+from .manifest import read_samples as read_samples
+from .sources.cifar import CifarSet as CifarSet
+from .sources.cifar import load_transfer_set as load_transfer_set
+from .sources.cifar import transfer_root as transfer_root

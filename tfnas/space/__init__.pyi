@@ -1,0 +1,12 @@
+from .architecture import Architecture as Architecture
+from .architecture import Block as Block
+from .network import build_network as build_network
+from .network import count_macs as count_macs
+from .network import count_params as count_params
+from .space import Candidate as Candidate
+from .space import Head as Head
+from .space import Layer as Layer
+from .space import Space as Space
+from .space import StageSpec as StageSpec
+from .space import Stem as Stem
+from .space import load_space as load_space

@@ -1,0 +1,49 @@
+"""Stage warm_up: the supernet trained with alpha and beta frozen, once for all targets (Appendix B)."""
+
+from __future__ import annotations
+
+from tfnas.compute import distributed
+from tfnas.jobs.artifacts import write_json
+from tfnas.search.loop import run_warm_up
+from tfnas.search.result import EpochRecord, write_history
+from tfnas.search.session import interrupted_run, log_to, open_session
+from tfnas.space import Space, load_space
+from tfnas.stages.job import Job
+
+
+def check(job: Job) -> Space:
+    """The space that is searched."""
+    return load_space(job.params.space)
+
+
+def resumes(job: Job, space: Space) -> str | None:
+    """The tracking run of this very job, where one was interrupted."""
+    return interrupted_run(job, space)
+
+
+def run(job: Job, space: Space) -> None:
+    """Write supernet.pt, history.csv and metrics.json into `job.out`."""
+    records = list[EpochRecord]()
+    with open_session(job, space) as (work, checkpoints):
+        warm_up = run_warm_up(space, on_epoch=log_to(job.run, space, records), **work)
+        if distributed.rank() > 0:
+            return
+        warm_up.save(job.out / "supernet.pt", job.values)
+        write_history(records, job.out / "history.csv")
+        metrics = warm_up_metrics(records, warm_up.num_classes)
+        write_json(job.out / "metrics.json", metrics)
+        job.run.log_metrics(metrics)
+        job.at_end.append(checkpoints.discard)
+
+
+def warm_up_metrics(history: list[EpochRecord], num_classes: int) -> dict[str, float]:
+    """The last epoch in numbers; without any where there is none."""
+    metrics: dict[str, float] = {"epochs": len(history), "num_classes": num_classes}
+    if history:
+        last = history[-1]
+        metrics |= {
+            "train_loss": last.train_loss,
+            "train_top1_percent": last.train_top1,
+            "val_top1_percent": last.val_top1,
+        }
+    return metrics
