@@ -29,7 +29,7 @@ STAGE_ROOMS: dict[str, tuple[str, ...]] = {
     "derive": ("search", "latency", "space", "compute"),
     "retrain": ("train", "data", "space", "compute"),
     "transfer": ("train", "data", "space", "compute"),
-    "report": ("report", "latency", "space"),
+    "report": ("report", "latency", "space", "compute"),
 }
 
 
