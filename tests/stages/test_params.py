@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from tfnas.engines.trust import values_as_text
 from tfnas.jobs.errors import UserError
 from tfnas.jobs.yaml_files import read_yaml
-from tfnas.stages.params import STAGE_KEYS, load_params, stage_params
+from tfnas.stages.params import load_params, stage_params
+from tfnas.stages.registry import STAGES
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 
@@ -101,7 +102,7 @@ def test_a_stage_sees_the_values_in_the_file(params_file) -> None:
     values = stage_params(load_params(path), "search", "A")
     assert values["targets.A.constraint"] == raw["targets"]["A"]["constraint"] | {"latency_ms": None}
     assert values["search"]["lambda"] == raw["search"]["lambda"]
-    assert list(values) == [key.format(target="A") for key in STAGE_KEYS["search"]]
+    assert list(values) == [key.format(target="A") for key in STAGES["search"].keys]
 
 
 def test_a_change_reaches_the_stages_that_depend_on_it_only(params_file) -> None:
@@ -121,7 +122,7 @@ def test_a_change_reaches_the_stages_that_depend_on_it_only(params_file) -> None
         ("space", "mobilenet-v2", {"profile_latency", "warm_up", "search", "derive"}),
     ]:
         after = load_params(params_file(key, value))
-        changed = {stage for stage in STAGE_KEYS if stage_params(before, stage, "A") != stage_params(after, stage, "A")}
+        changed = {stage for stage in STAGES if stage_params(before, stage, "A") != stage_params(after, stage, "A")}
         assert changed == stages, key
 
 
@@ -201,14 +202,14 @@ def test_a_value_is_another_for_snakemake_where_it_is_for_dvc(tmp_path, right, o
     for text in (PARAMS.read_text(), PARAMS.read_text().replace(right, other, 1)):
         path.write_text(text)
         params, read = load_params(path), load_as_dvc(str(path))
-        texts.append([values_as_text(params, stage, "A") for stage in STAGE_KEYS])
-        values.append([_values_of_stage(read, stage) for stage in STAGE_KEYS])
+        texts.append([values_as_text(params, stage, "A") for stage in STAGES])
+        values.append([_values_of_stage(read, stage) for stage in STAGES])
     assert [a == b for a, b in zip(*texts, strict=True)] == [a == b for a, b in zip(*values, strict=True)]
 
 
 def _values_of_stage(read: Any, stage: str) -> list[Any]:
     found = []
-    for key in STAGE_KEYS[stage]:
+    for key in STAGES[stage].keys:
         value = read
         for part in key.format(target="A").split("."):
             value = value[part]

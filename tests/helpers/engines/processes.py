@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from engine_calls import BIN
+from tests.helpers.engines.calls import environment
 
 TARGET = "results/rank_classes/metrics.json"
 SNAKEMAKE = ("snakemake", "--cores", "2", TARGET)
@@ -18,11 +18,10 @@ DVC = ("dvc", "repro", "rank_classes")
 
 def start(folder: Path, *command: str) -> subprocess.Popen[str]:
     """An engine in a process group of its own."""
-    environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1"}
     return subprocess.Popen(
         command,
         cwd=folder,
-        env=environment,
+        env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -20,7 +20,7 @@ TRACKING = TrackingParams(experiment="test", timeout_seconds=1, max_retries=0)
 JOB = """
 import sys
 from pathlib import Path
-from tfnas.stages.params import TrackingParams
+from tfnas.tracking.params import TrackingParams
 from tfnas.tracking.runs import tracked_run
 tracking = TrackingParams(experiment="test", timeout_seconds=1, max_retries=0)
 with tracked_run("search", {"search": {"lambda": 0.1}}, tracking, Path("params.yaml"), target=sys.argv[1]) as run:

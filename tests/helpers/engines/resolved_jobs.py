@@ -1,7 +1,7 @@
 """Both pipeline files resolved to concrete jobs, for comparison.
 
-Run as a program it prints Snakemake's jobs as JSON: Snakemake keeps state in its process. The list of jobs sits
-behind a private attribute in 9.27, the version that pyproject.toml pins.
+Snakemake keeps state in its process, so its jobs are listed by another one. The list sits behind a private attribute
+in 9.27, the version that pyproject.toml pins.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import subprocess
-import sys
+import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.helpers.engines.forked import run_forked
 from tfnas.stages.params import load_params
 
 
@@ -54,11 +55,12 @@ def dvc_jobs(folder: Path) -> dict[str, ResolvedJob]:
 
 def snakemake_jobs(folder: Path) -> dict[str, ResolvedJob]:
     """The jobs of the Snakefile, by the name of their DVC stage."""
-    command = [sys.executable, __file__]
-    finished = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    assert finished.returncode == 0, finished.stderr
+    with tempfile.NamedTemporaryFile("r") as file:
+        code, said = run_forked(_list_snakemake_jobs, file.name, folder=folder, environment=os.environ)
+        assert code == 0, said
+        rows = json.load(file)
     jobs = {}
-    for row in json.loads(finished.stdout):
+    for row in rows:
         jobs[row["name"]] = ResolvedJob(
             command=row["command"],
             files=frozenset(row["files"]),
@@ -107,7 +109,8 @@ def _relative(path: str, folder: Path) -> str:
     return Path(path).relative_to(folder.resolve()).as_posix()
 
 
-def _print_snakemake_jobs() -> None:
+def _list_snakemake_jobs(path: str) -> None:
+    """Write the jobs of the working directory's Snakefile as JSON."""
     from snakemake.api import DAGSettings, OutputSettings, ResourceSettings, SnakemakeApi
     from snakemake.settings.enums import Quietness
 
@@ -115,7 +118,7 @@ def _print_snakemake_jobs() -> None:
         workflow = api.workflow(resource_settings=ResourceSettings(cores=1), snakefile=Path("Snakefile"))
         workflow.dag(DAGSettings(forceall=True)).summary()
         jobs = [_plain(job) for job in workflow._workflow_store.dag.jobs if job.rule.name != "all"]
-    print(json.dumps(jobs))
+    Path(path).write_text(json.dumps(jobs))
 
 
 def _plain(job: Any) -> dict[str, Any]:
@@ -127,7 +130,3 @@ def _plain(job: Any) -> dict[str, Any]:
         "outputs": [str(file) for file in job.output],
         "params": job.params.values,
     }
-
-
-if __name__ == "__main__":
-    _print_snakemake_jobs()

@@ -89,15 +89,13 @@ def test_an_experiment_in_the_project_itself_keeps_its_checkpoints_as_ever(proje
 
 def test_a_script_runs_with_the_library_beside_it(tmp_path) -> None:
     script = tmp_path / "workflow" / "scripts" / "stage.py"
-    runtime = tmp_path / "tfnas" / "runtime"
-    for path in (script.parent, runtime):
+    stages = tmp_path / "tfnas" / "stages"
+    for path in (script.parent, stages):
         path.mkdir(parents=True)
-    script.write_text(
-        "import sys\nfrom tfnas.stages.job import run_script\nrun_script(lambda: print('other', sys.argv[1:]))\n"
-    )
-    for path in (runtime.parent, runtime):
+    script.write_text("from tfnas.stages.job import run_stage\nrun_stage('search')\n")
+    for path in (stages.parent, stages):
         (path / "__init__.py").write_text("")
-    (runtime / "stage.py").write_text("def run_script(main):\n    print('own')\n    main()\n")
+    (stages / "job.py").write_text("import sys\ndef run_stage(name):\n    print('own', name, sys.argv[1:])\n")
     library = Path(tracking.__file__).parents[2]
     finished = subprocess.run(
         [sys.executable, str(script), "--out", "x y"],
@@ -106,4 +104,4 @@ def test_a_script_runs_with_the_library_beside_it(tmp_path) -> None:
         text=True,
         check=True,
     )
-    assert finished.stdout.splitlines() == ["own", "other ['--out', 'x y']"]
+    assert finished.stdout == "own search ['--out', 'x y']\n"

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import gc
+import importlib
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-
-from tfnas.stages import job as stage
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "torchvision", "mlflow", "pandas", "matplotlib", "sklearn", "scipy")
@@ -59,27 +57,10 @@ def test_training_and_searching_small_pictures_needs_no_torchvision() -> None:
 
 
 def test_what_is_asked_for_later_is_there() -> None:
-    import tfnas.data
-    import tfnas.latency
-    import tfnas.space
-
-    for package in (tfnas.data, tfnas.latency, tfnas.space):
+    stubs = sorted((ROOT / "tfnas").glob("*/__init__.pyi"))
+    assert len(stubs) >= 5
+    for stub in stubs:
+        package = importlib.import_module(f"tfnas.{stub.parent.name}")
         assert all(getattr(package, name) is not None for name in package.__all__)
-        with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        with pytest.raises(AttributeError, match="attribute '?nothing"):
             _ = package.nothing
-
-
-def test_garbage_is_collected_from_when_the_job_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
-
-    def main() -> None:
-        seen.append(gc.isenabled())
-        stage._collect_garbage_from_now()
-        seen.append(gc.isenabled())
-
-    try:
-        stage.run_script(main)
-        assert seen == [False, True] and gc.get_freeze_count() > 0
-    finally:
-        gc.enable()
-        gc.unfreeze()

@@ -1,4 +1,4 @@
-"""Stands in for a stage's script: a job of many short steps that saves each one, as a search saves its epochs.
+"""Replaces a stage's script by a job of many short steps that saves each one, as a search saves its epochs.
 
 It locks, watches its engine and resumes as the real ones do. Its steps are written to logs/steps, so that a test sees
 what was done twice; then it writes what `stub_stage` writes.
@@ -11,18 +11,21 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.append(os.environ["TFNAS_STUBS"])
-from stub_stage import parse, run
-
+from tests.helpers.engines.stub_stage import parse, run
 from tfnas.jobs.artifacts import write_text
-from tfnas.stages.job import open_alone, run_script
+from tfnas.stages.job import _run_script, open_alone
 
 STEPS = int(os.environ.get("TFNAS_STEPS", "30"))
 STEP_SECONDS = 0.1
 GO = os.environ.get("TFNAS_GO")  # a file that the fourth step waits for
 
 
-def main() -> None:
+def main(script: str) -> None:
+    """A stage's script in a project's `workflow/scripts`."""
+    _run_script(lambda: _make_steps(Path(script).resolve()))
+
+
+def _make_steps(script: Path) -> None:
     options = parse(sys.argv[1:])
     with open_alone(options):
         saved = Path("checkpoints") / options.out.relative_to("results") / "step"
@@ -34,9 +37,5 @@ def main() -> None:
             write_text(saved, str(step))
             with Path("logs/steps").open("a") as file:
                 file.write(f"{options.out} {step} {os.getpid()}\n")
-        run(Path(__file__).stem, options, Path(__file__).resolve().parents[2])
+        run(script.stem, options, script.parents[2])
         saved.unlink()
-
-
-if __name__ == "__main__":
-    run_script(main)

@@ -8,8 +8,9 @@ import pytest
 import yaml
 
 from tfnas.jobs.errors import UserError
-from tfnas.stages.dependencies import NAMED_FILES, check_named_files, input_folders, named_files
-from tfnas.stages.params import STAGE_KEYS, Params
+from tfnas.stages.dependencies import check_named_files, named_files
+from tfnas.stages.params import Params
+from tfnas.stages.registry import NAMED_FILES, STAGES
 
 SHIPPED = Path(__file__).parents[2] / "params.yaml"
 
@@ -31,7 +32,7 @@ def test_a_file_is_watched_in_its_folder_and_refused_elsewhere(named) -> None:
     for path in (f"inputs/{named.folder}/a.yaml", f"./inputs/{named.folder}/deep/a.yaml"):
         params = params_with(named.key, path)
         check_named_files(params, "params.yaml")
-        for stage in STAGE_KEYS:
+        for stage in STAGES:
             assert (Path(path) in named_files(params, stage)) == (stage in named.stages)
     for path in (
         "a.yaml",
@@ -53,13 +54,13 @@ def test_a_file_is_watched_in_its_folder_and_refused_elsewhere(named) -> None:
 def test_shipped_names_and_none_are_no_files(key: str, value: str | None) -> None:
     params = params_with(key, value)
     check_named_files(params, "params.yaml")
-    assert [named_files(params, stage) for stage in STAGE_KEYS] == [[]] * len(STAGE_KEYS)
+    assert [named_files(params, stage) for stage in STAGES] == [[]] * len(STAGES)
 
 
 def test_a_stage_that_reads_a_file_depends_on_its_key() -> None:
     """So that naming another file re-runs it as well; and its folder is in the repository, or DVC would miss it."""
     for named in NAMED_FILES:
         for stage in named.stages:
-            assert any(named.key == key or named.key.startswith(f"{key}.") for key in STAGE_KEYS[stage])
-            assert f"inputs/{named.folder}" in input_folders(stage)
+            assert any(named.key == key or named.key.startswith(f"{key}.") for key in STAGES[stage].keys)
+            assert f"inputs/{named.folder}" in STAGES[stage].user_folders
         assert (SHIPPED.parent / "inputs" / named.folder / ".gitkeep").exists()
