@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from wnids import WNIDS
 
+from tests.helpers.images import WNIDS, write_picture
+from tests.helpers.jobs import make_job, run_job
+from tests.helpers.params import changed, shipped_params
 from tfnas.data.sources.cifar_files import FORMATS, write_cifar, write_meta
+from tfnas.stages.params import Params
 
 COUNTS = {"train": 4, "val": 2}
 
@@ -23,12 +25,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-def write_picture(path: Path, random: np.random.Generator, *, size: tuple[int, int] = (30, 24)) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    height, width = size
-    Image.fromarray(random.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(path)
 
 
 @pytest.fixture
@@ -62,3 +58,37 @@ def cifar(tmp_path: Path) -> Callable[[str], Path]:
         return root
 
     return write
+
+
+@pytest.fixture
+def digits() -> Params:
+    return changed(shipped_params(), resolution=16)
+
+
+@pytest.fixture
+def own_images(digits: Params, image_folder: Path) -> Params:
+    """Three own classes instead of the digits, and no transfer."""
+    return changed(
+        digits,
+        prepare_data={"source": "imagefolder", "root": str(image_folder), "verify": True},
+        rank_classes={"fit": {"epochs": 1, "batch_size": 4, "learning_rate": 0.001}},
+        build_subset={"groups": 2},
+        transfer={"datasets": []},
+    )
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch) -> Callable[..., Path]:
+    monkeypatch.chdir(tmp_path)  # checkpoints/ are there
+
+    def run(stage: str, params: Params, out: str, **inputs: Path) -> Path:
+        """Check and run a job; returns its folder."""
+        tracked: list[dict[str, float]] = []
+        job = make_job(stage, tmp_path / out, params, inputs)
+        monkeypatch.setattr(job.run, "log_metrics", tracked.append)
+        run_job(job)
+        job.end()
+        assert all(isinstance(value, (int, float)) for metrics in tracked for value in metrics.values()) and tracked
+        return job.out
+
+    return run

@@ -6,15 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_data_jobs import changed, digits, own_images, run  # noqa: F401
 
+from tests.helpers.params import changed
 from tfnas.data.ranking import count_correct
 from tfnas.jobs.artifacts import digest_file
 from tfnas.jobs.checkpoints import CheckpointFolder
-from tfnas.stages import rank_classes as rank_job
+from tfnas.stages import rank_classes
 from tfnas.stages.params import Params
-from tfnas.stages.prepare_data import run_prepare_data
-from tfnas.stages.rank_classes import run_rank_classes
 
 
 class Killed(BaseException):
@@ -22,18 +20,18 @@ class Killed(BaseException):
 
 
 @pytest.fixture
-def slow(own_images: Params, monkeypatch) -> Params:  # noqa: F811
+def slow(own_images: Params, monkeypatch) -> Params:
     """Three epochs of fitting and six shards of one batch."""
-    monkeypatch.setattr(rank_job, "SHARD_BATCHES", 1)
+    monkeypatch.setattr(rank_classes, "SHARD_BATCHES", 1)
     return changed(
         own_images, rank_classes={"batch_size": 2, "fit": {"epochs": 3, "batch_size": 4, "learning_rate": 0.01}}
     )
 
 
 @pytest.mark.parametrize("saved", [1, 3, 4, 6])
-def test_a_killed_ranking_goes_on_with_the_same_outcome(slow: Params, run, monkeypatch, saved: int) -> None:  # noqa: F811
-    prepared = run(run_prepare_data, slow, "prepared")
-    inputs = prepared / "manifest.csv", prepared / "images"
+def test_a_killed_ranking_goes_on_with_the_same_outcome(slow: Params, run, monkeypatch, saved: int) -> None:
+    prepared = run("prepare_data", slow, "prepared")
+    inputs = {"manifest": prepared / "manifest.csv", "images": prepared / "images"}
     original, saves, kills_at = CheckpointFolder.save, [], 0
 
     def save(self: CheckpointFolder, state: dict) -> None:
@@ -43,16 +41,16 @@ def test_a_killed_ranking_goes_on_with_the_same_outcome(slow: Params, run, monke
             raise Killed
 
     monkeypatch.setattr(CheckpointFolder, "save", save)
-    expected = digest_file(run(run_rank_classes, slow, "undisturbed", *inputs))
+    expected = digest_file(run("rank_classes", slow, "undisturbed", **inputs))
     network = saves[-1]["network"]
     saves, kills_at = [], saved
     with pytest.raises(Killed):
-        run(run_rank_classes, slow, "killed", *inputs)
+        run("rank_classes", slow, "killed", **inputs)
     before, shards = len(saves), []
     monkeypatch.setattr(
-        rank_job, "count_correct", lambda *args, **options: shards.append(1) or count_correct(*args, **options)
+        rank_classes, "count_correct", lambda *args, **options: shards.append(1) or count_correct(*args, **options)
     )
-    again = run(run_rank_classes, slow, "again", *inputs)
+    again = run("rank_classes", slow, "again", **inputs)
     assert digest_file(again) == expected
     assert all(torch.equal(value, network[name]) for name, value in saves[-1]["network"].items())
     assert len(saves) == 3 + 1 + 6 and before == saved  # nothing was done twice
