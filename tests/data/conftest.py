@@ -9,13 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from tests.helpers.images import WNIDS, write_picture
+from tests.helpers.images import own_image_params, write_image_folder
 from tests.helpers.jobs import make_job, run_job
 from tests.helpers.params import changed, shipped_params
 from tfnas.data.sources.cifar_files import FORMATS, write_cifar, write_meta
 from tfnas.stages.params import Params
-
-COUNTS = {"train": 4, "val": 2}
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -29,14 +27,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def image_folder(tmp_path: Path) -> Path:
-    """train/<wnid>/*.JPEG and val/<wnid>/*.JPEG, three classes of 4 + 2 pictures."""
-    random = np.random.default_rng(0)
-    root = tmp_path / "imagenet"
-    for split, count in COUNTS.items():
-        for wnid in WNIDS:
-            for number in range(count):
-                write_picture(root / split / wnid / f"{wnid}_{number}.JPEG", random)
-    return root
+    return write_image_folder(tmp_path / "imagenet")
 
 
 @pytest.fixture
@@ -66,15 +57,8 @@ def digits() -> Params:
 
 
 @pytest.fixture
-def own_images(digits: Params, image_folder: Path) -> Params:
-    """Three own classes instead of the digits, and no transfer."""
-    return changed(
-        digits,
-        prepare_data={"source": "imagefolder", "root": str(image_folder), "verify": True},
-        rank_classes={"fit": {"epochs": 1, "batch_size": 4, "learning_rate": 0.001}},
-        build_subset={"groups": 2},
-        transfer={"datasets": []},
-    )
+def own_images(image_folder: Path) -> Params:
+    return own_image_params(image_folder)
 
 
 @pytest.fixture
