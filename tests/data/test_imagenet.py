@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.io import savemat
-from wnids import WNIDS
 
+from tests.helpers.images import WNIDS
 from tfnas.data.sources.image_folder import scan_image_folder
 from tfnas.data.sources.imagenet import GROUND_TRUTH, KAGGLE, check_imagenet, scan_imagenet
 from tfnas.jobs.errors import UserError

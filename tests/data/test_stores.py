@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from wnids import WNIDS
 
+from tests.helpers.images import WNIDS
 from tfnas.data import ImageDataset, eval_transform, image_root
 from tfnas.data.images import pack as pack_module
 from tfnas.data.images.decoding import read_image
