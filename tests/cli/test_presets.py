@@ -26,8 +26,8 @@ def test_every_preset_is_valid(name, load_preset_params) -> None:
     assert render_preset(name).startswith("# ")
 
 
-def test_the_base_has_every_key_and_no_target() -> None:
-    assert set(keys(Params)) == set(base().entries)
+def test_the_base_has_every_key() -> None:
+    assert set(keys(Params)) == {key for key in base().entries if not key.startswith("targets.")}
 
 
 def keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
@@ -50,19 +50,20 @@ def test_an_overlay_holds_only_what_differs(name) -> None:
     text = (PRESETS / f"{name}.yaml").read_text()
     rendered = load_preset(name).entries
     for key, entry in Preset.parse(text).entries.items():
-        assert not entry.value or rendered[key] != base().entries.get(key), key
+        assert not entry.value or key.startswith("targets.") or rendered[key] != base().entries.get(key), key
     merged = merge(yaml.safe_load((PRESETS / "base.yaml").read_text()), yaml.safe_load(text))
     assert yaml.safe_load(render_preset(name)) == merged
 
 
 def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """Sections key by key; a section written in braces is one value."""
-    sections = {key: merge(base[key] or {}, value) for key, value in changes.items() if is_section(base.get(key, 0))}
+    sections = {key: merge(base[key], value) for key, value in changes.items() if is_section(key, base[key])}
     return base | changes | sections
 
 
-def is_section(value: Any) -> bool:
-    return value is None or (isinstance(value, dict) and not {"mem_mb", "format", "initial", "crop_scale"} & set(value))
+def is_section(key: str, value: Any) -> bool:
+    braces = {"mem_mb", "format", "initial", "crop_scale"}
+    return isinstance(value, dict) and key != "targets" and not braces & set(value)
 
 
 @pytest.mark.parametrize("path", sorted(PRESETS.glob("*.yaml")), ids=lambda path: path.stem)
@@ -74,15 +75,21 @@ def test_the_files_are_laid_out_as_they_are_rendered(path) -> None:
 @pytest.mark.parametrize("name", preset_names())
 def test_keys_are_in_the_order_of_the_base(name) -> None:
     order = [key for key in load_preset(name).entries if not key.startswith("targets.")]
-    assert order == list(base().entries)
+    assert order == [key for key in base().entries if not key.startswith("targets.")]
 
 
 def test_a_changed_value_without_a_comment_keeps_the_bases() -> None:
     plain = Preset.parse("# base\n\na: 1  # [B] one\n\nb:\n  c: 2   # two\n  d: {e: 3, f: 4}  # four\n\ng:\n  h: 5\n")
-    changes = Preset.parse("# title\n\na: 7\n\nb:\n  c: 8  # eight\n  new: 9\n")
+    changes = Preset.parse("# title\n\na: 7\n\nb:\n  c: 8  # eight\n")
     a, b = "a: 7" + 26 * " " + "# [B] one", "  c: 8" + 24 * " " + "# eight"
     d = "  d: {e: 3, f: 4}" + 13 * " " + "# four"
-    assert plain.overlaid(changes).render() == f"# title\n# base\n\n{a}\n\nb:\n{b}\n{d}\n  new: 9\n\ng:\n  h: 5\n"
+    assert plain.overlaid(changes).render() == f"# title\n# base\n\n{a}\n\nb:\n{b}\n{d}\n\ng:\n  h: 5\n"
+
+
+def test_targets_are_replaced_as_a_whole() -> None:
+    plain = Preset.parse("# base\n\ntargets:  # all\n  A:\n    dropout: 0\n  B:\n    dropout: 1\n\ng:\n  h: 5\n")
+    changes = Preset.parse("# title\n\ntargets:\n  C:\n    dropout: 2\n\ng:\n  h: 6\n")
+    assert list(plain.overlaid(changes).entries) == ["targets", "targets.C", "targets.C.dropout", "g", "g.h"]
 
 
 @pytest.mark.parametrize("key", ["search.batch_size", "retrain.batch_size", "transfer.batch_size"])

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from tfnas.jobs.errors import UserError
 
 PRESETS = Path(__file__).parents[3] / "presets"  # of the checkout, which the pipeline needs anyway
-BASE = "base"
+BASE, TARGETS = "base", "targets"
 COMMENT_COLUMN = 30
 LINE = re.compile(r"(?P<indent> *)(?P<name>\w+):(?: +(?P<value>[^#\s].*?))?(?: +# (?P<comment>.*))?")
 
@@ -45,8 +45,12 @@ class Preset:
         return cls(head.split("\n\n")[-1].splitlines(), entries)
 
     def overlaid(self, changes: Preset) -> Preset:
-        """This preset with the values of another, which may leave a comment to this one; its new keys end a section."""
-        entries = dict(self.entries)
+        """This preset with the values of another, which may leave a comment to this one.
+
+        Targets have names of their own and are replaced as a whole.
+        """
+        drops = TARGETS in changes.entries
+        entries = {k: entry for k, entry in self.entries.items() if not (drops and k.startswith(f"{TARGETS}."))}
         for key, (value, comment) in changes.entries.items():
             entries[key] = Entry(value, comment or (entries[key].comment if key in entries else ""))
         sections = list(dict.fromkeys(map(_section, entries)))
