@@ -1,4 +1,4 @@
-"""`tfnas latency`: the latency of a network by a table, layer by layer; and the table's curves."""
+"""`tfnas latency`: the latency that a table predicts for a network, layer by layer; and the table's curves."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from tfnas.space import Architecture
 
 HELP = (
-    "Print how long a network takes by a latency table, layer by layer, without running it; or plot the table's"
-    " latencies against the width."
+    "Predict a network's latency from a latency table, layer by layer, without running it; or plot the table's"
+    " latencies against width."
 )
 COLUMNS = ("stage", "operation", "width", "ms", "share")
 
@@ -26,17 +26,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "network",
         metavar="ARCH",
         nargs="?",
-        help="a name that `tfnas zoo list` prints (TF-NAS-A), or an architecture.json",
+        help="a name from `tfnas zoo list` (TF-NAS-A), or an architecture.json",
     )
     parser.add_argument(
         "--table",
         type=Path,
         required=True,
         metavar="FILE",
-        help="latency table that `tfnas profile` or the stage profile_latency wrote",
+        help="latency table written by `tfnas profile` or the stage profile_latency",
     )
     parser.add_argument(
-        "--plot", type=OutputFile, metavar="FILE", help="draw latency against width of every operation, as .svg or .png"
+        "--plot",
+        type=OutputFile,
+        metavar="FILE",
+        help="plot latency against width for every operation, as .svg or .png",
     )
 
 
@@ -66,7 +69,7 @@ def print_layers(network: str, table: LatencyTable) -> None:
 
 
 def table_rows(architecture: Architecture, table: LatencyTable) -> Iterator[tuple[str, ...]]:
-    """The cells of each row, under `COLUMNS`: the fixed parts, every block, the total.
+    """The cells of each row, as in `COLUMNS`: the fixed parts, every block, the total.
 
     Raises:
         UserError: the table has no such operation or width.
