@@ -15,7 +15,6 @@ import pytest
 import yaml
 
 from tfnas.authors.latency_tables import open_foreign_table
-from tfnas.cli.init.presets import render_preset
 from tfnas.compute.devices import device_name
 from tfnas.jobs.artifacts import digest_file
 from tfnas.jobs.errors import UserError
@@ -156,7 +155,7 @@ def test_pickle_in_the_authors_format_is_the_same_table(folder, monkeypatch) -> 
 
 
 def test_the_authors_gpu_table_fits_the_preset_of_the_paper(authors_file, monkeypatch, tmp_path) -> None:
-    params = yaml.safe_load(render_preset("imagenet-gpu"))
+    params = yaml.safe_load((ROOT / "presets" / "imagenet-gpu.yaml").read_text())
     params["profile_latency"]["table"] = str(authors_file("latency_gpu.pkl"))
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     assert open_foreign_table(load_params(tmp_path / "params.yaml")).batch_size == 32

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfnas.cli._options import OutputFolder, check_numbers
+from tfnas.cli._text_table import layout
 from tfnas.jobs.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 HELP = (
     "Measure the paper's twelve networks and ten of torchvision's on this device, side by side: the paper's Table 2 for"
     " your device. It takes minutes; run nothing else meanwhile."
+)
+EPILOG = (
+    "Backend, precision, threads, batch size and resolution default to those of --table; without a table, to"
+    " torch-eager, float32, 1, 1 and 224."
 )
 DEFAULTS = {"backend": "torch-eager", "precision": "float32", "threads": 1, "batch_size": 1, "resolution": 224}
 COLUMNS = (
@@ -53,10 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=OutputFolder, required=True, metavar="DIR", help="folder for comparison.csv, .svg and .png"
     )
-    parser.epilog = (
-        "Backend, precision, threads, batch size and resolution default to those of --table; without a table, to"
-        " torch-eager, float32, 1, 1 and 224."
-    )
+    parser.epilog = EPILOG
 
 
 def run(options: argparse.Namespace) -> None:
@@ -139,8 +141,6 @@ def summary(
     rows: Sequence[Compared], title: str, table: LatencyTable | None, options: argparse.Namespace, *, same_device: bool
 ) -> str:
     """The printed table of networks, notes on its numbers, and where they were written."""
-    from tfnas.cli.zoo import layout
-
     lines = [title, "", layout([COLUMNS, *table_rows(rows, same_device)], left={0, 7}), ""]
     lines.append("* As published by the source, on ImageNet at 224x224; not measured here.")
     if table is not None and not same_device:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfnas.cli._options import OutputFile
+from tfnas.cli._text_table import layout
 from tfnas.jobs.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from tfnas.cli.zoo import layout
     from tfnas.engines.compare import WORKSPACE, differences, read_side
 
     if options.out is not None and options.out.suffix not in (".md", ".csv"):

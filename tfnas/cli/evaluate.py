@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfnas.cli._options import OutputFile, check_numbers
+from tfnas.cli._text_table import layout
 from tfnas.jobs.errors import UserError
 
 if TYPE_CHECKING:
@@ -151,8 +152,6 @@ def choose_architecture(options: argparse.Namespace, origin: Origin) -> str:
 
 def summary(rows: Sequence[ClassRow], numbers: dict[str, float | None], images: int) -> str:
     """The classes, worst first, and the totals."""
-    from tfnas.cli.zoo import layout
-
     shown = sorted(rows, key=lambda row: (row.top1_percent is None, row.top1_percent))[:SHOWN]
     cells = [
         (row.name, str(row.images), "-" if row.top1_percent is None else f"{row.top1_percent:.2f}", row.most_taken_for)

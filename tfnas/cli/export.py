@@ -46,6 +46,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="X",
         help="largest allowed difference in a logit (default: 1e-4)",
     )
+    _add_measuring_arguments(parser)
+
+
+def _add_measuring_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments for timing the exports."""
     parser.add_argument(
         "--table",
         type=Path,

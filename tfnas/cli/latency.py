@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfnas.cli._options import OutputFile
+from tfnas.cli._text_table import layout
 from tfnas.jobs.errors import UserError
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def run(options: argparse.Namespace) -> None:
 
 def print_layers(network: str, table: LatencyTable) -> None:
     """Print the layer-by-layer table of a network, named or in a file."""
-    from tfnas.cli.zoo import layout, read_network
+    from tfnas.cli.zoo import read_network
 
     architecture = read_network(network)
     rows = list(table_rows(architecture, table))

@@ -35,13 +35,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     _add_device_arguments(parser)
     _add_measuring_arguments(parser)
+    _add_validation_arguments(parser)
     parser.add_argument(
         "--seed", type=int, default=0, help="random seed for measurement order and validation networks (default: 0)"
     )
 
 
 def _add_measuring_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments for how precisely to measure, and how to check the table."""
+    """Arguments for how precisely to measure."""
     parser.add_argument(
         "--minutes", type=float, default=4.0, metavar="M", help="time budget; more minutes, more precision (default: 4)"
     )
@@ -50,6 +51,16 @@ def _add_measuring_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--repeats", type=int, default=8, metavar="R", help="timed runs in a row (default: 8)")
     parser.add_argument("--warmup-runs", type=int, default=2, metavar="W", help="warm-up runs before them (default: 2)")
+    parser.add_argument(
+        "--on-busy",
+        choices=("warn", "refuse"),
+        default="refuse",
+        help="what to do when other programs load the machine (default: refuse)",
+    )
+
+
+def _add_validation_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments for checking and correcting the table."""
     parser.add_argument(
         "--validation-networks",
         type=int,
@@ -62,12 +73,6 @@ def _add_measuring_arguments(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         default=True,
         help="correct the table by those networks if that helps (default), or only report the correction",
-    )
-    parser.add_argument(
-        "--on-busy",
-        choices=("warn", "refuse"),
-        default="refuse",
-        help="what to do when other programs load the machine (default: refuse)",
     )
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfnas.cli._options import OutputFile
+from tfnas.cli._text_table import layout
 from tfnas.jobs.errors import UserError
 
 if TYPE_CHECKING:
@@ -124,16 +125,6 @@ def totals(architecture: Architecture, resolution: int, num_classes: int) -> str
         f"{_millions(macs)} multiply-adds, {_millions(params)} parameters"
         f" ({resolution}x{resolution} input, {num_classes} classes)"
     )
-
-
-def layout(rows: Sequence[Sequence[str]], *, left: set[int]) -> str:
-    """Columns two spaces apart, right-aligned except for those in `left`, with a rule below the first row."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        cells = (c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
 
 
 def _millions(count: int) -> str:
