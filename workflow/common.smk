@@ -41,7 +41,7 @@ ROOT = Path(workflow.basedir)
 try:
     check_place(ROOT, Path.cwd())
     check_config(config)
-    for line in begin(Path(".")) if workflow.is_main_process else []:  # not in jobs that Snakemake starts
+    for line in begin(Path(".")) if workflow.is_main_process else []:  # not in jobs on other machines
         logger.info(line)
 except UserError as error:
     raise WorkflowError(str(error)) from None
