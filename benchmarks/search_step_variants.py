@@ -218,7 +218,7 @@ def _table() -> LatencyTable:
     space, curves = load_space("tf-nas"), {}
     for layer in searchable_layers(space):
         for candidate in space.candidates:
-            key = OperationKey.of_candidate(layer, candidate.kernel, candidate.se_channels(layer.in_channels))
+            key = OperationKey.of_candidate(layer, candidate)
             curves[key] = Curve((1, 10_000), (1.0, 1.0))
     return LatencyTable(space.name, space.resolution, 1, "made", 1.0, curves)
 

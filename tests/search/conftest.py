@@ -43,7 +43,7 @@ def synthetic_table(
     for layer in space.layers(resolution):
         if next(stage for stage in space.stages if stage.stage == layer.stage).fixed is None:
             for candidate in space.candidates:
-                key = OperationKey.of_candidate(layer, candidate.kernel, candidate.se_channels(layer.in_channels))
+                key = OperationKey.of_candidate(layer, candidate)
                 low, high = candidate.width_range(layer.in_channels)
                 known = keys.get(key, (low, high))
                 keys[key] = (min(known[0], low), max(known[1], high))
