@@ -83,9 +83,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         shutil.copy(options.params, work / "params.yaml")
-        own_files = options.params.resolve().parent / "inputs"  # which the parameters may name
-        if own_files.exists():
-            (work / "inputs").symlink_to(own_files)
+        if (own := options.params.resolve().parent / "inputs").is_dir():  # files that the parameters name
+            shutil.copytree(own, work / "inputs")
         begin = time.monotonic()
         if start(work, results, target, "whole").wait() != 0:
             sys.exit((work / "whole.log").read_text() if (work / "whole.log").exists() else "the search did not start")
