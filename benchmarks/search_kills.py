@@ -1,4 +1,4 @@
-"""Kills a search with SIGKILL at random moments, lets it go on each time, and compares its end with an undisturbed one.
+"""Kills a search with SIGKILL at random moments, resumes it each time, and compares its end with an undisturbed one.
 
 python benchmarks/search_kills.py --results results --kills 10
 
