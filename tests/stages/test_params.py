@@ -234,10 +234,11 @@ def test_merge_keys_are_read(tmp_path) -> None:
 )
 def test_another_encoding_is_named(tmp_path, encoding, words) -> None:
     path = tmp_path / "params.yaml"
+    lines = PARAMS.read_text().splitlines()
+    title = 1 + next(number for number, line in enumerate(lines) if "TF-NAS on" in line)
     path.write_bytes(PARAMS.read_text().replace("TF-NAS on", "für").encode(encoding))
     with pytest.raises(UserError) as caught:
         load_params(path)
-    title = PARAMS.read_text().partition("TF-NAS on")[0].count("\n") + 1
     assert words.format(title=title) in str(caught.value) and "save the file as UTF-8" in str(caught.value)
 
 
