@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tfnas.latency import Curve, LatencyTable, OperationKey
+from tfnas.search.constraint import latency_constraint
 from tfnas.search.derivation import searchable_layers
 from tfnas.search.sampling import gumbel_noise, gumbel_path, second_path
-from tfnas.search.state import SearchState
+from tfnas.search.state import SearchState, Setting
 from tfnas.search.steps import Stepper
 from tfnas.search.supernet.mixed_op import CandidateOperation, MixedOp
 from tfnas.search.supernet.sink_connecting import SinkConnectedStage
@@ -46,8 +47,9 @@ class Ours:
         params = params.model_copy(update={"recompute": recompute})
         self._space, self._batch, self._generator = load_space("tf-nas"), batch, torch.Generator().manual_seed(0)
         self._supernet = Supernet(self._space, NUM_CLASSES)
-        state = SearchState(self._supernet, params, precision)
-        self._stepper = Stepper(state, params, _table(), 15.0, precision)
+        setting = Setting(params, precision=precision)
+        constraint = latency_constraint(self._space, _table(), 15.0)
+        self._stepper = Stepper(SearchState(self._supernet, setting), setting, constraint)
 
     def weight_step(self) -> None:
         alphas = self._supernet.alphas.detach()
@@ -218,7 +220,7 @@ def _table() -> LatencyTable:
     space, curves = load_space("tf-nas"), {}
     for layer in searchable_layers(space):
         for candidate in space.candidates:
-            key = OperationKey.of_candidate(layer, candidate.kernel, candidate.se_channels(layer.in_channels))
+            key = OperationKey.of_candidate(layer, candidate)
             curves[key] = Curve((1, 10_000), (1.0, 1.0))
     return LatencyTable(space.name, space.resolution, 1, "made", 1.0, curves)
 

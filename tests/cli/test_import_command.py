@@ -28,7 +28,7 @@ def full_table(space, resolution=224):
     for layer in space.layers(resolution):
         if layer.stage > 2:
             for candidate in space.candidates:
-                key = OperationKey.of_candidate(layer, candidate.kernel, candidate.se_channels(layer.in_channels))
+                key = OperationKey.of_candidate(layer, candidate)
                 name = (
                     f"MBInvertedResBlock_{key.resolution}_{key.in_channels}_{key.se_channels}_{key.out_channels}"
                     f"_k{key.kernel}_s{key.stride}_{key.act}"

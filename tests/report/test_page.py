@@ -13,7 +13,7 @@ import pytest
 from tfnas.jobs.artifacts import read_json, write_json
 from tfnas.jobs.errors import UserError
 from tfnas.report.figures.style import COLORS
-from tfnas.report.inputs import read_results, required_files
+from tfnas.report.inputs import read_results
 from tfnas.report.page import TEMPLATES, everything, render_page
 from tfnas.report.summary import summarize
 from tfnas.stages.params import STAGE_KEYS, Params
@@ -144,7 +144,6 @@ def test_networks_measured_by_compare_are_shown(shared_results: Path, params: Pa
     )
     report = params.report.model_copy(update={"comparison": str(path)})
     asked = params.model_copy(update={"report": report})
-    assert required_files(asked, shared_results) == [*required_files(params, shared_results), path]
     html = render_page(read_results(asked, shared_results), title="x")
     assert 'data-kind="compared"' in html and "regnet\n74.0 % (torchvision)\n7.25 ms here" in html
     path.write_text(header)

@@ -229,14 +229,16 @@ def test_merge_keys_are_read(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("encoding", "words"), [("latin-1", "line 146: is not UTF-8 (byte 0xfc)"), ("utf-16", "line 1: is not UTF-8")]
+    ("encoding", "words"), [("latin-1", "line {title}: is not UTF-8 (byte 0xfc)"), ("utf-16", "line 1: is not UTF-8")]
 )
 def test_another_encoding_is_named(tmp_path, encoding, words) -> None:
     path = tmp_path / "params.yaml"
+    lines = PARAMS.read_text().splitlines()
+    title = 1 + next(number for number, line in enumerate(lines) if "TF-NAS on" in line)
     path.write_bytes(PARAMS.read_text().replace("TF-NAS on", "für").encode(encoding))
     with pytest.raises(UserError) as caught:
         load_params(path)
-    assert words in str(caught.value) and "save the file as UTF-8" in str(caught.value)
+    assert words.format(title=title) in str(caught.value) and "save the file as UTF-8" in str(caught.value)
 
 
 @pytest.mark.parametrize("change", [lambda text: "\ufeff" + text, lambda text: text.replace("\n", "\r\n")])

@@ -367,7 +367,7 @@ _ALL = (
             Output("summary.csv", category="Overview", caption="summary"),
         ),
         keys=("report", "targets", "transfer.targets", "transfer.datasets"),
-        code=("report", "latency", "space"),
+        code=("report", "latency", "space", "compute"),
         reads_results=True,
     ),
 )

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tfnas.latency import OperationKey
+from tfnas.search.constraint import latency_constraint
 from tfnas.search.scaling.elasticity_scaling import scale_widths
 from tfnas.search.scaling.integer_ratio import scale_widths_by_integer_ratio
 
@@ -43,11 +44,13 @@ def test_same_widths_as_step_by_step(tiny_space, tiny_table, seed, random_networ
     architecture, ranges = random_network(tiny_space, random)
     low, high = reachable(architecture, tiny_table, ranges)
     target_ms = random.uniform(0.95 * low, 1.05 * high)
-    result = scale_widths_by_integer_ratio(architecture, tiny_table, target_ms, tiny_space, ranges=ranges)
+    result = scale_widths_by_integer_ratio(
+        architecture, latency_constraint(tiny_space, tiny_table, target_ms), ranges=ranges
+    )
     found = [block.expand_channels for block in result.architecture.blocks if block.stage > 2]
     assert found == step_by_step(architecture, tiny_table, target_ms, ranges)
     assert result.reached == (low <= target_ms)
-    assert result.latency_after_ms == tiny_table.latency_ms(result.architecture)
+    assert result.cost_after == tiny_table.latency_ms(result.architecture)
 
 
 def test_exact_scaling_is_at_least_as_near_to_the_target_in_the_median(
@@ -60,6 +63,6 @@ def test_exact_scaling_is_at_least_as_near_to_the_target_in_the_median(
         low, high = reachable(architecture, table, ranges)
         target_ms = random.uniform(low, high)
         for name, scale in (("exact", scale_widths), ("steps", scale_widths_by_integer_ratio)):
-            result = scale(architecture, table, target_ms, table1, ranges=ranges)
-            gaps[name].append(1 - result.latency_after_ms / target_ms)
+            result = scale(architecture, latency_constraint(table1, table, target_ms), ranges=ranges)
+            gaps[name].append(1 - result.cost_after / target_ms)
     assert np.median(gaps["exact"]) <= np.median(gaps["steps"])

@@ -1,25 +1,25 @@
-"""The fast form of a searchable layer against the plain one: values and gradients, in float64."""
+"""The fused form of a searchable layer against the plain one: values and gradients, in float64."""
 
 from __future__ import annotations
 
 import itertools
-from typing import Any, get_args
+from collections.abc import Iterator
+from typing import get_args
 
 import pytest
 import torch
-from plain_mixed_op import plain_mixed, plain_operation
+from derived_networks import derived_block
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tfnas.search import fused
 from tfnas.search.derivation import searchable_layers
-from tfnas.search.fused import blocks as block_function
-from tfnas.search.fused.blocks import blocks
+from tfnas.search.fused import fused_sum
 from tfnas.search.sampling import gumbel_softmax
-from tfnas.search.supernet.mixed_op import MixedOp, plain_block
+from tfnas.search.supernet.mixed_op import MixedOp, plain_block, plain_sum
 from tfnas.search.supernet.sink_connecting import SinkConnectedStage
 from tfnas.search.supernet.supernet import Supernet
-from tfnas.space import Block, Candidate, Layer, load_space
-from tfnas.space.network import MBInvRes
+from tfnas.space import Candidate, Layer, load_space
 from tfnas.space.space import Kernel, Stride, halve
 
 SPACES = ("tf-nas", "tf-nas-wose", "mobilenet-v2")
@@ -51,10 +51,12 @@ def layers_of(space_name: str, stage: int) -> list[MixedOp]:
     return [MixedOp(layer, space.candidates).double() for layer in layers]
 
 
-def shape_of(op: MixedOp) -> dict[str, Any]:
-    layer = op.layer
-    residual = layer.stride == 1 and layer.in_channels == layer.out_channels
-    return {"stride": layer.stride, "act": layer.act, "residual": residual}
+def every_form(monkeypatch) -> Iterator[bool]:
+    """The ways a layer is computed: joined or not, with the statistics of its input or not; yields `recompute`."""
+    for joined, pixels, recompute in itertools.product((0, 10**9), (0, 10**9), (False, True)):
+        monkeypatch.setattr(fused, "JOINED_VALUES", joined)
+        monkeypatch.setattr(fused.blocks, "PIXELS_PER_COVARIANCE", pixels)
+        yield recompute
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -67,16 +69,14 @@ def test_every_form_of_a_layer_equals_the_plain_one(space_name, stage, monkeypat
         x = torch.randn(2, op.layer.in_channels, 6, 5, dtype=torch.float64, requires_grad=True)
         u = torch.rand(len(weights), dtype=torch.float64, requires_grad=True)
         inputs = [x, u, *(tensor for own in weights for tensor in own.values())]
-        expected = plain_mixed(x, weights, u, **shape_of(op))
+        expected = plain_sum(x, weights, u, op.layer)
         grad = torch.randn_like(expected)
         expected_grads = torch.autograd.grad(expected, inputs, grad)
-        forms = itertools.product((op.fused, op.single), (False, True), (0, 10**9))
-        for groups, recompute, pixels in forms:
-            monkeypatch.setattr(block_function, "PIXELS_PER_COVARIANCE", pixels)
-            found = blocks(x, weights, u, groups=groups, recompute=recompute, **shape_of(op))
+        for recompute in every_form(monkeypatch):
+            found = fused_sum(x, weights, u, op.layer, recompute=recompute)
             assert_close([found, *torch.autograd.grad(found, inputs, grad)], [expected, *expected_grads])
             frozen = [{name: tensor.detach() for name, tensor in own.items()} for own in weights]
-            found = blocks(x, frozen, u, groups=groups, recompute=recompute, **shape_of(op))
+            found = fused_sum(x, frozen, u, op.layer, recompute=recompute)
             assert_close(list(torch.autograd.grad(found, [x, u], grad)), list(expected_grads[:2]))
 
 
@@ -89,7 +89,7 @@ def test_one_operation_alone_equals_the_plain_one(space_name) -> None:
             weights = op.operation(i).weights
             x = torch.randn(2, op.layer.in_channels, 4, 5, dtype=torch.float64, requires_grad=True)
             inputs = [x, *weights.values()]
-            expected, found = plain_operation(x, weights, **shape_of(op)), op.forward_path(x, i)
+            expected, found = plain_block(x, weights, op.layer), op.forward_path(x, i)
             grad = torch.randn_like(expected)
             found_grads, expected_grads = (torch.autograd.grad(out, inputs, grad) for out in (found, expected))
             assert_close([found, *found_grads], [expected, *expected_grads])
@@ -97,8 +97,8 @@ def test_one_operation_alone_equals_the_plain_one(space_name) -> None:
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 2), (2, 2), (3, 3), (1, 9), (8, 7)], ids=str)
 @pytest.mark.parametrize("stride", get_args(Stride))
-def test_every_kernel_of_the_schema_equals_the_plain_form(stride, size, monkeypatch) -> None:
-    """Fused, one by one, recomputed, alone, by several processes, and as the block that latencies are measured of."""
+def test_every_kernel_of_the_schema_equals_the_plain_form(stride, size, monkeypatch, block_parameters) -> None:
+    """Joined, one by one, recomputed, alone, and as the block that latencies are measured of."""
     torch.manual_seed(0)
     candidates = [Candidate(f"k{k}_{se}", k, 3.0, (2.0, 4.0), se) for k in get_args(Kernel) for se in (0.0, 1.0)]
     for out_channels, act in ((4, "swish"), (5, "relu6")):
@@ -108,19 +108,17 @@ def test_every_kernel_of_the_schema_equals_the_plain_form(stride, size, monkeypa
         x = torch.randn(3, 4, *size, dtype=torch.float64, requires_grad=True)
         u = torch.rand(len(weights), dtype=torch.float64, requires_grad=True)
         inputs = [x, u, *(tensor for own in weights for tensor in own.values())]
-        expected = plain_mixed(x, weights, u, **shape_of(op))
+        expected = plain_sum(x, weights, u, op.layer)
         assert expected.shape[2:] == tuple(halve(pixels, stride) for pixels in size)
         grad = torch.randn_like(expected)
         expected_grads = torch.autograd.grad(expected, inputs, grad)
-        for groups, recompute, pixels in itertools.product((op.fused, op.single), (False, True), (0, 10**9)):
-            monkeypatch.setattr(block_function, "PIXELS_PER_COVARIANCE", pixels)
-            found = blocks(x, weights, u, groups=groups, recompute=recompute, **shape_of(op))
+        for recompute in every_form(monkeypatch):
+            found = fused_sum(x, weights, u, layer, recompute=recompute)
             assert_close([found, *torch.autograd.grad(found, inputs, grad)], [expected, *expected_grads])
         for i, candidate in enumerate(candidates):
-            alone = plain_operation(x, weights[i], **shape_of(op))
-            assert_close([op.forward_path(x, i), plain_block(x, weights[i], layer)], [alone, alone])
-            block = Block(candidate.kernel, 4, 12, candidate.se_channels(4), out_channels, act, stride)
-            assert MBInvRes(block).eval()(x.detach().float()).shape == expected.shape
+            block = derived_block(op.operation(i), candidate, block_parameters)
+            alone = [plain_block(x, weights[i], layer), op.forward_path(x, i)]
+            assert_close(alone, [block(x)] * 2)
 
 
 def plain_logits(net: Supernet, x: Tensor, u: Tensor) -> Tensor:
@@ -132,7 +130,7 @@ def plain_logits(net: Supernet, x: Tensor, u: Tensor) -> Tensor:
         outputs = []
         for op in stage.mixed_ops():
             weights = [op.operation(i).weights for i in range(len(op.operations))]
-            x = plain_mixed(x, weights, u[layer], **shape_of(op))
+            x = plain_sum(x, weights, u[layer], op.layer)
             outputs.append(x)
             layer += 1
         x = sum(v * out for v, out in zip(next(betas).softmax(-1), outputs, strict=True))
@@ -197,7 +195,7 @@ def test_keeps_less_for_the_backward_pass_than_the_plain_form_and_least_with_rec
         assert out.requires_grad
         return sum(storages.values())
 
-    plain = kept_bytes(lambda: plain_mixed(x, weights, u.double(), **shape_of(op)))
+    plain = kept_bytes(lambda: plain_sum(x, weights, u.double(), op.layer))
     kept, least = (kept_bytes(lambda r=r: op.forward_mixed(x, u.double(), recompute=r)) for r in (False, True))
     assert kept < 0.4 * plain
     assert least < 0.25 * kept
@@ -226,7 +224,7 @@ def test_single_pixels_are_computed_in_another_way_to_the_same_end(recompute) ->
     weights = [op.operation(i).weights for i in range(len(op.operations))]
     x = torch.randn(16, op.layer.in_channels, 1, 1, dtype=torch.float64, requires_grad=True)
     u = torch.rand(len(weights), dtype=torch.float64, requires_grad=True)
-    expected, found = plain_mixed(x, weights, u, **shape_of(op)), op.forward_mixed(x, u, recompute=recompute)
+    expected, found = plain_sum(x, weights, u, op.layer), op.forward_mixed(x, u, recompute=recompute)
     inputs = [x, u, *(tensor for own in weights for tensor in own.values())]
     grad = torch.randn_like(expected)
     assert_close(

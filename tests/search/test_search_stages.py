@@ -1,4 +1,4 @@
-"""The search job on tiny pictures: its files, its tracking, its checkpoint; and the derive job after it."""
+"""The stages warm_up, search and derive on tiny pictures: their files, their tracking, their checkpoints."""
 
 from __future__ import annotations
 
@@ -15,16 +15,13 @@ import pytest
 import yaml
 from PIL import Image
 
+from tests.helpers.jobs import make_job
 from tfnas.jobs.errors import UserError
-from tfnas.latency import reachable_range_ms
 from tfnas.latency.params import ConstraintParams
-from tfnas.search.constraint import read_constraint
-from tfnas.search.result import load_warm_up
+from tfnas.search.session import count_classes
 from tfnas.space import Architecture
-from tfnas.stages.derive import derive_architecture, run_derive
-from tfnas.stages.job import Job
-from tfnas.stages.params import TargetParams, load_params, stage_params
-from tfnas.stages.search import SearchInputs, count_classes, interrupted_run, run_search, run_warm_up_job
+from tfnas.stages import derive, search, warm_up
+from tfnas.stages.params import TargetParams, load_params
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 KILLS = Path(__file__).parents[2] / "benchmarks" / "search_kills.py"
@@ -78,22 +75,41 @@ def params(tiny_space_file, make_params):
     return shipped.model_copy(update=changes)
 
 
+IMAGES = ("train", "val", "images")
+FILES = {"train": "train.csv", "val": "val.csv", "images": "images"}
+FILES |= {"table": "latency_table.json", "warm_up": "warm_up/supernet.pt"}
+
+
+def warm_up_job(params, folder):
+    job = make_job("warm_up", folder / "warm_up", params, {name: folder / FILES[name] for name in IMAGES})
+    job.run = FakeRun()
+    return job
+
+
+def search_job(params, folder, out, *, fails_at=None):
+    """The job of a search, its warm-up run where it has not been."""
+    if not (folder / FILES["warm_up"]).exists():
+        job = warm_up_job(params, folder)
+        warm_up.run(job, warm_up.check(job))
+        job.end()
+    job = make_job("search", folder / out, params, {name: folder / file for name, file in FILES.items()}, "A")
+    job.run = FakeRun(fails_at)
+    return job
+
+
 def run(params, folder, out, *, fails_at=None):
-    job = Job(params, FakeRun(fails_at), folder / out)
-    job.out.mkdir(exist_ok=True)
-    constraint = read_constraint(params, "A", folder / "latency_table.json")
-    images = [folder / name for name in ("train.csv", "val.csv", "images")]
-    warmed = folder / "warm_up" / "supernet.pt"
-    if not warmed.exists():
-        warmed.parent.mkdir()
-        warming = Job(params, FakeRun(), warmed.parent)
-        run_warm_up_job(warming, SearchInputs(*images))
-        warming.end()
-    warm_up = load_warm_up(warmed, constraint.space, stage_params(params, "warm_up"))
-    inputs = SearchInputs(*images, (folder / "latency_table.json", warmed))
-    run_search(job, constraint, warm_up, inputs, target="A")
+    job = search_job(params, folder, out, fails_at=fails_at)
+    checked = search.check(job)
+    search.run(job, checked)
     job.end()
-    return job, constraint
+    return job, checked.constraint
+
+
+def derive_job(params, folder, searched):
+    inputs = {"supernet": searched.out / "supernet.pt", "table": folder / FILES["table"]}
+    job = make_job("derive", folder / "derived", params, inputs, "A")
+    job.run = FakeRun()
+    return job
 
 
 def test_job_writes_its_files_and_logs_every_epoch(params, folder, tiny_table) -> None:
@@ -101,22 +117,22 @@ def test_job_writes_its_files_and_logs_every_epoch(params, folder, tiny_table) -
     assert sorted(path.name for path in job.out.iterdir()) == ["history.csv", "metrics.json", "supernet.pt"]
     metrics = json.loads((job.out / "metrics.json").read_text())
     assert all(isinstance(value, (int, float)) for value in metrics.values())
-    assert metrics["table_latency_ms"] <= metrics["target_ms"] == constraint.target_ms
+    assert metrics["table_latency_ms"] <= metrics["target_ms"] == constraint.limit
     assert metrics["num_classes"] == 3
     assert [step for _, step in job.run.metrics] == [1, 2, 3, None]
-    architecture = derive_architecture(constraint, job.out / "supernet.pt", "A")
+    _, architecture = derive.check(derive_job(params, folder, job))
     assert tiny_table.latency_ms(architecture) == metrics["table_latency_ms"]
     assert not list(folder.rglob("checkpoints/**/*.pt"))
 
 
-def test_interrupted_job_goes_on_and_leaves_the_same_bytes(params, folder) -> None:
+def test_interrupted_job_resumes_and_leaves_the_same_bytes(params, folder) -> None:
     whole, _ = run(params, folder, "whole")
     with pytest.raises(ConnectionError):
         run(params, folder, "other", fails_at=2)
-    inputs = [folder / name for name in ("train.csv", "val.csv", "images")]
-    others = (folder / "latency_table.json", folder / "warm_up" / "supernet.pt")
-    assert interrupted_run(params, SearchInputs(*inputs, others), "A") == "run-1"
-    assert interrupted_run(params, SearchInputs(*inputs), "A") is None
+    job = search_job(params, folder, "other")
+    assert search.resumes(job, search.check(job)) == "run-1"
+    job = warm_up_job(params, folder)
+    assert warm_up.resumes(job, warm_up.check(job)) is None
     assert len(list((folder / "checkpoints/search/A").glob("*.pt"))) == 2
     resumed, _ = run(params, folder, "other")
     for name in ("supernet.pt", "metrics.json"):
@@ -126,7 +142,7 @@ def test_interrupted_job_goes_on_and_leaves_the_same_bytes(params, folder) -> No
 
 
 @pytest.mark.parametrize("change", ["seed", "train.csv", "space"])
-def test_checkpoint_of_another_job_is_not_gone_on_from(params, folder, change, caplog, tiny_space_file) -> None:
+def test_checkpoint_of_another_job_is_not_resumed(params, folder, change, caplog, tiny_space_file) -> None:
     with pytest.raises(ConnectionError):
         run(params, folder, "out", fails_at=1)
     if change == "seed":
@@ -141,32 +157,32 @@ def test_checkpoint_of_another_job_is_not_gone_on_from(params, folder, change, c
     shutil.rmtree(folder / "warm_up")
     with caplog.at_level("INFO", logger="tfnas"):
         run(params, folder, "out")
-    assert "goes on after" not in caplog.text
+    assert "resumes after" not in caplog.text
 
 
-def test_derived_files_hold_no_measured_number(params, folder, monkeypatch) -> None:
-    job, constraint = run(params, folder, "out")
-    architecture = derive_architecture(constraint, job.out / "supernet.pt", "A")
-    written = []
+def test_derived_files_hold_no_measured_number(params, folder, monkeypatch, tiny_table) -> None:
+    searched, _ = run(params, folder, "out")
+    job, written = derive_job(params, folder, searched), []
+    constraint, architecture = derive.check(job)
     for measured in (1.5, 2.5):
         result = SimpleNamespace(median_ms=measured)
-        monkeypatch.setattr("tfnas.latency.measure_architecture_ms", lambda *a, r=result, **k: r, raising=False)
-        run_derive(job, constraint, architecture)
+        monkeypatch.setattr(derive, "measure_architecture_ms", lambda *a, r=result, **k: r)
+        derive.run(job, (constraint, architecture))
         metrics = json.loads((job.out / "metrics.json").read_text())
         assert metrics["measured_latency_ms"] == measured
-        assert metrics["table_latency_ms"] == constraint.table.latency_ms(architecture)
+        assert metrics["table_latency_ms"] == tiny_table.latency_ms(architecture)
         assert metrics["depth"] == len(architecture.blocks)
         written.append((job.out / "architecture.json").read_bytes())
     assert written[0] == written[1]
     assert Architecture.load(job.out / "architecture.json") == architecture
 
 
-def test_supernet_of_another_target_is_a_user_error(params, folder, tiny_space, tiny_table) -> None:
-    job, constraint = run(params, folder, "out")
-    low, _ = reachable_range_ms(tiny_space, tiny_table)
-    other = type(constraint)(constraint.space, constraint.table, low * 1.5)
+def test_supernet_of_another_target_is_a_user_error(params, folder) -> None:
+    job, _ = run(params, folder, "out")
+    target = TargetParams(constraint=ConstraintParams(relative=0.5), dropout=0.2)
+    other = params.model_copy(update={"targets": {"A": target}})
     with pytest.raises(UserError, match=r"was searched for .* ms, target A now asks for"):
-        derive_architecture(other, job.out / "supernet.pt", "A")
+        derive.check(derive_job(other, folder, job))
 
 
 def test_one_class_is_a_user_error() -> None:
@@ -183,14 +199,14 @@ def test_a_search_killed_by_the_system_ends_with_the_same_bytes_in_the_same_run(
     (folder / "inputs" / "spaces").mkdir(parents=True)
     shutil.copy(tiny_space_file, folder / "inputs" / "spaces")
     params = params.model_copy(update={"space": f"inputs/spaces/{tiny_space_file.name}"})
-    layout = {"train.csv": "build_subset", "val.csv": "build_subset", "images": "prepare_data"}
+    layout = {"train.csv": "build_subset", "val.csv": "build_subset", "images": "build_subset"}
     layout |= {"latency_table.json": "profile_latency"}
     for name, stage in layout.items():
         (folder / "results" / stage).mkdir(parents=True, exist_ok=True)
         shutil.move(folder / name, folder / "results" / stage / name)
-    inputs = SearchInputs(*(folder / "results" / layout[n] / n for n in ("train.csv", "val.csv", "images")))
-    (folder / "results" / "warm_up").mkdir()
-    run_warm_up_job(Job(params, FakeRun(), folder / "results" / "warm_up"), inputs)
+    inputs = {name: folder / "results" / layout[FILES[name]] / FILES[name] for name in IMAGES}
+    job = make_job("warm_up", folder / "results" / "warm_up", params, inputs)
+    warm_up.run(job, warm_up.check(job))
     (folder / "params.yaml").write_text(
         yaml.safe_dump(params.model_dump(mode="json", by_alias=True, exclude_unset=True))
     )

@@ -14,14 +14,12 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from tfnas.jobs.errors import UserError
 from tfnas.latency import reachable_range_ms
-from tfnas.search import run_warm_up, search, write_history
+from tfnas.search import Loaders, Setting, latency_constraint, run_warm_up, search, write_history
 from tfnas.search.epoch import EpochRunner
 from tfnas.search.result import load_warm_up, operation_names
 from tfnas.search.state import SearchState, learning_rate, temperature
 from tfnas.search.steps import Stepper
 from tfnas.search.supernet.supernet import Supernet
-
-CPU = torch.device("cpu")
 
 
 @pytest.fixture
@@ -36,14 +34,9 @@ def run(tiny_space, tiny_table, target_ms, loaders, make_params):
         *, target_ms=target_ms, checkpoints=None, on_epoch=None, seed=0, space=tiny_space, warm_up=None, **changes
     ):
         return search(
-            space,
-            *loaders,
-            tiny_table,
-            target_ms,
-            params=make_params(**changes),
-            num_classes=3,
-            seed=seed,
-            device=CPU,
+            latency_constraint(space, tiny_table, target_ms),
+            Loaders(*loaders, num_classes=3),
+            Setting(make_params(**changes), seed),
             warm_up=warm_up,
             checkpoints=checkpoints,
             on_epoch=on_epoch,
@@ -56,9 +49,9 @@ def run(tiny_space, tiny_table, target_ms, loaders, make_params):
 def make_stepper(tiny_space, tiny_table, target_ms, make_params):
     def make(target_ms=target_ms, **changes):
         torch.manual_seed(0)
-        params = make_params(**changes)
-        state = SearchState(Supernet(tiny_space, 3), params, "float32")
-        return Stepper(state, params, tiny_table, target_ms, "float32")
+        setting = Setting(make_params(**changes))
+        state = SearchState(Supernet(tiny_space, 3), setting)
+        return Stepper(state, setting, latency_constraint(tiny_space, tiny_table, target_ms))
 
     return make
 
@@ -143,10 +136,10 @@ def test_targets_forked_from_one_warm_up_end_as_searches_of_their_own(
     run, tiny_space, loaders, make_params, target_ms, tmp_path, changes
 ) -> None:
     params = make_params(**{"warmup_epochs": 2, **changes})
-    warmed = run_warm_up(tiny_space, *loaders, params=params, num_classes=3)
+    warmed = run_warm_up(tiny_space, Loaders(*loaders, num_classes=3), Setting(params))
     for name in ("one", "two"):
         warmed.save(tmp_path / name, {"seed": 0})
-        warmed = run_warm_up(tiny_space, *loaders, params=params, num_classes=3)
+        warmed = run_warm_up(tiny_space, Loaders(*loaders, num_classes=3), Setting(params))
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
     for target in (target_ms, 0.8 * target_ms):
         forked = load_warm_up(tmp_path / "one", tiny_space, {"seed": 0})
@@ -156,7 +149,7 @@ def test_targets_forked_from_one_warm_up_end_as_searches_of_their_own(
 
 
 def test_warm_up_of_other_parameters_is_a_user_error(tiny_space, loaders, make_params, tmp_path) -> None:
-    warmed = run_warm_up(tiny_space, *loaders, params=make_params(), num_classes=3)
+    warmed = run_warm_up(tiny_space, Loaders(*loaders, num_classes=3), Setting(make_params()))
     warmed.save(tmp_path / "supernet.pt", {"seed": 0, "search.epochs": 4})
     with pytest.raises(UserError, match=r"supernet\.pt: was warmed up with search\.epochs: 4, params\.yaml has 5; run"):
         load_warm_up(tmp_path / "supernet.pt", tiny_space, {"seed": 0, "search.epochs": 5})
@@ -274,13 +267,13 @@ def test_alpha_and_beta_become_log_probabilities_where_asked(make_stepper, log_s
 def test_latency_loss_pulls_towards_the_target(make_stepper, tiny_table, target_ms, kind, target_factor, grows) -> None:
     losses = []
     stepper = make_stepper(latency_loss=kind, target_ms=target_factor * target_ms, **{"lambda": 1e4})
-    before = stepper.expected_latency_ms()
+    before = stepper.expected_cost()
     for number in range(3):
-        losses.append(stepper.architecture_step(batch(number), 5.0, torch.zeros(5, 4)).latency_loss)
+        losses.append(stepper.architecture_step(batch(number), 5.0, torch.zeros(5, 4)).cost_loss)
     if grows is None:
         assert losses == [0.0, 0.0, 0.0]
     else:
-        assert (stepper.expected_latency_ms() > before) == grows
+        assert (stepper.expected_cost() > before) == grows
 
 
 def test_momentum_goes_with_its_channel(make_stepper) -> None:
@@ -298,25 +291,24 @@ def test_momentum_goes_with_its_channel(make_stepper) -> None:
         assert weight.shape == momentum.shape
         return {tuple(w.flatten().tolist()): tuple(v.flatten().tolist()) for w, v in zip(weight, momentum, strict=True)}
 
-    def put_back(width) -> None:
+    def apply_width(width) -> None:
         derived = supernet.derive("x")
         blocks = list(derived.architecture.blocks)
         blocks[1] = replace(blocks[1], expand_channels=width)
-        state.put_back(derived, replace(derived.architecture, blocks=tuple(blocks)))
+        state.apply_widths(derived, replace(derived.architecture, blocks=tuple(blocks)))
 
     trained = velocities()
     assert len(trained) == 24
-    put_back(20)
+    apply_width(20)
     kept = velocities()
     assert len(kept) == 20
     assert {w for w in kept if w in trained} and all(kept[w] == trained.get(w, (0.0,) * 9) for w in kept)
-    put_back(32)
+    apply_width(32)
     grown = velocities()
     assert len(grown) == 32
     assert all(grown[w] == kept.get(w, (0.0,) * 9) for w in grown)
     before = snapshot(operation.weights.values())
-    make_next = Stepper(state, stepper._params, stepper._table, stepper._target_ms, "float32")
-    make_next.weight_step(batch(), [path])
+    Stepper(state, Setting(stepper._params), stepper._constraint).weight_step(batch(), [path])
     assert not any(map(torch.equal, before, operation.weights.values()))
     assert len(supernet.weight_parameters()) == len(state.weight_optimizer.param_groups[0]["params"])
 
@@ -370,15 +362,9 @@ def test_number_of_paths_before_and_after_the_warmup(run, monkeypatch, second, p
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_mixed_precision_searches_too(tiny_space, tiny_table, target_ms, loaders, make_params, precision) -> None:
     result = search(
-        tiny_space,
-        *loaders,
-        tiny_table,
-        target_ms,
-        params=make_params(epochs=2),
-        num_classes=3,
-        seed=0,
-        device=CPU,
-        precision=precision,
+        latency_constraint(tiny_space, tiny_table, target_ms),
+        Loaders(*loaders, num_classes=3),
+        Setting(make_params(epochs=2), precision=precision),
     )
     assert all(tensor.dtype == torch.float32 and torch.isfinite(tensor).all() for tensor in result.weights.values())
     assert not torch.equal(result.alphas, Supernet(tiny_space, 3).alphas)
@@ -407,18 +393,19 @@ def test_an_epochs_metrics_are_numbers_operations_included(run, tiny_space) -> N
 def test_plain_data_loaders_do_as_well(tiny_space, tiny_table, target_ms, loaders, make_params) -> None:
     def plain():
         sets = [TensorDataset(loader.images, loader.labels) for loader in loaders]
-        return [DataLoader(images, batch_size=4, shuffle=True, drop_last=True) for images in sets]
+        return Loaders(*(DataLoader(images, batch_size=4, shuffle=True, drop_last=True) for images in sets))
 
-    memory, params = Memory(), make_params(epochs=3)
-    whole = search(tiny_space, *plain(), tiny_table, target_ms, params=params, checkpoints=memory)
+    memory, setting = Memory(), Setting(make_params(epochs=3))
+    constraint = latency_constraint(tiny_space, tiny_table, target_ms)
+    whole = search(constraint, plain(), setting, checkpoints=memory)
     assert whole.num_classes == 3
     memory.states = memory.states[:2]
     torch.manual_seed(7)
-    resumed = search(tiny_space, *plain(), tiny_table, target_ms, params=params, checkpoints=memory)
+    resumed = search(constraint, plain(), setting, checkpoints=memory)
     assert_same_result(resumed, whole)
 
 
-def test_history_file_has_a_row_an_epoch_and_reads_back(run, tmp_path) -> None:
+def test_history_file_has_a_row_per_epoch_and_reads_back(run, tmp_path) -> None:
     result = run()
     write_history(result.history, tmp_path / "history.csv")
     with (tmp_path / "history.csv").open(newline="") as file:
@@ -456,14 +443,15 @@ def test_too_small_sets_and_spaces_are_user_errors(run, loaders, tiny_space) -> 
 
 
 def test_validation_counts_every_image_once(tiny_space, tiny_table, target_ms, loaders, make_params) -> None:
-    params = make_params()
+    setting = Setting(make_params())
     torch.manual_seed(0)
-    state = SearchState(Supernet(tiny_space, 3), params, "float32")
+    state = SearchState(Supernet(tiny_space, 3), setting)
     with torch.no_grad():
         state.supernet.classifier.weight.zero_()
         state.supernet.classifier.bias.copy_(torch.tensor([0.0, 1.0, 0.0]))
-    runner = EpochRunner(state, *loaders, tiny_table, target_ms, params, "float32", "search")
-    stepper = Stepper(state, params, tiny_table, target_ms, "float32")
+    constraint = latency_constraint(tiny_space, tiny_table, target_ms)
+    runner = EpochRunner(state, Loaders(*loaders), setting, constraint)
+    stepper = Stepper(state, setting, constraint)
     found, top5 = runner._validate(stepper, 0, torch.Generator().manual_seed(0))
     assert top5 == 100.0  # of three classes
     loaders[1].set_epoch(0)
