@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+import yaml
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tfnas.cli.init.presets import render_preset
 from tfnas.latency import Curve, LatencyTable, OperationKey
 from tfnas.search.constraint import latency_constraint
 from tfnas.search.derivation import searchable_layers
@@ -28,7 +30,7 @@ from tfnas.search.supernet.mixed_op import CandidateOperation, MixedOp
 from tfnas.search.supernet.sink_connecting import SinkConnectedStage
 from tfnas.search.supernet.supernet import Supernet
 from tfnas.space import load_space
-from tfnas.stages.params import load_params
+from tfnas.stages.params import Params
 
 NUM_CLASSES, TEMPERATURE, GRADIENT_CLIP = 100, 5.0, 5.0
 
@@ -43,7 +45,7 @@ class Ours:
     """`tfnas.search.steps.Stepper` with the parameters of params.yaml."""
 
     def __init__(self, batch: tuple[Tensor, Tensor], precision: str, *, recompute: bool = False) -> None:
-        params = load_params(Path(__file__).parents[1] / "presets/imagenet-gpu.yaml").search
+        params = Params.model_validate(yaml.safe_load(render_preset("imagenet-gpu"))).search
         params = params.model_copy(update={"recompute": recompute})
         self._space, self._batch, self._generator = load_space("tf-nas"), batch, torch.Generator().manual_seed(0)
         self._supernet = Supernet(self._space, NUM_CLASSES)

@@ -1,4 +1,4 @@
-"""`tfnas import`: files of the TF-NAS authors become ours."""
+"""`tfnas import`: convert files of the TF-NAS authors to ours."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 NAME = "import"
 HELP = (
-    "Turn a file of the TF-NAS authors (github.com/AberHu/TF-NAS) into ours: latency-table, config, weights,"
-    " supernet, image-list."
+    "Convert a file of the TF-NAS authors (github.com/AberHu/TF-NAS) to ours: latency-table, config, weights, supernet,"
+    " image-list."
 )
 
 
@@ -53,35 +53,44 @@ def _add_latency_table(kinds: argparse._SubParsersAction[argparse.ArgumentParser
     parser = _add_kind(
         kinds,
         "latency-table",
-        "Their lookup table of operations' latencies becomes a latency_table.json to search and scale with.",
-        file="latency_gpu.pkl or latency_cpu.pkl; it is read without being executed",
+        "Convert their lookup table of operation latencies to a latency_table.json, to search and scale with.",
+        file="latency_gpu.pkl or latency_cpu.pkl; no code in it is run",
         out="file to write, e.g. latency_table.json",
         import_file=import_latency_table,
     )
-    parser.add_argument("--space", default="tf-nas", help="search space that it was made for (default: tf-nas)")
-    parser.add_argument("--resolution", type=int, default=224, metavar="N", help="of the images (default: 224)")
-    parser.add_argument("--batch-size", type=int, metavar="N", help="measured with (default: 1 for a *cpu*, else 32)")
-    parser.add_argument("--device", metavar="TEXT", help="measured on (default: authors' and the file's name)")
+    parser.add_argument("--space", default="tf-nas", help="search space of the table (default: tf-nas)")
+    parser.add_argument(
+        "--resolution", type=int, default=224, metavar="N", help="image size it was measured at (default: 224)"
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        metavar="N",
+        help="batch size it was measured at (default: 1 for a *cpu* file, else 32)",
+    )
+    parser.add_argument(
+        "--device", metavar="TEXT", help="device it was measured on (default: `authors'` and the file name)"
+    )
 
 
 def _add_config(kinds: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = _add_kind(
         kinds,
         "config",
-        "Their model.config of a derived network becomes an architecture.json.",
+        "Convert their model.config of a derived network to an architecture.json.",
         file="model.config, as their parsing_model.py writes it",
         out="file to write, e.g. architecture.json",
         import_file=import_config,
     )
-    parser.add_argument("--name", help="of the architecture (default: the file's name)")
-    parser.add_argument("--space", metavar="NAME", help="that it lies in (default: found out)")
+    parser.add_argument("--name", help="name of the architecture (default: the file name)")
+    parser.add_argument("--space", metavar="NAME", help="search space of the architecture (default: inferred)")
 
 
 def _add_weights(kinds: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = _add_kind(
         kinds,
         "weights",
-        "Their trained weights become a weights.pt that fits our network of the same architecture.",
+        "Convert their trained weights to a weights.pt for our network of the same architecture.",
         file="model_best.pth.tar or checkpoint.pth.tar of their training; no code in it is run",
         out="file to write, e.g. weights.pt",
         import_file=import_weights,
@@ -90,7 +99,7 @@ def _add_weights(kinds: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "--architecture",
         required=True,
         metavar="NETWORK",
-        help="whose weights they are: a name of `tfnas zoo list`, an architecture.json, or their model.config",
+        help="network of the weights: a name from `tfnas zoo list`, an architecture.json, or their model.config",
     )
 
 
@@ -98,20 +107,22 @@ def _add_supernet(kinds: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = _add_kind(
         kinds,
         "supernet",
-        "The network that their searched supernet prefers becomes an architecture.json.",
+        "Write the network that their searched supernet prefers as an architecture.json.",
         file="searched_model_90.pth.tar of their search; no code in it is run",
         out="file to write, e.g. architecture.json",
         import_file=import_supernet,
     )
-    parser.add_argument("--space", default="tf-nas", metavar="NAME", help="that was searched (default: tf-nas)")
-    parser.add_argument("--name", help="of the architecture (default: the file's name)")
+    parser.add_argument(
+        "--space", default="tf-nas", metavar="NAME", help="search space of the supernet (default: tf-nas)"
+    )
+    parser.add_argument("--name", help="name of the architecture (default: the file name)")
 
 
 def _add_image_list(kinds: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = _add_kind(
         kinds,
         "image-list",
-        "Their list of images becomes a train.csv or val.csv (path, class, label), as build_subset writes them.",
+        "Convert their list of images to a train.csv or val.csv (path, class, label), as build_subset writes them.",
         file="ImageNet-100-effb0_train_cls_ratio0.8.txt, or another with lines like 'n01560419/x.JPEG 0'",
         out="file to write, e.g. train.csv",
         import_file=import_image_list,
@@ -120,7 +131,7 @@ def _add_image_list(kinds: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--prefix",
         default="train",
         metavar="FOLDER",
-        help="put before each path (default: train, where ImageNet's training images lie under prepare_data.root)",
+        help="folder to put before each path (default: train, ImageNet's training images in prepare_data.root)",
     )
 
 
