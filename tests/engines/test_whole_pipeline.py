@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from engine_calls import call, set_param, snakemake
 
+from tests.helpers.engines.calls import call, snakemake
+from tests.helpers.projects import set_param
 from tfnas.engines.sync import sync
 from tfnas.latency import LatencyTable
 from tfnas.search import latency_constraint, scale_widths

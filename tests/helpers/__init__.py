@@ -1,1 +1,1 @@
-"""What several rooms' tests share."""
+"""What the tests of several rooms share."""

@@ -16,7 +16,8 @@ from tfnas.report.figures.style import COLORS
 from tfnas.report.inputs import read_results
 from tfnas.report.page import TEMPLATES, everything, render_page
 from tfnas.report.summary import summarize
-from tfnas.stages.params import STAGE_KEYS, Params
+from tfnas.stages.params import Params
+from tfnas.stages.registry import STAGES
 
 
 class Page(HTMLParser):
@@ -121,7 +122,7 @@ def test_every_target_and_stage_has_its_place(html: str, params: Params) -> None
         f"target-{name}" for name in params.targets
     ]
     stages = html[html.index('<section id="stages">') :].split("</section>")[0]
-    assert re.findall(r'<th scope="row"><a href="#[\w-]+">(\w+)</a></th>', stages) == [*STAGE_KEYS][:-1]
+    assert re.findall(r'<th scope="row"><a href="#[\w-]+">(\w+)</a></th>', stages) == [*STAGES][:-1]
 
 
 def test_values_are_told_without_a_script(html: str) -> None:

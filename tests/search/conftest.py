@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_spaces import K3_E3, K3_E3_SE, K3_E6, K5_E3, space_text
 from torch import Tensor
 
+from tests.helpers.tiny_spaces import K3_E3, K3_E3_SE, K3_E6, K5_E3, space_text
 from tfnas.latency import Curve, LatencyTable, OperationKey
 from tfnas.search.cost import Latency
 from tfnas.search.params import SearchParams

@@ -18,11 +18,14 @@ SCRIPT_FOLDER = "workflow/scripts"
 
 # Rooms and modules of the library whose code changes no result: no stage names them as a code dependency.
 CHANGES_NO_RESULT = (
+    "__init__.py",
     "cli",
+    "deploy",
     "engines",
     "jobs",
     "tracking",
     "stages/__init__.py",
+    "stages/dependencies.py",
     "stages/job.py",
     "stages/params.py",
     "stages/registry.py",
