@@ -28,7 +28,7 @@ def _entrypoint(name: str) -> Callable[..., nn.Module]:
         return network
 
     build.__name__ = name.lower().replace("-", "_")
-    build.__doc__ = f"""{name} (ECCV 2020), for normalised (N, 3, 224, 224) images.
+    build.__doc__ = f"""{name} (ECCV 2020), for normalized (N, 3, 224, 224) images.
 
     Args:
         num_classes: of the classifier.

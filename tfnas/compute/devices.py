@@ -197,7 +197,7 @@ def cpu_governor() -> str | None:
 
 
 def device_name(name: str) -> str:
-    """A name a person recognises: the GPU's, or the CPU's model."""
+    """A name a person recognizes: the GPU's, or the CPU's model."""
     if name.startswith("cuda"):
         import torch
 

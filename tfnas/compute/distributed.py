@@ -124,9 +124,9 @@ def statistics_over_processes(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     The batches have one size. The mean comes first and the variance about it second, so that no digits cancel out.
     """
     mean: Tensor = _Mean.apply(x.mean((0, 2, 3)))
-    centred = x - mean[:, None, None]
-    variance: Tensor = _Mean.apply(centred.square().mean((0, 2, 3)))
-    return centred, mean, variance
+    centered = x - mean[:, None, None]
+    variance: Tensor = _Mean.apply(centered.square().mean((0, 2, 3)))
+    return centered, mean, variance
 
 
 class _Mean(torch.autograd.Function):

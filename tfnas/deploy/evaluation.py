@@ -1,6 +1,6 @@
 """Accuracy of a trained network, in all and for each class.
 
-The labelled images of a folder to evaluate on, whichever of the known layouts it has.
+The labeled images of a folder to evaluate on, whichever of the known layouts it has.
 """
 
 from __future__ import annotations

@@ -164,7 +164,7 @@ def _use(card: Card) -> Iterator[str]:
     yield f"A picture is {turned}, and laid on white where it is transparent;"
     yield "values of more than 8 bits are scaled to 8."
     yield f"Input: `images`, (N, 3, {size}, {size}) float32. The shorter side of a picture is resized to"
-    yield f"{round(size / CROP_FRACTION)} pixels and the centre cut out; one of {THUMBNAIL} or less to {size}, uncut."
+    yield f"{round(size / CROP_FRACTION)} pixels and the center cut out; one of {THUMBNAIL} or less to {size}, uncut."
     yield f"RGB in [0, 1], less the mean {list(MEAN)}, divided by {list(STD)}."
     names = "" if classes else "; their names are not recorded"
     yield f"Output: `logits`, (N, {card.num_classes}), one a class{names}."

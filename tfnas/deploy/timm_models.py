@@ -267,7 +267,7 @@ def _build(name: str, pretrained: bool, options: dict[str, Any]) -> nn.Module:
 
 
 def _config() -> dict[str, Any]:
-    """What timm's data loading asks for: the paper's 224 x 224 images and the usual normalisation."""
+    """What timm's data loading asks for: the paper's 224 x 224 images and the usual normalization."""
     from tfnas.data.images.transforms import CROP_FRACTION, MEAN, STD
 
     return {

@@ -63,7 +63,7 @@ def disagreements(folder: Path, outputs: Iterable[str], *, thorough: Iterable[st
         job = "/".join(place.parts[1:])
         found = record if isinstance(record, str) else _disagreement(record, place, folder, params, known)
         if found is None and job in names and not isinstance(record, str):
-            found = _spoilt(record["outputs"], folder)
+            found = _damaged(record["outputs"], folder)
         if found is not None:
             reasons[job] = found
     return reasons
@@ -116,7 +116,7 @@ def _digest_now(path: str, folder: Path, known: Mapping[str, str]) -> str | None
     return digest_file(folder / path) if (folder / path).exists() else None
 
 
-def _spoilt(outputs: Mapping[str, str], folder: Path) -> str | None:
+def _damaged(outputs: Mapping[str, str], folder: Path) -> str | None:
     for path, digest in outputs.items():
         if not (folder / path).exists() or digest_file(folder / path) != digest:
             return f"{path} is not what the job wrote"

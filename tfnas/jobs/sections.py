@@ -34,7 +34,7 @@ class Section(BaseModel):
 def explain(error: ValidationError, model: type[BaseModel], *, source: str) -> str:
     """The first mistake as `file: key: what is wrong (value); fix`, and how many more there are.
 
-    A misspelt key goes before the missing one that it makes.
+    A misspelled key goes before the missing one that it makes.
     """
     details = sorted(error.errors(), key=lambda detail: detail["type"] != "extra_forbidden")
     first = details[0]

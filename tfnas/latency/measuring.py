@@ -294,7 +294,7 @@ class Measuring:
 
 
 def find_device_alignment(measuring: Measuring, ranges: Mapping[OperationKey, tuple[int, int]]) -> int:
-    """Which widths the device favours, from neighbouring widths of a few operations; found once, then kept."""
+    """Which widths the device favors, from neighboring widths of a few operations; found once, then kept."""
     for visit in measuring.visits:
         if visit.points[0][0] == ALIGNMENT:
             return visit.points[0][1]

@@ -126,7 +126,7 @@ def classes(widths: Sequence[int], alignment: int) -> list[list[int]]:
 def further_knots(latencies_ms: Mapping[int, float], alignment: int, tolerance: float) -> dict[int, float]:
     """Widths between knots where linear interpolation may be off by more than `tolerance`, with that estimate.
 
-    The estimate: how far each inner knot lies from the line between its neighbours, relative, over four.
+    The estimate: how far each inner knot lies from the line between its neighbors, relative, over four.
     """
     found: dict[int, float] = {}
     for knots in classes(sorted(latencies_ms), alignment):
@@ -140,7 +140,7 @@ def further_knots(latencies_ms: Mapping[int, float], alignment: int, tolerance: 
 
 
 def _bends(knots: Sequence[int], latencies_ms: Sequence[float]) -> np.ndarray:
-    """Of each knot, how far the line between its neighbours is from it, relative; 0 at the ends."""
+    """Of each knot, how far the line between its neighbors is from it, relative; 0 at the ends."""
     widths, values, bends = np.asarray(knots, float), np.asarray(latencies_ms), np.zeros(len(knots))
     if len(knots) > 2:
         share = (widths[1:-1] - widths[:-2]) / (widths[2:] - widths[:-2])

@@ -206,7 +206,7 @@ def _training_figures(targets: Sequence[TargetResult]) -> list[Markup]:
 
 
 def _swatches(targets: Sequence[TargetResult]) -> list[tuple[str, str]]:
-    """(operation, colour variable) of the legend."""
+    """(operation, color variable) of the legend."""
     names = search_figures.operation_names(targets)
     return [(name, search_figures.operation_color(name, names)) for name in names]
 

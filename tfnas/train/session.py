@@ -99,7 +99,7 @@ def _train(
         checkpoints=checkpoints,
         on_epoch=lambda record: job.run.log_metrics(record.metrics(), step=record.epoch),
     )
-    trained = training.build()  # not `network`, whose BatchNorm may be synchronised
+    trained = training.build()  # not `network`, whose BatchNorm may be synchronized
     trained.load_state_dict(network.state_dict())
     return trained.eval(), result
 

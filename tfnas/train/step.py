@@ -75,7 +75,7 @@ class Stepper:
         order = torch.channels_last if recipe.channels_last else torch.contiguous_format
         self.network = network.to(device).to(memory_format=order)
         if recipe.sync_batchnorm and distributed.is_active():
-            synchronise_batchnorm(self.network, device)
+            synchronize_batchnorm(self.network, device)
         self.optimizer = make_optimizer(self.network, recipe)
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "float16")
         self._parallel = _parallel(self.network, device) if distributed.is_active() else None
@@ -172,8 +172,8 @@ def _moving_average(network: nn.Module, decay: float) -> AveragedModel | None:
     return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
 
 
-def synchronise_batchnorm(network: nn.Module, device: torch.device) -> None:
-    """Put a synchronised BatchNorm in the place of each of a network's, with the same weights; in place."""
+def synchronize_batchnorm(network: nn.Module, device: torch.device) -> None:
+    """Put a synchronized BatchNorm in the place of each of a network's, with the same weights; in place."""
     if device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(network)
         return
@@ -189,10 +189,10 @@ class SyncBatchNorm(nn.BatchNorm2d):
         """(N, C, H, W) to the same."""
         if not self.training or not distributed.is_active():
             return super().forward(input)
-        centred, mean, variance = statistics_over_processes(input)
+        centered, mean, variance = statistics_over_processes(input)
         self._update(mean.detach(), variance.detach(), count=input.numel() // input.shape[1])
         scale = self.weight * torch.rsqrt(variance + self.eps)
-        return centred * scale[:, None, None] + self.bias[:, None, None]
+        return centered * scale[:, None, None] + self.bias[:, None, None]
 
     @torch.no_grad()
     def _update(self, mean: Tensor, variance: Tensor, *, count: int) -> None:

@@ -91,7 +91,7 @@ def transfer_network(
 
 
 def replace_classifier(network: nn.Module, num_classes: int) -> None:
-    """Put a new linear layer, initialised as in `build_network`, in the place of the classifier's."""
+    """Put a new linear layer, initialized as in `build_network`, in the place of the classifier's."""
     old = network.get_submodule("classifier.linear")
     assert isinstance(old, nn.Linear)
     new = nn.Linear(old.in_features, num_classes)

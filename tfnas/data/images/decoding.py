@@ -1,6 +1,6 @@
 """From an image file's bytes to RGB pixels: libjpeg-turbo by torchvision for JPEG, Pillow for everything else.
 
-Both give Pillow's pixels bit for bit for JPEG of RGB and grey (a test compares them); torchvision's way leaves out
+Both give Pillow's pixels bit for bit for JPEG of RGB and gray (a test compares them); torchvision's way leaves out
 Pillow's copies, and it keeps all bits of a 16-bit PNG. One rule for each kind of image:
 
 - CMYK, YCbCr, Lab and palettes become RGB by Pillow's formulas, without color profiles.
@@ -172,9 +172,9 @@ def _jpeg_orientation(data: np.ndarray) -> int:
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in _WIDE_MODES:
         depth = _depth(image)  # before the pixels are loaded
-        grey = _upper_bits(np.asarray(image), depth)
+        gray = _upper_bits(np.asarray(image), depth)
         inverted = getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO
-        return Image.fromarray(255 - grey if inverted else grey).convert("RGB")
+        return Image.fromarray(255 - gray if inverted else gray).convert("RGB")
     if image.mode == "F":
         return Image.fromarray(_from_unit_range(np.asarray(image))).convert("RGB")
     if image.mode == "La":

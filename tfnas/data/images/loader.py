@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
 
 from tfnas.compute.seeding import derive_seed
-from tfnas.data.images.color import Colours
+from tfnas.data.images.color import Colors
 from tfnas.data.images.stores import open_store
 from tfnas.data.images.transforms import Transform, View
 from tfnas.data.manifest import Sample
@@ -138,11 +138,11 @@ class _Loaded:
 
     images: Tensor | None  # views, (N, 3, R, R) uint8, or finished images
     labels: Tensor | None  # (N,)
-    colours: list[Colours | None] | None  # of views; None: the images are finished
+    colors: list[Colors | None] | None  # of views; None: the images are finished
     faults: list[str]
 
     def pin_memory(self) -> _Loaded:
-        """What the data loader calls; it would otherwise look into every number of `colours`."""
+        """What the data loader calls; it would otherwise look into every number of `colors`."""
         if self.images is not None and self.labels is not None:
             self.images, self.labels = self.images.pin_memory(), self.labels.pin_memory()
         return self
@@ -187,9 +187,9 @@ class EpochLoader:
             self._note(loaded.faults, nothing_left=loaded.images is None)
             assert loaded.images is not None and loaded.labels is not None
             images, labels = (part.to(self._device, non_blocking=True) for part in (loaded.images, loaded.labels))
-            if loaded.colours is not None:
+            if loaded.colors is not None:
                 assert self._transform is not None
-                images = self._transform.finish(images, loaded.colours)
+                images = self._transform.finish(images, loaded.colors)
             yield images, labels
 
     def _batches(self) -> Iterator[_Loaded]:
@@ -240,7 +240,7 @@ def make_loader(
         pin_memory: for a fast copy to a GPU.
         rank, world_size: this process's share of a data-parallel run. The shares of a batch make up the batch that one
             process of world_size times the batch size would see; without drop_last the last shares may differ in size.
-        device: where colours are changed and images normalised, and so where batches are; by default the CPU.
+        device: where colors are changed and images normalized, and so where batches are; by default the CPU.
 
     The second step of a transform is done here, not by the workers: they hand over 8 bits a value in place of 32, and
     the memory that passes between processes costs more time than that step.
@@ -288,7 +288,7 @@ class _SeededDataset(Dataset[Any]):
                 torch.stack([view.pixels for view, _ in items]),
                 torch.tensor([label for _, label in items]),
             )
-            return _passed_on(_Loaded(pixels, labels, [view.colours for view, _ in items], faults))
+            return _passed_on(_Loaded(pixels, labels, [view.colors for view, _ in items], faults))
         images, labels = default_collate(items)
         return _passed_on(_Loaded(images, labels, None, faults))
 

@@ -1,6 +1,6 @@
 """scikit-learn's digits as PNG files in ImageNet's own folder layout.
 
-1,797 grey pictures of 8 x 8 pixels with 17 shades, ten classes, from the test half of UCI's "Optical Recognition of
+1,797 gray pictures of 8 x 8 pixels with 17 shades, ten classes, from the test half of UCI's "Optical Recognition of
 Handwritten Digits". They come with scikit-learn, so nothing is downloaded.
 
 The transfer set of the default run: the digits in another domain, in CIFAR's format.

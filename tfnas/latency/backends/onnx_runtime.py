@@ -19,7 +19,7 @@ INPUT, OUTPUT = "image", "output"
 
 
 class OnnxRuntime:
-    """Exports each module, loads it with all graph optimisations, and runs it on bound input and output.
+    """Exports each module, loads it with all graph optimizations, and runs it on bound input and output.
 
     Binding saves the 1.5 microseconds that copying names and results into Python takes; with it, an empty model
     takes 2 microseconds a run (PyTorch: 3).
@@ -51,7 +51,7 @@ class OnnxRuntime:
 
 
 def open_session(model: bytes | str, *, threads: int) -> Any:
-    """ONNX Runtime's session of a model, in bytes or by its file's name, on the CPU with all graph optimisations."""
+    """ONNX Runtime's session of a model, in bytes or by its file's name, on the CPU with all graph optimizations."""
     import onnxruntime as ort
 
     settings = ort.SessionOptions()

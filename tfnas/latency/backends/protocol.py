@@ -62,7 +62,7 @@ class OwnClock(Protocol):
 
     @property
     def device(self) -> str:
-        """As it stands in the table: a name a person recognises."""
+        """As it stands in the table: a name a person recognizes."""
         ...
 
     def time_runs(self, run: Callable[[], object], repeats: int) -> Sequence[float]:

@@ -54,7 +54,7 @@ def describe(architecture: Architecture) -> str:
 
 
 def architecture_figure(architecture: Architecture) -> Figure:
-    """One row a block from input (top) to output: a bar as long as the expansion channels, coloured by kernel.
+    """One row a block from input (top) to output: a bar as long as the expansion channels, colored by kernel.
 
     The shading changes with the stage; a triangle marks stride 2, a disc SE with its channels. Beside the width stands
     its ratio to the input channels, e of Sec. 3.1.

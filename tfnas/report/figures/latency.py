@@ -44,7 +44,7 @@ def draw_comparison(rows: Sequence[Compared], title: str, path: str | Path) -> N
 def latency_curves_figure(table: LatencyTable) -> Figure:
     """One panel a place in the network (input, output, stride): latency of each operation against its width.
 
-    Colour says the kernel, the line SE, dots the measured widths (left out where there are more than 40).
+    Color says the kernel, the line SE, dots the measured widths (left out where there are more than 40).
     """
     panels: dict[Shape, list[OperationKey]] = {}
     for key in sorted(table.curves, key=lambda key: (-key.resolution, key.in_channels, key.out_channels, key)):

@@ -28,7 +28,7 @@ class Found(NamedTuple):
 
 
 def here_figure(rows: Sequence[HereRow]) -> Figure:
-    """A bar a network, fastest first: latency by the run's table; this run's in colour."""
+    """A bar a network, fastest first: latency by the run's table; this run's in color."""
     title, unit = "On this device", "latency by the run's table, ms"
     height = 0.95 + 0.2 * len(rows)
     figure, axes = panel(title, unit, "ms", height=height, left=96.0, right=44.0)

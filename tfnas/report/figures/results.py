@@ -34,7 +34,7 @@ def percentages_figure(target: TargetResult, names: Sequence[str]) -> Figure:
     Layers 12 and 17 as in the paper; in a space with fewer, those at the same places.
 
     Args:
-        names: of all operations to give a colour to, the same for every target.
+        names: of all operations to give a color to, the same for every target.
     """
     counts = operation_counts(target)
     figure, axes = panel(

@@ -92,7 +92,7 @@ def operations_figure(target: TargetResult, names: Sequence[str]) -> Figure:
     """Strongest operation of every layer each epoch; thin where the layer lies beyond the derived depth.
 
     Args:
-        names: of all operations to give a colour to, the same for every target.
+        names: of all operations to give a color to, the same for every target.
     """
     rows = target.search
     layers = [(stage, position) for stage, positions in _layers(rows).items() for position in positions]

@@ -2,7 +2,7 @@
 
 A browser shows a title by itself; the script of the page does it at once, and for the nearest point.
 
-How every figure looks: colours, type, sizes, and writing one with the same bytes each time.
+How every figure looks: colors, type, sizes, and writing one with the same bytes each time.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ def hover_svg(figure: Figure) -> str:
 
 WIDTH_INCHES = 4.4  # one column of the page; on a phone the whole width
 
-# Colours of the light scheme; in the page each becomes a CSS variable of the same name, so that the dark scheme can
-# give it another value. Hence no colour stands here twice.
+# Colors of the light scheme; in the page each becomes a CSS variable of the same name, so that the dark scheme can
+# give it another value. Hence no color stands here twice.
 COLORS = {
     "ink": "#1f2a37",
     "muted": "#5f6b7a",
@@ -164,7 +164,7 @@ def inline_svg(make: Callable[[], Figure], name: str, label: str) -> str:
 
 
 def _fit_tag(tag: str, name: str) -> str:
-    """A tag of a figure with the page's ids and colours."""
+    """A tag of a figure with the page's ids and colors."""
     tag = re.sub(r'\bid="', f'id="{name}-', tag)
     tag = re.sub(r'href="#', f'href="#{name}-', tag)
     tag = tag.replace("url(#", f"url(#{name}-")
