@@ -48,9 +48,9 @@ def _load(network: nn.Module, path: str | Path) -> None:
 
         load_authors_weights(network, path)
     else:
-        from tfnas.train.weights import load_weights
+        from tfnas.train.weights import load_own_weights
 
-        load_weights(network, path)
+        load_own_weights(network, path)
 
 
 tf_nas_a = _entrypoint("TF-NAS-A")

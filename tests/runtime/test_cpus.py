@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tfnas.compute.devices import _cpu_quotas, allowed_cpus, warn_of_threads
 from tfnas.compute import devices
+from tfnas.compute.devices import _cpu_quotas, allowed_cpus, warn_of_threads
 
 PROGRAM = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); from tfnas.compute.devices import *"
 

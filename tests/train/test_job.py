@@ -18,9 +18,9 @@ from tfnas.space import build_network, count_macs, count_params
 from tfnas.stages.job import Job
 from tfnas.stages.params import load_params
 from tfnas.stages.retrain import Training, run_training
+from tfnas.train.metrics import TrainingEpoch
 from tfnas.train.sets import check_architecture, check_classes, retrain_sets
-from tfnas.train.training import EpochRecord
-from tfnas.train.weights import load_weights
+from tfnas.train.weights import load_own_weights
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 CLASSES = ("black", "grey", "white")
@@ -114,9 +114,9 @@ def test_files_and_tracking(run_job, architecture) -> None:
         count_macs(architecture, 16, 3),
     )
     assert [step for _, step in tracking.metrics] == [1, 2, 3, None]
-    assert {*tracking.metrics[0][0], "epoch"} == set(rows[0]) == set(EpochRecord.__dataclass_fields__)
+    assert {*tracking.metrics[0][0], "epoch"} == set(rows[0]) == set(TrainingEpoch.__dataclass_fields__)
     assert tracking.examples[0].shape == (1, 3, 16, 16) and tracking.examples[0].dtype == np.float32
-    load_weights(build_network(architecture, 3), out / "weights.pt")
+    load_own_weights(build_network(architecture, 3), out / "weights.pt")
 
 
 def test_two_jobs_leave_the_same_weights_and_no_checkpoint(run_job, tmp_path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from tfnas.compute.devices import cpu_governor
 from tfnas.compute.seeding import derive_seed
 from tfnas.jobs.artifacts import package_versions
-from tfnas.jobs.progress import Progress
+from tfnas.jobs.progress import ProgressBar
 from tfnas.latency.estimate import Estimates, estimate
 from tfnas.latency.measuring import Measuring, find_device_alignment, fixed_parts
 from tfnas.latency.table import FIXED_PARTS, Curve, LatencyTable, OperationKey
@@ -86,7 +86,7 @@ def _measure(
 ) -> None:
     """Rounds of visits, until the budget is spent or nothing is left to do."""
     budget, tolerance = 60.0 * measuring.params.minutes, measuring.params.tolerance
-    progress = Progress("profile", budget, "second")
+    progress = ProgressBar("profile", budget, "second")
     progress.advance(min(measuring.seconds, budget))
     every = [(NETWORK, number) for number in range(networks)]
     while True:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
 from tfnas.compute import distributed
 from tfnas.compute.seeding import derive_seed
+from tfnas.data.images.loader import Loader
+from tfnas.jobs.checkpoints import Checkpoints
 from tfnas.jobs.errors import UserError
 from tfnas.jobs.progress import track
 from tfnas.latency import LatencyTable
-from tfnas.search.epoch import EpochRunner, Loader, set_epoch
+from tfnas.search.epoch import EpochRunner, set_epoch
 from tfnas.search.params import SearchParams
 from tfnas.search.result import EpochRecord, SearchResult, WarmUp, search_result
 from tfnas.search.state import SearchState
@@ -24,15 +26,11 @@ from tfnas.space import Space
 logger = logging.getLogger("tfnas.search")
 
 
-class Checkpoints(Protocol):
-    """What `tfnas.jobs.checkpoints.CheckpointFolder` gives."""
-
-    def load(self) -> dict[str, Any] | None: ...
-
-    def save(self, state: dict[str, Any]) -> None: ...
+class SearchCheckpoints(Checkpoints, Protocol):
+    """Checkpoints that can also be named in a message."""
 
     def newest(self) -> object | None:
-        """Where the last saved state is, for messages."""
+        """Where the last saved state is; None when there is none."""
 
 
 def search(
@@ -49,7 +47,7 @@ def search(
     precision: str = "float32",
     name: str = "search",
     warm_up: WarmUp | None = None,
-    checkpoints: Checkpoints | None = None,
+    checkpoints: SearchCheckpoints | None = None,
     on_epoch: Callable[[EpochRecord], None] | None = None,
 ) -> SearchResult:
     """Search the most accurate network of a space within a latency target.
@@ -99,7 +97,7 @@ def run_warm_up(
     device: torch.device | str = "cpu",
     precision: str = "float32",
     name: str = "warm_up",
-    checkpoints: Checkpoints | None = None,
+    checkpoints: SearchCheckpoints | None = None,
     on_epoch: Callable[[EpochRecord], None] | None = None,
 ) -> WarmUp:
     """The first `params.warmup_epochs` epochs, in which alpha and beta are frozen: the same for every target.
@@ -150,7 +148,7 @@ class _Setting:
             )
 
 
-def _resume(state: SearchState, checkpoints: Checkpoints | None, name: str) -> None:
+def _resume(state: SearchState, checkpoints: SearchCheckpoints | None, name: str) -> None:
     """Load the newest checkpoint into the state, or save the first."""
     saved = checkpoints.load() if checkpoints is not None else None
     if saved is None:
@@ -160,7 +158,7 @@ def _resume(state: SearchState, checkpoints: Checkpoints | None, name: str) -> N
     logger.info("%s: goes on after epoch %d", name, len(state.history))
 
 
-def _save(state: SearchState, checkpoints: Checkpoints | None) -> None:
+def _save(state: SearchState, checkpoints: SearchCheckpoints | None) -> None:
     if checkpoints is not None and distributed.rank() == 0:
         checkpoints.save(state.state_dict())
 
@@ -171,7 +169,7 @@ def _run_epochs(
     runner: EpochRunner,
     end: int,
     steps: int,
-    checkpoints: Checkpoints | None,
+    checkpoints: SearchCheckpoints | None,
     on_epoch: Callable[[EpochRecord], None] | None,
 ) -> None:
     """Run the epochs that are left until `end` of them are done or the search has ended; resume, save after each.

@@ -12,10 +12,10 @@ from tfnas.compute import distributed
 from tfnas.compute.devices import open_device
 from tfnas.compute.seeding import derive_seed, seed_everything
 from tfnas.data import ImageDataset, eval_transform, image_root, make_loader, read_samples, train_transform
+from tfnas.data.images.loader import Loader
 from tfnas.jobs.artifacts import digest_params
-from tfnas.jobs.checkpoints import CheckpointFolder
+from tfnas.jobs.checkpoints import CHECKPOINTS, CheckpointFolder
 from tfnas.jobs.errors import UserError
-from tfnas.search.epoch import Loader
 from tfnas.search.result import EpochRecord, operation_names
 from tfnas.space import Space
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from tfnas.stages.params import Params
     from tfnas.tracking.runs import Run
 
-CHECKPOINTS = Path("checkpoints")  # of the working directory, beside results/ and logs/
 MIN_BATCH = 2  # BatchNorm needs two images
 
 Samples = list[tuple[str, int]]
