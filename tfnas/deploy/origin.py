@@ -11,7 +11,7 @@ from typing import Any
 
 from tfnas.data import eval_transform, load_transfer_set, manifest_samples, read_manifest, transfer_root
 from tfnas.data.images.decoding import IGNORE
-from tfnas.jobs.artifacts import digest_file, read_json
+from tfnas.jobs.artifacts import PROVENANCE, digest_file, read_json
 from tfnas.jobs.errors import UserError
 
 
@@ -82,7 +82,7 @@ def read_origin(file: str | Path) -> Origin:
     Raises:
         UserError: there is one, and it cannot be read.
     """
-    path = Path(file).with_name("provenance.json")
+    path = Path(file).with_name(PROVENANCE)
     return Origin(read_json(path, kind="provenance", version=1) if path.is_file() else {}, path.parent)
 
 

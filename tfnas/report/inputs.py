@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfnas.jobs.artifacts import read_json
+from tfnas.jobs.artifacts import PROVENANCE, read_json
 from tfnas.jobs.errors import UserError
 from tfnas.latency import LatencyTable
 from tfnas.space import Architecture
@@ -240,7 +240,7 @@ def _read_metrics(path: Path, names: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _read_provenance(params: Params, folder: Path) -> dict[str, dict[str, Any]]:
-    paths = {job: folder / job / "provenance.json" for job in job_folders(params)}
+    paths = {job: folder / job / PROVENANCE for job in job_folders(params)}
     return {job: read_json(path) for job, path in paths.items() if path.exists()}
 
 
