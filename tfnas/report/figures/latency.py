@@ -94,14 +94,14 @@ def comparison_figure(rows: Sequence[Compared], title: str) -> Figure:
     figure = new_figure(0.85 + ROW_INCHES * len(rows), 8.8)
     height = figure.get_size_inches()[1]
     panels = figure.subplots(1, 4, sharey=True, width_ratios=(3, 2, 2, 2))
-    colors = [COLORS["blue" if row.peer.architecture else "orange"] for row in rows]
+    colors = [COLORS["blue" if row.baseline.architecture else "orange"] for row in rows]
     places = range(len(rows))
     slowest_ms = max(row.timing.median_ms for row in rows)
     columns: tuple[tuple[str, Callable[[Compared], float], str], ...] = (
         ("latency here, ms", lambda row: row.timing.median_ms, "{:.1f}" if slowest_ms >= 100 else "{:.2f}"),
-        ("multiply-adds, M", lambda row: row.peer.macs / 1e6, "{:.0f}"),
-        ("parameters, M", lambda row: row.peer.params / 1e6, "{:.1f}"),
-        ("published top-1, %", lambda row: row.peer.top1, "{:.1f}"),
+        ("multiply-adds, M", lambda row: row.baseline.macs / 1e6, "{:.0f}"),
+        ("parameters, M", lambda row: row.baseline.params / 1e6, "{:.1f}"),
+        ("published top-1, %", lambda row: row.baseline.top1, "{:.1f}"),
     )
     for axes, (name, number, text) in zip(panels, columns, strict=True):
         values = [number(row) for row in rows]
@@ -119,7 +119,7 @@ def comparison_figure(rows: Sequence[Compared], title: str) -> Figure:
         axes.tick_params(labelsize=SMALL)
         axes.spines["bottom"].set_visible(False)
     _table_marks(panels[0], rows)
-    panels[0].set_yticks(places, [row.peer.name for row in rows])
+    panels[0].set_yticks(places, [row.baseline.name for row in rows])
     panels[0].set_ylim(len(rows) - 0.4, -0.6)
     figure.subplots_adjust(left=0.145, right=0.99, top=1 - 0.62 / height, bottom=0.23 / height, wspace=0.08)
     figure.text(0.01, 1 - 0.14 / height, title, weight="bold", va="center")
