@@ -1,9 +1,12 @@
 """Random changes of color in batches: torchvision's ColorJitter, several times as fast.
 
 Brightness, contrast, saturation and hue change one after another, in an order of each image's own. torchvision does
-this image by image, on 8 bits, rounding after each step; here the steps are a few sums and products over whole batches
-in float32, without rounding. Hue is by far the most expensive of the four: its formula has no branches here, as they
-cost more than sums."""
+this image by image in 8 bits, rounding after each step; here the steps are a few sums and products over whole batches
+in float32, without rounding. Hue is by far the most expensive of the four; its formula has no branches, which would
+cost more than sums.
+
+N batch, H W size; images are (N, 3, H, W) float32 RGB in [0, 1] and changed in place; factors are (N, 1, 1, 1).
+"""
 
 from __future__ import annotations
 
@@ -14,19 +17,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# N batch, H W size; images are (N, 3, H, W) float32 RGB in [0, 1] and changed in place; factors are (N, 1, 1, 1)
-
-
 GRAY = (0.2989, 0.587, 0.114)  # of red, green and blue, as torchvision weighs them
 IDENTITY = (1.0, 1.0, 1.0, 0.0)
 Strengths = tuple[float, float, float, float]
 
 
 class Colors(NamedTuple):
-    """What happens to one image's colors."""
+    """The random color changes of one image."""
 
-    factors: tuple[float, ...]  # brightness, contrast, saturation (1: as it is), hue (in turns; 0: as it is)
-    order: tuple[int, ...]  # the four, by their places in `factors`
+    factors: tuple[float, ...]  # brightness, contrast, saturation (1: unchanged), hue (in turns; 0: unchanged)
+    order: tuple[int, ...]  # the four, by their indices in `factors`
 
 
 def draw_colors(strengths: Strengths, random: Random) -> Colors:
@@ -38,7 +38,7 @@ def draw_colors(strengths: Strengths, random: Random) -> Colors:
 
 
 def change_colors(images: Tensor, colors: Sequence[Colors]) -> Tensor:
-    """Apply to each image its own colors, in place, and return the images."""
+    """Apply each image's color changes in place, and return the images."""
     factors = torch.tensor([row.factors for row in colors], device=images.device)[:, :, None, None, None]
     for position in range(4):
         for operation, change in enumerate(_OPERATIONS):

@@ -9,8 +9,9 @@ Pillow's copies, and it keeps all bits of a 16-bit PNG. One rule for each kind o
   that holds the image's largest value; the upper 8 bits of that depth are kept. Nothing is stretched to a minimum and
   a maximum: that would change what a dark or a flat image means.
 - Floats from 0 to 1 are multiplied by 255. Other floats, negative numbers and numbers above 65535 are refused.
-- Of several frames or pages the first counts.
-- EXIF's orientation is applied unless `prepare_data.exif` is `ignore`."""
+- Of several frames or pages, the first is used.
+- EXIF's orientation is applied unless `prepare_data.exif` is `ignore`.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """From a picture to what a network sees: (3, H, W) float32, normalized by ImageNet's mean and deviation.
 
-In two steps: the view, cut out of one picture and scaled, in 8 bits; and the finish, colors and normalization, on
-whole batches, in a loading process or on the device."""
+Two steps: the view, cropped from one picture and scaled, in 8 bits; and the finish, colors and normalization of whole
+batches, in a loading process or on the device.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ CROP_FRACTION = 224 / 256  # of the shorter side, as the field validates on Imag
 THUMBNAIL = 64  # pixels
 CROP_RATIO = (3 / 4, 4 / 3)  # width to height
 CROP_TRIES = 10
-CHUNK_PIXELS = 1 << 16  # so many, as floats, stay in a core's cache
+CHUNK_PIXELS = 1 << 16  # as floats, these stay in a core's cache
 
 
 class View(NamedTuple):
