@@ -72,16 +72,16 @@ def export(options: argparse.Namespace, formats: list[str]) -> Card:
     """
     from tfnas.compute.devices import device_name
     from tfnas.deploy.export import export_checked
-    from tfnas.deploy.model_card import Card, measure, read_promised
+    from tfnas.deploy.model_card import Card, measure, read_latency_target
     from tfnas.deploy.origin import read_trained_on
     from tfnas.jobs.artifacts import digest_file, read_json
 
     trained = read_trained(options)
     architecture, file, network, origin = trained or fresh_network(options.weights)
-    promised = read_promised(architecture, file, options.table)
+    latency_target = read_latency_target(architecture, file, options.table)
     resolution = options.resolution or origin.resolution or 224
     threads = options.threads or origin.value("device.threads", 1)
-    batch_size = options.batch_size or (promised.batch_size if promised else 1)
+    batch_size = options.batch_size or (latency_target.batch_size if latency_target else 1)
     paths = [options.out / f"{architecture.name}.{suffix}" for suffix in formats]
     checked = {
         path.name: export_checked(network, resolution, path, threads=threads, tolerance=options.tolerance)
@@ -97,7 +97,7 @@ def export(options: argparse.Namespace, formats: list[str]) -> Card:
         metrics=read_json(metrics) if origin.fields and metrics.is_file() else {},
         origin=origin,
         trained_on=read_trained_on(origin),
-        promised=promised,
+        latency_target=latency_target,
         device=device_name("cpu"),
         batch_size=batch_size,
         threads=threads,
@@ -155,10 +155,10 @@ def summary(card: Card, folder: Path) -> str:
         f"{folder / name}: largest difference to eager {difference:.2g}, batches 1 and 7"
         for name, difference in card.differences.items()
     ]
-    promised = card.promised
-    if promised is not None:
-        target = "" if promised.target_ms is None else f"target {promised.target_ms:.3f} ms, "
-        lines.append(f"{target}table {promised.table_ms:.3f} ms ({promised.device}, {promised.how})")
+    latency_target = card.latency_target
+    if latency_target is not None:
+        target = "" if latency_target.target_ms is None else f"target {latency_target.target_ms:.3f} ms, "
+        lines.append(f"{target}table {latency_target.table_ms:.3f} ms ({latency_target.device}, {latency_target.how})")
     times = ", ".join(f"{name} {timing.median_ms:.3f} ms" for name, timing in card.measured.items())
     lines.append(f"{times} ({card.device}, batch {card.batch_size}, threads {card.threads})")
     if card.busy:
