@@ -1,10 +1,10 @@
-# The pipeline in the order of its data. Each rule runs workflow/scripts/<rule>.py on params.yaml and writes into
-# results/<rule>. What a rule reads, writes and depends on is in tfnas/stages/registry.py, from which dvc.yaml is written
-# too; `snakemake --list-rules`, `snakemake -n -p` and docs/architecture.md show it.
+# The pipeline, in the order of its data. Each rule runs workflow/scripts/<rule>.py on params.yaml and writes into
+# results/<rule>. What a rule reads, writes and depends on is in tfnas/stages/registry.py, from which dvc.yaml is also
+# generated. `snakemake --list-rules`, `snakemake -n -p` and docs/architecture.md show it.
 include: "workflow/common.smk"
 
 
-report: "workflow/report/run.rst"  # for snakemake --report; the page of rule report says more
+report: "workflow/report/run.rst"  # for `snakemake --report`; rule report makes our own page
 
 
 rule all:
@@ -14,7 +14,7 @@ rule all:
         "all: every result is there"
 
 
-# before the minutes of profile_latency, so that a broken image is named at once
+# with priority, so that a broken image is reported before profile_latency takes its minutes
 rule prepare_data:
     input:
         **inputs_of("prepare_data"),
@@ -57,7 +57,7 @@ rule rank_classes:
         command_of("rank_classes")
 
 
-# Appendix B: one class out of each accuracy group, split 80/20
+# Appendix B: one class from each accuracy group, split 80/20
 rule build_subset:
     input:
         **inputs_of("build_subset"),
@@ -78,7 +78,7 @@ rule build_subset:
         command_of("build_subset")
 
 
-# Sec. 3.1: the lookup table; it takes all cores, so that no other job disturbs what it measures
+# Sec. 3.1: the lookup table; takes all cores, so that no other job disturbs the measurement
 rule profile_latency:
     input:
         **inputs_of("profile_latency"),
@@ -141,7 +141,7 @@ rule search:
         command_of("search")
 
 
-# Eq. 10, 11; it measures the network, so it takes all cores
+# Eq. 10, 11: the strongest network; measures it, so takes all cores
 rule derive:
     input:
         **inputs_of("derive"),
@@ -183,7 +183,7 @@ rule retrain:
         command_of("retrain")
 
 
-# Appendix F: other data, from the retrained weights
+# Appendix F: on other data, starting from the retrained weights
 rule transfer:
     input:
         **inputs_of("transfer"),
@@ -204,7 +204,7 @@ rule transfer:
         command_of("transfer")
 
 
-# one page of all results
+# all results on one page
 rule report:
     input:
         **inputs_of("report"),

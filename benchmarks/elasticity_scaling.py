@@ -14,7 +14,7 @@ import numpy as np
 
 from tfnas.authors import read_latency_table
 from tfnas.latency import LatencyTable
-from tfnas.search import ScalingResult, scale_widths, scale_widths_by_integer_ratio
+from tfnas.search import Latency, ScalingResult, latency_constraint, scale_widths, scale_widths_by_integer_ratio
 from tfnas.search.scaling.widths import WidthProblem, WidthRanges
 from tfnas.space import Architecture, Space, load_space
 from tfnas.space.membership import Choice, assemble
@@ -37,8 +37,8 @@ def draw_case(space: Space, table: LatencyTable, random: np.random.Generator) ->
             choices[stage.stage].append((candidate, int(random.integers(low, high + 1))))
             ranges.append((low, high))
     architecture = assemble(space, "random", choices)
-    problem = WidthProblem(architecture, table, ranges)
-    target_ms = random.uniform(problem.latency_ms(problem.low), problem.latency_ms(problem.high))
+    problem = WidthProblem(architecture, Latency(table), ranges)
+    target_ms = random.uniform(problem.cost(problem.low), problem.cost(problem.high))
     return architecture, ranges, target_ms
 
 
@@ -51,7 +51,7 @@ def measure(
         tries = []
         for _ in range(3):
             begin = time.perf_counter()
-            result = scale(architecture, table, target_ms, space, ranges=ranges)
+            result = scale(architecture, latency_constraint(space, table, target_ms), ranges=ranges)
             tries.append(1e3 * (time.perf_counter() - begin))
         durations.append(min(tries))
         gaps.append(100.0 * (1.0 - table.latency_ms(result.architecture) / target_ms))

@@ -24,13 +24,11 @@ import torch
 
 from tfnas.compute.seeding import derive_seed
 from tfnas.data import ImageDataset, eval_transform, image_root, make_loader, read_samples, train_transform
-from tfnas.latency import LatencyTable
-from tfnas.search import WarmUp, run_warm_up, search
+from tfnas.search import Loaders, Setting, WarmUp, run_warm_up, search
 from tfnas.search.constraint import Constraint, read_constraint
 from tfnas.search.derivation import searchable_layers
 from tfnas.search.result import EpochRecord
 from tfnas.search.scaling.widths import WidthProblem
-from tfnas.space import Space
 from tfnas.space.membership import assemble
 from tfnas.stages.params import Params, load_params
 
@@ -42,12 +40,12 @@ VARIANTS = {
 WITHIN_PERCENT = 0.5
 
 
-def loaders(params: Params, results: Path, seed: int) -> list[Any]:
+def loaders(params: Params, results: Path, seed: int) -> Loaders:
     """As the search job's: the 80 % augmented, the 20 % plain."""
-    root = image_root(params.prepare_data.root, results / "prepare_data" / "images")
+    root = image_root(params.prepare_data.root, results / "build_subset" / "images")
     transforms = train_transform(params.resolution, params.search.augmentation), eval_transform(params.resolution)
     seed = derive_seed(seed, "search", "loader")
-    return [
+    parts = [
         make_loader(
             ImageDataset(
                 root,
@@ -62,34 +60,35 @@ def loaders(params: Params, results: Path, seed: int) -> list[Any]:
         )
         for name, transform in zip(("train.csv", "val.csv"), transforms, strict=True)
     ]
+    num_classes = 1 + max(label for _, label in read_samples(results / "build_subset" / "train.csv"))
+    return Loaders(*parts, num_classes)
 
 
 def searched(
     params: Params, results: Path, seeds: int, constraint: Constraint, done: set[tuple[str, int]]
 ) -> Iterator[dict[str, Any]]:
-    """A row a searching epoch of every variant and seed; the variants of a seed go on from one warm-up."""
-    space, table, target_ms = constraint.space, constraint.table, constraint.target_ms
+    """A row per searching epoch of every variant and seed; the variants of a seed start from one warm-up."""
     for seed in range(seeds):
         left = [name for name in VARIANTS if (name, seed) not in done]
         if not left:
             continue
         warm_up: WarmUp | None = None
         for name in left:
-            settings = params.search.model_copy(update=VARIANTS[name])
+            setting = Setting(params.search.model_copy(update=VARIANTS[name]), seed, name=name)
             batches = loaders(params, results, seed)
             if warm_up is None:
-                classes = 1 + max(label for _, label in read_samples(results / "build_subset" / "train.csv"))
-                warm_up = run_warm_up(space, *batches, params=settings, num_classes=classes, seed=seed)
-            found = search(space, *batches, table, target_ms, params=settings, seed=seed, warm_up=warm_up, name=name)
-            for record in found.history[settings.warmup_epochs :]:
-                low, high = reachable_ms(space, table, record)
+                warm_up = run_warm_up(constraint.space, batches, setting)
+            found = search(constraint, batches, setting, warm_up=warm_up)
+            for record in found.history[setting.params.warmup_epochs :]:
+                low, high = reachable_ms(constraint, record)
                 row = {"variant": name, "seed": seed, "low_ms": low, "high_ms": high, **record.row()}
                 yield row
             print(f"{name}, seed {seed}: done", flush=True)
 
 
-def reachable_ms(space: Space, table: LatencyTable, record: EpochRecord) -> tuple[float, float]:
+def reachable_ms(constraint: Constraint, record: EpochRecord) -> tuple[float, float]:
     """Latency of an epoch's derived network with all widths at their smallest, at their largest."""
+    space = constraint.space
     candidates = {candidate.name: candidate for candidate in space.candidates}
     choices: dict[int, list[Any]] = {stage.stage: [] for stage in space.searchable_stages}
     ranges = [(s.fixed.width(s.in_channels),) * 2 for s in space.stages if s.fixed is not None]
@@ -98,8 +97,8 @@ def reachable_ms(space: Space, table: LatencyTable, record: EpochRecord) -> tupl
             candidate = candidates[str(record.derived[f"stage{layer.stage}_layer{layer.position}_op"])]
             ranges.append(candidate.width_range(layer.in_channels))
             choices[layer.stage].append((candidate, ranges[-1][0]))
-    problem = WidthProblem(assemble(space, "x", choices), table, ranges)
-    return problem.latency_ms(problem.low), problem.latency_ms(problem.high)
+    problem = WidthProblem(assemble(space, "x", choices), constraint.cost, ranges)
+    return problem.cost(problem.low), problem.cost(problem.high)
 
 
 def operation_entropy(rows: Sequence[dict[str, Any]]) -> float:

@@ -1,4 +1,4 @@
-"""Kills a search with SIGKILL at random moments, lets it go on each time, and compares its end with an undisturbed one.
+"""Kills a search with SIGKILL at random moments, resumes it each time, and compares its end with an undisturbed one.
 
 python benchmarks/search_kills.py --results results --kills 10
 
@@ -83,6 +83,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         shutil.copy(options.params, work / "params.yaml")
+        if (own := options.params.resolve().parent / "inputs").is_dir():  # files that the parameters name
+            shutil.copytree(own, work / "inputs")
         begin = time.monotonic()
         if start(work, results, target, "whole").wait() != 0:
             sys.exit((work / "whole.log").read_text() if (work / "whole.log").exists() else "the search did not start")

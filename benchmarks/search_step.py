@@ -65,14 +65,14 @@ def work(options: argparse.Namespace) -> None:
     from search_step_variants import build
 
     from tfnas.compute.devices import open_device
-    from tfnas.search.supernet.supernet import mixed_op
+    from tfnas.search import fused
 
     if options.worker == "theirs" or options.default_allocator:
         torch.set_num_threads(options.threads)
     else:
         open_device("cpu", options.threads)
     if options.only == "counts":
-        mixed_op.FUSED_VALUES = sys.maxsize  # count what a GPU is given: layers in their fused form
+        fused.JOINED_VALUES = sys.maxsize  # count what a GPU is given: operations of one kernel size joined
     steps = build(options.worker, options.batch, options.precision, options.authors)
     for line in sys.stdin:
         what, _, how = line.strip().partition(" ")

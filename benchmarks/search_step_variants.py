@@ -15,19 +15,22 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+import yaml
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tfnas.cli.init.presets import render_preset
 from tfnas.latency import Curve, LatencyTable, OperationKey
+from tfnas.search.constraint import latency_constraint
 from tfnas.search.derivation import searchable_layers
 from tfnas.search.sampling import gumbel_noise, gumbel_path, second_path
-from tfnas.search.state import SearchState
+from tfnas.search.state import SearchState, Setting
 from tfnas.search.steps import Stepper
 from tfnas.search.supernet.mixed_op import CandidateOperation, MixedOp
 from tfnas.search.supernet.sink_connecting import SinkConnectedStage
 from tfnas.search.supernet.supernet import Supernet
 from tfnas.space import load_space
-from tfnas.stages.params import load_params
+from tfnas.stages.params import Params
 
 NUM_CLASSES, TEMPERATURE, GRADIENT_CLIP = 100, 5.0, 5.0
 
@@ -42,12 +45,13 @@ class Ours:
     """`tfnas.search.steps.Stepper` with the parameters of params.yaml."""
 
     def __init__(self, batch: tuple[Tensor, Tensor], precision: str, *, recompute: bool = False) -> None:
-        params = load_params(Path(__file__).parents[1] / "presets/imagenet-gpu.yaml").search
+        params = Params.model_validate(yaml.safe_load(render_preset("imagenet-gpu"))).search
         params = params.model_copy(update={"recompute": recompute})
         self._space, self._batch, self._generator = load_space("tf-nas"), batch, torch.Generator().manual_seed(0)
         self._supernet = Supernet(self._space, NUM_CLASSES)
-        state = SearchState(self._supernet, params, precision)
-        self._stepper = Stepper(state, params, _table(), 15.0, precision)
+        setting = Setting(params, precision=precision)
+        constraint = latency_constraint(self._space, _table(), 15.0)
+        self._stepper = Stepper(SearchState(self._supernet, setting), setting, constraint)
 
     def weight_step(self) -> None:
         alphas = self._supernet.alphas.detach()
@@ -218,7 +222,7 @@ def _table() -> LatencyTable:
     space, curves = load_space("tf-nas"), {}
     for layer in searchable_layers(space):
         for candidate in space.candidates:
-            key = OperationKey.of_candidate(layer, candidate.kernel, candidate.se_channels(layer.in_channels))
+            key = OperationKey.of_candidate(layer, candidate)
             curves[key] = Curve((1, 10_000), (1.0, 1.0))
     return LatencyTable(space.name, space.resolution, 1, "made", 1.0, curves)
 

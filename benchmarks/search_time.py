@@ -23,14 +23,13 @@ import torch
 
 from tfnas.data.images.loader import EpochLoader
 from tfnas.jobs.checkpoints import CheckpointFolder
-from tfnas.search.constraint import read_constraint
 from tfnas.search.epoch import EpochRunner
-from tfnas.search.result import load_warm_up
 from tfnas.search.steps import Stepper
 from tfnas.search.supernet.supernet import Supernet
 from tfnas.stages.job import Job
-from tfnas.stages.params import load_params, stage_params
-from tfnas.stages.search import SearchInputs, run_search
+from tfnas.stages.params import load_params
+from tfnas.stages.registry import STAGES
+from tfnas.stages.search import check, run
 from tfnas.tracking.runs import NoRun
 
 SECONDS: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])  # of the clock, of the processor
@@ -86,13 +85,11 @@ def main() -> None:
     options = parser.parse_args()
     params, results = load_params(options.params), options.results.resolve()
     target = next(iter(params.targets))
-    warmed, table = results / "warm_up" / "supernet.pt", results / "profile_latency" / "latency_table.json"
-    subset = results / "build_subset"
-    inputs = SearchInputs(
-        subset / "train.csv", subset / "val.csv", results / "prepare_data" / "images", (table, warmed)
-    )
-    constraint = read_constraint(params, target, table)
-    warm_up = load_warm_up(warmed, constraint.space, stage_params(params, "warm_up"))
+    stage = STAGES["search"]
+    inputs = {given.option: results / given.stage / given.output for given in stage.inputs}
+    with tempfile.TemporaryDirectory() as folder:
+        job = Job(stage, params, inputs, Path(folder), NoRun(), target)
+        checked = check(job)
     if options.epochs:
         params = params.model_copy(update={"search": params.search.model_copy(update={"epochs": options.epochs})})
     for owner, method, name in (
@@ -109,7 +106,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         begin = now()
-        run_search(Job(params, NoRun(), Path(folder)), constraint, warm_up, inputs, target=target)
+        run(Job(stage, params, inputs, Path(folder), NoRun(), target), checked)
         count("the whole search", begin)
     total = SECONDS["the whole search"]
     SECONDS["inside forward and backward"] = [sum(SECONDS[name][i] for name in COMPUTE) for i in range(2)]

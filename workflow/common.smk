@@ -1,4 +1,4 @@
-# What the rules share: parameters, code dependencies, targets. The Snakefile reads as the table of contents.
+# What the rules share: parameters, dependencies, targets. The Snakefile is the table of contents.
 import os
 import shlex
 import sys
@@ -26,7 +26,7 @@ from tfnas.jobs.user import provide_for_user
 from tfnas.stages.registry import STAGES
 
 try:
-    PARAMS = check_workdir_params()  # before Snakemake reads the file, whose own errors say less
+    PARAMS = check_workdir_params()  # before Snakemake reads the file: our errors say more
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
@@ -49,9 +49,9 @@ TARGETS = list(PARAMS.targets)
 TRANSFER_TARGETS = PARAMS.transfer.targets
 DATASETS = PARAMS.transfer.datasets
 
-if workflow.deployment_settings.deployment_method:  # --software-deployment-method: the environment of each rule
+if workflow.deployment_settings.deployment_method:  # --software-deployment-method: each rule has its environment
     shell.prefix(f"export PYTHONPATH={shlex.quote(str(ROOT))} {ENGINE}={os.getpid()}; ")
-else:  # the python that runs snakemake; and which snakemake, so that its jobs end with it
+else:  # the Python that runs Snakemake; and its process, so that jobs end with it
     shell.prefix(f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH" {ENGINE}={os.getpid()}; ')
 
 
@@ -73,12 +73,12 @@ def script_of(stage):
 
 
 def job_wildcards(stage):
-    """The wildcards of a rule by what there is one job for each of: a target, a target and a data set, or nothing."""
+    """A rule's wildcards: a target, a target and a data set, or none."""
     return {name: f"{{{name}}}" for name in STAGES[stage].per}
 
 
 def inputs_of(stage):
-    """What a rule reads, by name: code, files of the user's own, its script, other rules' results."""
+    """What a rule reads, by name: code, the user's own files, its script, other rules' results."""
     described = STAGES[stage]
     given = described.input_paths(**job_wildcards(stage))
     if described.reads_results:
@@ -109,7 +109,7 @@ def marked(output, path, per):
 
 
 def results_of(stage):
-    """All files that the jobs of a stage write."""
+    """All files that a stage's jobs write."""
     values = {"target": TRANSFER_TARGETS if "dataset" in STAGES[stage].per else TARGETS, "dataset": DATASETS}
     folder = STAGES[stage].folder(**job_wildcards(stage))
     wildcards = {name: values[name] for name in STAGES[stage].per}
@@ -117,7 +117,7 @@ def results_of(stage):
 
 
 def everything(_):
-    """Every declared file, so that a finished report never hides a missing intermediate one."""
+    """Every declared file: an existing report must not hide a missing intermediate one."""
     return [path for stage in STAGES for path in results_of(stage)]
 
 
@@ -126,7 +126,7 @@ def log_of(stage):
 
 
 def values_of(stage):
-    """The values in params.yaml that a stage depends on, the same that dvc.yaml lists."""
+    """The values of params.yaml that a stage depends on, as listed in dvc.yaml."""
     return lambda wildcards: values_as_text(PARAMS, stage, wildcards.get("target"))
 
 
@@ -136,13 +136,13 @@ def message_of(stage):
 
 
 def command_of(stage):
-    """The command line of dvc.yaml, with the script of this checkout."""
+    """The command line in dvc.yaml, with this checkout's script."""
     wildcards = {name: f"{{wildcards.{name}}}" for name in STAGES[stage].per}
     return STAGES[stage].command(script="{input.script:q}", **wildcards)
 
 
 def threads_of(stage):
-    """A measuring job takes all cores, so that nothing runs next to it."""
+    """A measuring job takes all cores, so that nothing else runs meanwhile."""
     wanted = PARAMS.profile_latency.threads if STAGES[stage].measures else PARAMS.device.threads
     if STAGES[stage].device is None:
         return 1
@@ -150,7 +150,7 @@ def threads_of(stage):
 
 
 def resources_of(stage):
-    """Of one job: memory, time, and a GPU where its device is one."""
+    """One job's memory and time, and a GPU if its device is one."""
     asked = getattr(PARAMS.resources, stage)
     return {"gpu": int(device_of(stage) != "cpu"), "mem_mb": asked.mem_mb, "runtime": asked.minutes}
 
@@ -161,7 +161,7 @@ def device_of(stage):
 
 
 def cores():
-    """Of --cores; None on a cluster, where each job has its own."""
+    """The number given by --cores; None on a cluster, where each job has its own cores."""
     return workflow.resource_settings.cores
 
 

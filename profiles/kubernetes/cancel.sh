@@ -1,3 +1,3 @@
 #!/bin/sh
-# Snakemake calls one program with the jobs' names and no other word.
+# Snakemake calls a single program with the jobs' names as its only arguments.
 exec kubectl delete job --ignore-not-found --wait=false "$@"

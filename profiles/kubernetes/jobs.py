@@ -1,7 +1,7 @@
-"""Snakemake's jobs as Kubernetes Jobs, by kubectl: submit and status; cancel.sh ends them.
+"""Snakemake's jobs as Kubernetes Jobs, by kubectl: submit and status. cancel.sh cancels them.
 
-Every pod has the same volume at the same path, so that results, checkpoints and logs are where Snakemake looks, and a
-second try finds the first one's checkpoint. Environment: TFNAS_IMAGE, an image with this project's environment;
+Every pod mounts the same volume at the same path, so results, checkpoints and logs are where Snakemake looks, and a
+retry finds the earlier checkpoint. Environment: TFNAS_IMAGE, an image with this project's environment;
 TFNAS_CLAIM, a persistent volume claim (ReadWriteMany) that holds the project; TFNAS_MOUNT, the volume's path in the
 pods and here (default: this folder).
 """
@@ -20,7 +20,7 @@ from typing import Any
 
 
 def manifest(options: argparse.Namespace, environment: dict[str, str]) -> dict[str, Any]:
-    """The Job that runs a job script of Snakemake's once."""
+    """The Job that runs one of Snakemake's job scripts once."""
     folder = str(Path.cwd())
     wanted = {"cpu": str(options.cpus), "memory": f"{options.mem_mb}M"}
     if options.gpus:
@@ -38,16 +38,15 @@ def manifest(options: argparse.Namespace, environment: dict[str, str]) -> dict[s
         "containers": [container],
         "volumes": [{"name": "project", "persistentVolumeClaim": {"claimName": environment["TFNAS_CLAIM"]}}],
     }
-    project = hashlib.sha256(folder.encode()).hexdigest()[
-        :16
-    ]  # by which tfnas ends jobs of a Snakemake that was killed
+    # tfnas finds the jobs of a killed Snakemake by this label
+    project = hashlib.sha256(folder.encode()).hexdigest()[:16]
     name = f"tfnas-{options.rule.replace('_', '-')}-{uuid.uuid4().hex[:8]}"
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {"name": name, "labels": {"app": "tfnas", "tfnas-project": project}},
         "spec": {
-            "backoffLimit": 0,  # Snakemake tries again
+            "backoffLimit": 0,  # Snakemake retries
             "activeDeadlineSeconds": 60 * options.minutes,
             "ttlSecondsAfterFinished": 86400,
             "template": {"metadata": {"labels": {"app": "tfnas"}}, "spec": pod},
@@ -69,7 +68,7 @@ def status(options: argparse.Namespace) -> None:
     """Print running, success or failed."""
     command = ["kubectl", "get", "job", options.name, "--ignore-not-found", "-o", "json"]
     shown = subprocess.run(command, capture_output=True, text=True)
-    if shown.returncode != 0:  # the server does not answer; the job may go on
+    if shown.returncode != 0:  # the server does not answer; the job may still be running
         print("running")
         return
     counts = json.loads(shown.stdout)["status"] if shown.stdout.strip() else {"failed": 1}

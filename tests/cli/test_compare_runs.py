@@ -146,7 +146,7 @@ def test_two_pipelines_of_mlflow_by_their_newest_runs(store, repository, capsys)
         Difference("metrics", "search/A.loss", 2.0, 1.5),
     ]
     assert main(["compare-runs", *map(pipeline_of, (first, second)), "--folder", str(repository)]) == 0
-    assert f"run by {pipeline_of(first)} alone, not compared: derive/A\n" in capsys.readouterr().out
+    assert f"run by {pipeline_of(first)} only, not compared: derive/A\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["no-such-branch", "0" * 32, "0" * 12])

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.fake_stage import run_fake_stage
 from tfnas.cli import main
 from tfnas.jobs.artifacts import digest_file, write_text
-from tfnas.stages.job import open_job, stage_parser
+from tfnas.stages.job import Job
 
 ROOT = Path(__file__).parents[2]
 
@@ -20,6 +21,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
     folder, monkeypatch = tmp_path_factory.mktemp("project"), pytest.MonkeyPatch()
     (folder / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     (folder / "input.txt").write_text("input")
+    (folder / "table.txt").write_text("table")
     monkeypatch.chdir(folder)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     ids = [_run_job(text) for text in ("first", "second")]
@@ -28,11 +30,14 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
 
 
 def _run_job(text: str) -> str:
-    arguments = ["--params", "params.yaml", "--out", "results/derive/A", "--log", "logs/derive/A.log"]
-    options = stage_parser("derive", None).parse_args(arguments)
-    with open_job("derive", options, inputs=[Path("input.txt")], outputs=["architecture.json"], target="A") as job:
+    def write(job: Job) -> None:
         write_text(job.out / "architecture.json", text)
-        assert job.run.id is not None
+        write_text(job.out / "metrics.json", "{}")
+
+    inputs = ["--supernet", "input.txt", "--table", "table.txt"]
+    out = ["--out", "results/derive/A", "--log", "logs/derive/A.log"]
+    job = run_fake_stage("derive", ["--params", "params.yaml", "--target", "A", *inputs, *out], run=write)
+    assert job.run.id is not None
     return job.run.id
 
 

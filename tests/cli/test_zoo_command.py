@@ -87,8 +87,8 @@ def test_drawings(capsys, tmp_path) -> None:
         (["missing.json"], "missing.json: cannot be read"),
         (["TF-NAS-A", "--svg", "a.png"], "--svg a.png: the name must end in .svg"),
         (["TF-NAS-A", "--png", "a"], "--png a: the name must end in .png"),
-        (["TF-NAS-A", "--resolution", "0"], "--resolution and --classes are 1 or more"),
-        (["TF-NAS-A", "--classes", "-1"], "--resolution and --classes are 1 or more"),
+        (["TF-NAS-A", "--resolution", "0"], "--resolution and --classes must be 1 or more"),
+        (["TF-NAS-A", "--classes", "-1"], "--resolution and --classes must be 1 or more"),
     ],
 )
 def test_a_mistake_is_one_line(capsys, monkeypatch, tmp_path, arguments, words) -> None:

@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from engine_calls import call, set_param
-from engine_processes import TARGET
 
+from tests.helpers.engines.calls import call
+from tests.helpers.engines.processes import TARGET
+from tests.helpers.projects import set_param
 from tfnas.engines.snakemake import cancel_cluster_jobs
 
 FAKE = Path(__file__).with_name("fake_kubectl.py")

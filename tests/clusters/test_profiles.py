@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from engine_calls import call, set_param
 
-from tfnas.stages.params import STAGE_KEYS, ResourcesParams, load_params
+from tests.helpers.engines.calls import call
+from tests.helpers.projects import set_param
+from tfnas.stages.params import ResourcesParams, load_params
+from tfnas.stages.registry import STAGES
 
 ROOT = Path(__file__).parents[2]
 TARGET = "results/rank_classes/metrics.json"
@@ -23,8 +25,8 @@ def test_every_profile_goes_on_after_a_kill(name) -> None:
 
 
 def test_every_stage_has_its_resources_and_none_depends_on_them() -> None:
-    assert list(ResourcesParams.model_fields) == list(STAGE_KEYS)
-    assert not any(key.startswith("resources") for keys in STAGE_KEYS.values() for key in keys)
+    assert list(ResourcesParams.model_fields) == list(STAGES)
+    assert not any(key.startswith("resources") for stage in STAGES.values() for key in stage.keys)
 
 
 def test_the_default_profile_is_found_and_rules_ask_for_what_params_say(folder) -> None:

@@ -9,8 +9,9 @@ import signal
 import subprocess
 
 import pytest
-from engine_calls import call
-from engine_processes import TARGET, kill_group, started, steps
+
+from tests.helpers.engines.calls import call
+from tests.helpers.engines.processes import TARGET, kill_group, started, steps
 
 
 def _is_up() -> bool:

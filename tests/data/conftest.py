@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from wnids import WNIDS
 
+from tests.helpers.images import own_image_params, write_image_folder
+from tests.helpers.jobs import make_job, run_job
+from tests.helpers.params import changed, shipped_params
 from tfnas.data.sources.cifar_files import FORMATS, write_cifar, write_meta
-
-COUNTS = {"train": 4, "val": 2}
+from tfnas.stages.params import Params
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -25,22 +25,9 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def write_picture(path: Path, random: np.random.Generator, *, size: tuple[int, int] = (30, 24)) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    height, width = size
-    Image.fromarray(random.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(path)
-
-
 @pytest.fixture
 def image_folder(tmp_path: Path) -> Path:
-    """train/<wnid>/*.JPEG and val/<wnid>/*.JPEG, three classes of 4 + 2 pictures."""
-    random = np.random.default_rng(0)
-    root = tmp_path / "imagenet"
-    for split, count in COUNTS.items():
-        for wnid in WNIDS:
-            for number in range(count):
-                write_picture(root / split / wnid / f"{wnid}_{number}.JPEG", random)
-    return root
+    return write_image_folder(tmp_path / "imagenet")
 
 
 @pytest.fixture
@@ -62,3 +49,30 @@ def cifar(tmp_path: Path) -> Callable[[str], Path]:
         return root
 
     return write
+
+
+@pytest.fixture
+def digits() -> Params:
+    return changed(shipped_params(), resolution=16)
+
+
+@pytest.fixture
+def own_images(image_folder: Path) -> Params:
+    return own_image_params(image_folder)
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch) -> Callable[..., Path]:
+    monkeypatch.chdir(tmp_path)  # checkpoints/ are there
+
+    def run(stage: str, params: Params, out: str, **inputs: Path) -> Path:
+        """Check and run a job; returns its folder."""
+        tracked: list[dict[str, float]] = []
+        job = make_job(stage, tmp_path / out, params, inputs)
+        monkeypatch.setattr(job.run, "log_metrics", tracked.append)
+        run_job(job)
+        job.end()
+        assert all(isinstance(value, (int, float)) for metrics in tracked for value in metrics.values()) and tracked
+        return job.out
+
+    return run

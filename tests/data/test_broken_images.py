@@ -5,21 +5,18 @@ from __future__ import annotations
 import csv
 import os
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
-from test_data_jobs import changed
-from test_decoding import encoded, huge
 
+from tests.helpers.images import encoded, huge
+from tests.helpers.jobs import make_job, run_job
+from tests.helpers.params import changed, shipped_params
 from tfnas.data import ImageDataset, eval_transform, make_loader, manifest_samples, read_manifest
 from tfnas.jobs.errors import UserError
-from tfnas.stages.job import Job
-from tfnas.stages.params import Params, load_params
-from tfnas.stages.prepare_data import run_prepare_data
+from tfnas.stages.params import Params
 
-PARAMS = Path(__file__).parents[2] / "params.yaml"
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8))
 READABLE = {"cmyk", "grey16", "png", "rotated"}  # odd, but images
 
@@ -62,7 +59,7 @@ def odd(tmp_path: Path) -> dict[str, Path]:
 @pytest.fixture
 def params(tmp_path: Path) -> Params:
     source = {"source": "imagefolder", "root": str(tmp_path / "own"), "verify": True}
-    return changed(load_params(PARAMS), prepare_data=source, transfer={"datasets": []})
+    return changed(shipped_params(), prepare_data=source, transfer={"datasets": []})
 
 
 def broken_kinds(odd: dict[str, Path]) -> set[str]:
@@ -71,8 +68,7 @@ def broken_kinds(odd: dict[str, Path]) -> set[str]:
 
 
 def prepare(params: Params, folder: Path) -> Path:
-    folder.mkdir()
-    run_prepare_data(Job(params, SimpleNamespace(log_metrics=lambda _: None), folder))
+    run_job(make_job("prepare_data", folder, params, {}))
     return folder
 
 

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.helpers.jobs import refusal
+
 ROOT = Path(__file__).parents[2]
 STAGES: dict[str, dict[str, str]] = {
     "prepare_data": {},
@@ -28,11 +30,14 @@ WRITTEN = {
 }
 
 
-def call(folder: Path, stage: str, **changes: str) -> subprocess.CompletedProcess[str]:
+def arguments(stage: str, **changes: str) -> list[str]:
     values = STAGES[stage] | {name.replace("_", "-"): value for name, value in changes.items()}
     options = [part for name, value in values.items() for part in (f"--{name}", value)]
-    command = [sys.executable, str(ROOT / "workflow" / "scripts" / f"{stage}.py"), "--params", "params.yaml"]
-    command += [*options, "--out", stage, "--log", f"{stage}.log"]
+    return ["--params", "params.yaml", *options, "--out", stage, "--log", f"{stage}.log"]
+
+
+def call(folder: Path, stage: str, **changes: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "workflow" / "scripts" / f"{stage}.py"), *arguments(stage, **changes)]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=900)
 
 
@@ -55,11 +60,13 @@ def change(folder: Path, key: str, value: Any) -> None:
 
 
 def assert_refused(folder: Path, stage: str, *words: str, **changes: str) -> None:
-    result = call(folder, stage, **changes)
-    lines = result.stderr.strip().splitlines()
-    assert result.returncode == 2 and len(lines) == 1, result.stderr
-    assert all(word in lines[0] for word in words), lines[0]
+    assert_one_line(refusal(stage, folder, arguments(stage, **changes)), *words)
     assert not (folder / stage).exists() and not (folder / f"{stage}.log").exists()
+
+
+def assert_one_line(said: str, *words: str) -> None:
+    lines = said.strip().splitlines()
+    assert len(lines) == 1 and all(word in lines[0] for word in words), said
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -91,7 +98,10 @@ def test_mistakes_are_one_line_and_nothing_is_written(folder: Path) -> None:
     assert_refused(folder, "build_subset", "params.yaml: build_subset.groups: 5", "1 classes", **given)
     change(folder, "prepare_data.source", "imagefolder")
     change(folder, "prepare_data.root", "none")
-    assert_refused(folder, "prepare_data", "none: there is no such folder", "prepare_data.root")
+    result = call(folder, "prepare_data")
+    assert result.returncode == 2
+    assert_one_line(result.stderr, "none: there is no such folder", "prepare_data.root")
+    assert not (folder / "prepare_data").exists() and not (folder / "prepare_data.log").exists()
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
+from tests.helpers.images import encoded, huge
 from tfnas.data.images import decoding
 from tfnas.data.images.decoding import (
     BACKGROUND,
@@ -27,12 +28,6 @@ from tfnas.data.images.decoding import (
 )
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (41, 57, 3), dtype=np.uint8)
-
-
-def encoded(image: Image.Image, form: str, **options) -> np.ndarray:
-    buffer = io.BytesIO()
-    image.save(buffer, form, **options)
-    return np.frombuffer(buffer.getvalue(), dtype=np.uint8).copy()
 
 
 def by_pillow(data: np.ndarray) -> torch.Tensor:
@@ -282,13 +277,6 @@ def test_heic_is_read_where_its_package_is_there(monkeypatch) -> None:
     monkeypatch.undo()
     for cached in (image_suffixes, decoding._heif_reader):
         cached.cache_clear()
-
-
-def huge(data: np.ndarray) -> np.ndarray:
-    """A JPEG file whose header says 65,000 x 65,000 pixels."""
-    place = data.tobytes().index(b"\xff\xc0") + 5
-    data[place : place + 4] = np.frombuffer(b"\xfd\xe8\xfd\xe8", dtype=np.uint8)
-    return data
 
 
 def test_a_header_of_too_many_pixels_is_refused_before_any_memory_is_asked_for() -> None:

@@ -1,4 +1,4 @@
-"""manifest.csv, classes.csv, train.csv and val.csv."""
+"""manifest.csv, classes.csv, train.csv and val.csv; faults named by line; folders written whole or not at all."""
 
 from __future__ import annotations
 
@@ -7,17 +7,23 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfnas.data import manifest_classes, manifest_samples, read_manifest, read_samples
 from tfnas.data.manifest import (
     ManifestRecord,
+    atomic_folder,
     describe_changed_images,
+    image_path,
+    read_table,
+    whole_number,
     write_classes,
     write_folders,
     write_manifest,
+    write_note,
     write_samples,
+    write_table,
 )
 from tfnas.jobs.artifacts import write_json
 from tfnas.jobs.errors import UserError
@@ -125,3 +131,72 @@ def test_a_changed_folder_of_images_is_named_and_a_touched_one_is_not(tmp_path, 
     extra.rmdir()
     shutil.rmtree(root)
     assert said()
+
+
+def read(path: Path) -> list[list[str]]:
+    return [cells for _, cells in read_table(path, ("a", "b"), stage="prepare_data")]
+
+
+def test_round_trip_of_awkward_cells(tmp_path: Path) -> None:
+    rows = [['comma, quote "', "1"], ["", "ünïcode 数"], [" space ", "x"]]
+    write_table(tmp_path / "t.csv", ("a", "b"), rows)
+    assert read(tmp_path / "t.csv") == rows
+    assert (tmp_path / "t.csv").read_bytes().startswith(b"a,b\n")
+
+
+NAME = st.text(st.characters(codec="utf-8", exclude_characters="\0/\r\n"), min_size=1)
+
+
+@given(rows=st.lists(st.tuples(NAME, NAME), max_size=5))
+@settings(max_examples=60, deadline=None)
+def test_every_text_without_line_breaks_comes_back(rows, tmp_path_factory) -> None:
+    path = tmp_path_factory.mktemp("tables") / "t.csv"
+    write_table(path, ("a", "b"), rows)
+    assert read(path) == [list(row) for row in rows]
+
+
+def test_a_fault_names_file_and_line(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    for content, words in [
+        (b"", "line 1 is not a,b"),
+        (b"a,c\n", "line 1 is not a,b"),
+        (b"a,b\n1,2\n3\n", "line 3 has 1 cells, expected 2"),
+        (b"a,b\n1,2,3\n", "line 2 has 3 cells"),
+        (b"a,b\n\xff,1\n", "is not a CSV file"),
+    ]:
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=rf"t\.csv: {words}.*prepare_data"):
+            read(path)
+    with pytest.raises(UserError, match=r"none\.csv: cannot be read .*; run prepare_data"):
+        read(tmp_path / "none.csv")
+
+
+@pytest.mark.parametrize("cell", ["", "-1", "1.5", "²", "x"])
+def test_other_than_whole_numbers(cell: str) -> None:
+    assert whole_number("007", "f: line 2") == 7
+    with pytest.raises(UserError, match=r"^f: line 2: "):
+        whole_number(cell, "f: line 2")
+
+
+@pytest.mark.parametrize("cell", ["", "/etc/passwd", "../x.png", "train/../../x.png"])
+def test_paths_stay_within_the_folder(cell: str) -> None:
+    assert image_path("train/a..b/x.png", "f") == "train/a..b/x.png"
+    with pytest.raises(UserError, match=r"^f: line 2: path"):
+        image_path(cell, "f: line 2")
+
+
+def test_a_new_folder_takes_the_place_of_the_old(tmp_path: Path) -> None:
+    for name in ("old.txt", "new.txt"):
+        with atomic_folder(tmp_path / "images") as folder:
+            (folder / name).write_text(name)
+    assert [path.name for path in tmp_path.iterdir()] == ["images"]
+    assert [path.name for path in (tmp_path / "images").iterdir()] == ["new.txt"]
+
+
+def test_a_failure_leaves_the_old_folder(tmp_path: Path) -> None:
+    write_note(tmp_path / "images", "old")
+    with pytest.raises(RuntimeError), atomic_folder(tmp_path / "images") as folder:
+        (folder / "half.png").write_bytes(b"")
+        raise RuntimeError
+    assert [path.name for path in tmp_path.iterdir()] == ["images"]
+    assert (tmp_path / "images" / "README.txt").read_text() == "old\n"

@@ -27,7 +27,8 @@ from tfnas.data.subset import (
 )
 from tfnas.jobs.errors import UserError
 
-AUTHORS_CLASSES = Path(__file__).parents[3] / "shared/authors/imagenet100_classes.csv"
+ROOT = Path(__file__).parents[2]
+AUTHORS_CLASSES = ROOT.parent / "shared/authors/imagenet100_classes.csv"
 
 
 def accuracies(num_classes: int) -> list[ClassAccuracy]:
@@ -112,13 +113,8 @@ def test_the_lists_follow_from_the_seed_and_not_from_any_order() -> None:
 
 
 def test_the_lists_are_the_same_in_another_process() -> None:
-    code = f"""
-import sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
-from test_subset import subset
-print(subset())
-"""
-    options = {"capture_output": True, "text": True, "check": True, "timeout": 60}
+    code = "from tests.data.test_subset import subset; print(subset())"
+    options = {"cwd": ROOT, "capture_output": True, "text": True, "check": True, "timeout": 60}
     assert subprocess.run([sys.executable, "-c", code], **options).stdout.strip() == str(subset())
 
 

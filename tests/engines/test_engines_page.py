@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from engine_calls import call, commit, planned_by_dvc, planned_by_snakemake, set_param, snakemake
+
+from tests.helpers.engines.calls import call, commit, planned_by_dvc, planned_by_snakemake, snakemake
+from tests.helpers.projects import set_param
 
 PAGE = Path(__file__).parents[2] / "docs" / "engines.md"
 HEADER = "| state | Snakemake says | DVC says |\n|---|---|---|\n"

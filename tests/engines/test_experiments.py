@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import mlflow
 import pytest
 import yaml
-from engine_calls import call, planned_by_snakemake
 
+from tests.helpers.engines.calls import call, planned_by_snakemake
+from tests.helpers.projects import ROOT, script_of
 from tfnas.cli import main
+from tfnas.stages.registry import STAGES
 
 pytestmark = pytest.mark.slow
 
-# The report's script, with the real job around it: it tracks, and leaves the folder for DVC to remove.
+# The report's file, with the real job around it: it tracks, and leaves the folder for DVC to remove.
 TRACKED = """
-from pathlib import Path
-from tfnas.stages.job import open_job, run_script, stage_parser
+def reads(job):
+    return []
 
-def main():
-    parser = stage_parser("report", None)
-    parser.add_argument("--results", type=Path)
-    options = parser.parse_args()
-    with open_job("report", options, inputs=[], outputs=["summary.csv"]) as job:
-        for name in ("report.html", "summary.csv"):
-            (job.out / name).write_text(job.params.report.title)
-        (job.out / "summary.json").write_text('{"letters": %d}' % len(job.params.report.title))
+def check(job):
+    return job.params.report.title
 
-if __name__ == "__main__":
-    run_script(main)
+def run(job, title):
+    for name in ("report.html", "summary.csv"):
+        (job.out / name).write_text(title)
+    (job.out / "summary.json").write_text('{"letters": %d}' % len(title))
 """
 # Seen only when the library beside the script is imported.
 MARK = """
@@ -57,7 +56,8 @@ def test_an_experiment_in_place_is_compared_and_undone(finished, capsys) -> None
 
 
 def test_a_queued_experiment_runs_its_own_code_and_is_tracked_in_the_project(finished) -> None:
-    (finished / "workflow" / "scripts" / "report.py").write_text(TRACKED)
+    shutil.copy(ROOT / STAGES["report"].script, script_of(finished, "report"))
+    (finished / "tfnas" / "stages" / "report.py").write_text(TRACKED)
     with (finished / "tfnas" / "__init__.py").open("a") as file:
         file.write(MARK)
     call(finished, "git", "commit", "--quiet", "--all", "--message", "tracked")

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from engine_calls import call
-from resolved_jobs import dvc_jobs
 
+from tests.helpers.engines.calls import call
+from tests.helpers.engines.resolved_jobs import dvc_jobs
 from tfnas.engines.lineage import Lineage, lineage_of, lineage_of_run
 from tfnas.jobs.artifacts import write_provenance
 from tfnas.jobs.errors import UserError
 from tfnas.stages.params import load_params, stage_params
+from tfnas.stages.registry import STAGES
 
 ROOT = Path(__file__).parents[2]
 STAGE = """stages:
@@ -26,15 +26,6 @@ STAGE = """stages:
       deps: [results/search/A/supernet.pt]
       outs: [results/derive/A/architecture.json, results/derive/A/images, results/derive/A/provenance.json]
 """
-
-
-def outputs_of_script(stage: str) -> tuple[str, ...]:
-    """What a stage's script says that it writes, besides its provenance."""
-    spec = importlib.util.spec_from_file_location(f"script_{stage}", ROOT / "workflow/scripts" / f"{stage}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.OUTPUTS
 
 
 @pytest.fixture
@@ -83,7 +74,7 @@ def test_every_declared_output_is_answered(project: Path) -> None:
     for name, job in dvc_jobs(project).items():
         stage = name.partition("@")[0]
         out = Path(next(path for path in job.outputs if path.endswith("provenance.json"))).parent
-        written = [out / output for output in outputs_of_script(stage)]
+        written = [out / output.name for output in STAGES[stage].outputs]
         assert {*map(str, written), f"{out}/provenance.json"} == job.outputs
         for path in written:
             (project / path).parent.mkdir(parents=True, exist_ok=True)

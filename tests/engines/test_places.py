@@ -8,11 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from engine_calls import call
-from pipeline_copy import commit_all, keep_one_target
-from project_copy import ROOT, copy_project
-from stub_project import stub_project
 
+from tests.helpers.engines.calls import call
+from tests.helpers.projects import ROOT, commit_all, copy_project, keep_one_target, stub_project
 from tfnas.engines.dvc import settle_scm
 from tfnas.engines.lineage import find_commit
 from tfnas.engines.sync import check_place
@@ -32,9 +30,9 @@ def run(project: Path, monkeypatch, *command: str) -> str:
 
 
 @pytest.fixture
-def hostile(tmp_path: Path, monkeypatch) -> Path:
+def hostile(tmp_path: Path) -> Path:
     """The pipeline with its environment inside, in a folder whose name means much to a shell."""
-    project = stub_project(tmp_path / HOSTILE, monkeypatch, stepping=())
+    project = stub_project(tmp_path / HOSTILE, stepping=())
     keep_one_target(project)
     (project / ".venv").symlink_to(sys.prefix)
     return project
@@ -75,8 +73,8 @@ def test_a_library_that_no_path_can_name_does_not_start_again_and_again(tmp_path
 
 
 @pytest.mark.slow
-def test_without_git_the_pipeline_runs_and_says_what_is_lost(tmp_path: Path, monkeypatch) -> None:
-    project = stub_project(tmp_path / "tfnas-main", monkeypatch, stepping=())
+def test_without_git_the_pipeline_runs_and_says_what_is_lost(tmp_path: Path) -> None:
+    project = stub_project(tmp_path / "tfnas-main", stepping=())
     keep_one_target(project)
     (project / ".dvc" / "config").write_text((ROOT / ".dvc" / "config").read_text())
     for last in ("up to date in DVC as well", "Nothing to be done"):
@@ -170,7 +168,7 @@ def test_a_home_that_can_be_written_stays_as_it_is(tmp_path: Path, monkeypatch) 
 @pytest.mark.slow
 def test_snakemake_and_dvc_run_for_such_a_user(tmp_path: Path, monkeypatch) -> None:
     """As `make setup` arranges it: at the start of every Python; here by a `sitecustomize`."""
-    project = stub_project(tmp_path / "project", monkeypatch, stepping=())
+    project = stub_project(tmp_path / "project", stepping=())
     site = tmp_path / "site"
     site.mkdir()
     nobody = "import pwd\ndef unlisted(uid): raise KeyError(uid)\npwd.getpwuid = unlisted\n"

@@ -6,8 +6,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from engine_calls import call, commit, planned_by_dvc, planned_by_snakemake, set_param
 
+from tests.helpers.engines.calls import call, commit, planned_by_dvc, planned_by_snakemake
+from tests.helpers.projects import set_param
 from tfnas.cli import main
 
 pytestmark = pytest.mark.slow

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from engine_calls import call, snakemake
-from resolved_jobs import dvc_jobs
-from stub_stage import parse, run
+from tests.helpers.engines.calls import call, snakemake
+from tests.helpers.engines.resolved_jobs import dvc_jobs
+from tests.helpers.engines.stub_stage import parse, run
 
 
 def test_lint_finds_nothing(project: Path) -> None:
@@ -17,7 +17,7 @@ def test_lint_finds_nothing(project: Path) -> None:
 def test_the_report_holds_the_marked_files_and_their_captions(project: Path, monkeypatch) -> None:
     monkeypatch.chdir(project)
     for name, job in dvc_jobs(project).items():
-        run(name.partition("@")[0], parse(job.command.split()[2:]))
+        run(name.partition("@")[0], parse(job.command.split()[2:]), project)
     snakemake(project, "--touch", "--forceall")
     call(project, "snakemake", "--report", "report.html")
     page = (project / "report.html").read_text()

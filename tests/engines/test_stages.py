@@ -7,10 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from engine_calls import set_param
-from project_copy import copy_project
-from stub_stage import parse, run
 
+from tests.helpers.engines.stub_stage import parse, run
+from tests.helpers.projects import copy_project, set_param
 from tfnas.cli.provenance import verdict
 from tfnas.engines.lineage import lineage_of
 from tfnas.engines.trust import disagreements

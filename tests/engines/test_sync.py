@@ -8,12 +8,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from engine_calls import BIN, call, planned_by_dvc, planned_by_snakemake, set_param, snakemake
-from pipeline_copy import use_stubs
-from project_copy import ROOT
-from resolved_jobs import dvc_jobs
-from stub_stage import parse, run
 
+from tests.helpers.engines.calls import BIN, call, planned_by_dvc, planned_by_snakemake, snakemake
+from tests.helpers.engines.resolved_jobs import dvc_jobs
+from tests.helpers.engines.stub_stage import parse, run
+from tests.helpers.projects import ROOT, set_param, use_stubs
 from tfnas.engines.dvc import DvcProject
 from tfnas.engines.sync import sync
 
@@ -45,7 +44,7 @@ def rebuilt(folder: Path, scratch: Path, monkeypatch) -> dict[str, str]:
     jobs = dvc_jobs(folder)
     monkeypatch.chdir(scratch)
     for name, job in jobs.items():
-        run(name.partition("@")[0], parse(job.command.split()[2:]))
+        run(name.partition("@")[0], parse(job.command.split()[2:]), folder)
     monkeypatch.chdir(folder)
     return contents(scratch)
 

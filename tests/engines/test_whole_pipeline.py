@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from engine_calls import call, set_param, snakemake
 
+from tests.helpers.engines.calls import call, snakemake
+from tests.helpers.projects import set_param
 from tfnas.engines.sync import sync
 from tfnas.latency import LatencyTable
-from tfnas.search import scale_widths
+from tfnas.search import latency_constraint, scale_widths
 from tfnas.space import Architecture, load_space
 
 pytestmark = pytest.mark.slow
@@ -64,7 +65,7 @@ def check_results(folder: Path) -> None:
         architecture = Architecture.load(results / "derive" / target / "architecture.json")
         derived = json.loads((results / "derive" / target / "metrics.json").read_text())
         assert derived["table_latency_ms"] == table.latency_ms(architecture)
-        scaled = scale_widths(architecture, table, derived["target_ms"], space)
+        scaled = scale_widths(architecture, latency_constraint(space, table, derived["target_ms"]))
         assert (derived["table_latency_ms"] <= derived["target_ms"]) == scaled.reached
         for stage, epochs in (("search", 3), ("retrain", 2)):
             with (results / stage / target / "history.csv").open() as file:

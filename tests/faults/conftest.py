@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from stub_project import stub_project
+
+from tests.helpers.projects import stub_project
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch) -> Path:
+def folder(tmp_path: Path) -> Path:
     """rank_classes is the one that steps."""
-    return stub_project(tmp_path / "project", monkeypatch)
+    return stub_project(tmp_path / "project")

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import time
 from pathlib import Path
 
 import pytest
-from engine_calls import call, set_param
-from project_copy import ROOT
 
+from tests.helpers.engines.calls import call
+from tests.helpers.fake_stage import run_fake_stage
+from tests.helpers.projects import ROOT, set_param
 from tfnas.engines.snakemake import redate_future
-from tfnas.stages.job import open_job
+from tfnas.stages.job import Job
 
 DAY = 86400.0
 TARGET = "results/build_subset/train.csv"
@@ -68,7 +68,11 @@ def test_a_job_dates_nothing_before_its_inputs(tmp_path, monkeypatch) -> None:
     source.write_text("a\n")
     later = time.time() + DAY  # the clock was ahead when it was written
     os.utime(source, (later, later))
-    options = argparse.Namespace(params=ROOT / "params.yaml", out=Path("out"), log=Path("logs/report.log"))
-    with open_job("report", options, inputs=[source], outputs=["page.html"]) as job:
-        (job.out / "page.html").write_text("x")
+    arguments = ["--params", str(ROOT / "params.yaml"), "--results", "in.csv", "--out", "out", "--log", "logs/r.log"]
+
+    def run(job: Job) -> None:
+        for output in job.stage.outputs:
+            (job.out / output.name).write_text("{}")
+
+    run_fake_stage("report", arguments, run=run)
     assert {path.stat().st_mtime for path in Path("out").iterdir()} == {later}

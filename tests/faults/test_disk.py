@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from engine_calls import call
 
+from tests.helpers.engines.calls import call
 from tfnas.engines.snakemake import check_writable
 from tfnas.jobs import artifacts
 from tfnas.jobs.artifacts import remove_unfinished, write_text
@@ -28,14 +28,14 @@ WRITE = {
 }
 LIMITED = """
 import resource
-from tfnas.stages.job import run_script
+from tfnas.stages.job import _run_script
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
-run_script(lambda: write('out/file'))
+_run_script(lambda: write('out/file'))
 """
 CUT = """
 import os, signal, sys
 from pathlib import Path
-from tfnas.runtime import artifacts
+from tfnas.jobs import artifacts
 Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 artifacts.write_text('out/file', 'new')
 """

@@ -6,8 +6,9 @@ import os
 import signal
 
 import pytest
-from engine_calls import call
-from engine_processes import DVC, SNAKEMAKE, TARGET, kill_alone, kill_group, started, steps
+
+from tests.helpers.engines.calls import call
+from tests.helpers.engines.processes import DVC, SNAKEMAKE, TARGET, kill_alone, kill_group, started, steps
 
 
 @pytest.mark.parametrize(("kill", "command"), [(kill_group, SNAKEMAKE), (kill_alone, SNAKEMAKE), (kill_alone, DVC)])

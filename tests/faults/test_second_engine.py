@@ -6,9 +6,9 @@ import json
 import os
 
 import pytest
-from engine_calls import call
-from engine_processes import DVC, SNAKEMAKE, TARGET, started, steps
 
+from tests.helpers.engines.calls import call
+from tests.helpers.engines.processes import DVC, SNAKEMAKE, TARGET, started, steps
 from tfnas.engines.dvc import keep_dvc_out, let_dvc_in
 from tfnas.jobs.errors import UserError
 

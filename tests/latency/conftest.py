@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_spaces import K3_E3, K3_E3_SE, K3_E6, K5_E6_SE, space_text
 from torch import Tensor, nn
 
+from tests.helpers.tiny_spaces import K3_E3, K3_E3_SE, K3_E6, K5_E6_SE, space_text
 from tfnas.latency.measuring import Measuring
 from tfnas.latency.params import ProfileLatencyParams
 from tfnas.space import Block, Space, load_space

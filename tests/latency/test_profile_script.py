@@ -12,16 +12,19 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.helpers.jobs import refusal
 from tfnas.jobs.artifacts import digest_file
 from tfnas.latency import LatencyTable, reachable_range_ms
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "workflow" / "scripts" / "profile_latency.py"
+OPTIONS = ("--params", "params.yaml", "--out", "out", "--log", "job.log")
 
 
 def call(folder):
-    command = [sys.executable, str(SCRIPT), "--params", "params.yaml", "--out", "out", "--log", "job.log"]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=900)
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), *OPTIONS], cwd=folder, capture_output=True, text=True, timeout=900
+    )
 
 
 @pytest.fixture
@@ -83,8 +86,6 @@ def test_real_profile_writes_a_table_that_fits_and_what_it_says(make_folder, spa
 )
 def test_mistake_is_one_line_and_nothing_is_written(make_folder, changes, words) -> None:
     folder = make_folder(**changes)
-    result = call(folder)
-    lines = result.stderr.strip().splitlines()
-    assert result.returncode == 2 and len(lines) == 1, result.stderr
-    assert all(word in lines[0] for word in words), lines[0]
+    lines = refusal("profile_latency", folder, OPTIONS).strip().splitlines()
+    assert len(lines) == 1 and all(word in lines[0] for word in words), lines
     assert not (folder / "out").exists() and not (folder / "mlflow.db").exists()

@@ -15,7 +15,7 @@ from tfnas.latency import Curve, LatencyTable, OperationKey
 from tfnas.report.inputs import Results
 from tfnas.report.page import render_page
 from tfnas.search import result as search_history
-from tfnas.search.constraint import latency_metrics
+from tfnas.search.constraint import latency_constraint
 from tfnas.search.derivation import Derived, searchable_layers
 from tfnas.space import Architecture, Space, count_macs, count_params, load_space
 from tfnas.space.membership import assemble
@@ -101,7 +101,7 @@ def _made_table(space: Space, resolution: int, random: np.random.Generator) -> L
     curves = {}
     for layer in searchable_layers(space, resolution):
         for candidate in space.candidates:
-            key = OperationKey.of_candidate(layer, candidate.kernel, candidate.se_channels(layer.in_channels))
+            key = OperationKey.of_candidate(layer, candidate)
             low, high = candidate.width_range(layer.in_channels)
             known = curves.get(key)
             low, high = (low, high) if known is None else (min(low, known.widths[0]), max(high, known.widths[-1]))
@@ -167,7 +167,7 @@ def _write_search(folder: Path, space: Space, table: LatencyTable, search, targe
     folder.mkdir(parents=True)
     search_history.write_history(records, folder / "history.csv")
     last = {"val_top1_percent": records[-1].val_top1, "train_top1_percent": records[-1].train_top1}
-    write_json(folder / "metrics.json", {**latency_metrics(architecture, table, target_ms), **last})
+    write_json(folder / "metrics.json", {**latency_constraint(space, table, target_ms).metrics(architecture), **last})
     return architecture
 
 
@@ -175,7 +175,7 @@ def _write_derive(folder: Path, architecture: Architecture, table: LatencyTable,
     architecture.save(folder / "architecture.json")
     latency_ms = table.latency_ms(architecture)
     metrics = {
-        **latency_metrics(architecture, table, latency_ms * 1.002),
+        **latency_constraint(load_space(params.space), table, latency_ms * 1.002).metrics(architecture),
         "measured_latency_ms": latency_ms * 1.021,
         "macs": count_macs(architecture, params.resolution, params.profile_latency.num_classes),
         "params": count_params(architecture, params.profile_latency.num_classes),

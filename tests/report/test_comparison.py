@@ -15,7 +15,8 @@ from tfnas.report.inputs import ClassResult, Results, Training, read_results
 from tfnas.report.paper_tables import TABLE_2, TABLE_7, TABLE_8, TABLE_9
 from tfnas.report.summary import stage_rows
 from tfnas.space import Space, count_macs, load_space, zoo
-from tfnas.stages.params import STAGE_KEYS, Params
+from tfnas.stages.params import Params
+from tfnas.stages.registry import STAGES
 
 PAPER = Path(__file__).parents[3] / "shared/paper/tf-nas.txt"
 MISPRINTED = "TF-NAS-A-wose"  # 504 M for 512.8 M: docs/paper.md
@@ -106,7 +107,7 @@ def test_a_transfer_to_cifar_stands_in_table_7(results: Results, on_imagenet: Re
 
 
 def test_one_row_a_stage_in_order(results: Results) -> None:
-    assert [row.stage for row in stage_rows(results)] == [stage for stage in STAGE_KEYS if stage != "report"]
+    assert [row.stage for row in stage_rows(results)] == [stage for stage in STAGES if stage != "report"]
     assert all(row.outcome for row in stage_rows(results))
 
 

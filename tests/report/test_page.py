@@ -13,10 +13,11 @@ import pytest
 from tfnas.jobs.artifacts import read_json, write_json
 from tfnas.jobs.errors import UserError
 from tfnas.report.figures.style import COLORS
-from tfnas.report.inputs import read_results, required_files
+from tfnas.report.inputs import read_results
 from tfnas.report.page import TEMPLATES, everything, render_page
 from tfnas.report.summary import summarize
-from tfnas.stages.params import STAGE_KEYS, Params
+from tfnas.stages.params import Params
+from tfnas.stages.registry import STAGES
 
 
 class Page(HTMLParser):
@@ -121,7 +122,7 @@ def test_every_target_and_stage_has_its_place(html: str, params: Params) -> None
         f"target-{name}" for name in params.targets
     ]
     stages = html[html.index('<section id="stages">') :].split("</section>")[0]
-    assert re.findall(r'<th scope="row"><a href="#[\w-]+">(\w+)</a></th>', stages) == [*STAGE_KEYS][:-1]
+    assert re.findall(r'<th scope="row"><a href="#[\w-]+">(\w+)</a></th>', stages) == [*STAGES][:-1]
 
 
 def test_values_are_told_without_a_script(html: str) -> None:
@@ -144,7 +145,6 @@ def test_networks_measured_by_compare_are_shown(shared_results: Path, params: Pa
     )
     report = params.report.model_copy(update={"comparison": str(path)})
     asked = params.model_copy(update={"report": report})
-    assert required_files(asked, shared_results) == [*required_files(params, shared_results), path]
     html = render_page(read_results(asked, shared_results), title="x")
     assert 'data-kind="compared"' in html and "regnet\n74.0 % (torchvision)\n7.25 ms here" in html
     path.write_text(header)

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_spaces import K3_E3, K3_E3_SE, K3_E6, K5_E3, space_text
 from torch import Tensor
 
+from tests.helpers.tiny_spaces import K3_E3, K3_E3_SE, K3_E6, K5_E3, space_text
 from tfnas.latency import Curve, LatencyTable, OperationKey
+from tfnas.search.cost import Latency
 from tfnas.search.params import SearchParams
 from tfnas.search.scaling.widths import WidthProblem, WidthRanges
 from tfnas.space import Architecture, Candidate, Space, load_space
@@ -43,7 +44,7 @@ def synthetic_table(
     for layer in space.layers(resolution):
         if next(stage for stage in space.stages if stage.stage == layer.stage).fixed is None:
             for candidate in space.candidates:
-                key = OperationKey.of_candidate(layer, candidate.kernel, candidate.se_channels(layer.in_channels))
+                key = OperationKey.of_candidate(layer, candidate)
                 low, high = candidate.width_range(layer.in_channels)
                 known = keys.get(key, (low, high))
                 keys[key] = (min(known[0], low), max(known[1], high))
@@ -100,8 +101,8 @@ def random_network() -> Callable[[Space, np.random.Generator], tuple[Architectur
 def reachable() -> Callable[..., tuple[float, float]]:
     def latencies(architecture: Architecture, table: LatencyTable, ranges: WidthRanges) -> tuple[float, float]:
         """Latency with all widths at their smallest, at their largest."""
-        problem = WidthProblem(architecture, table, ranges)
-        return problem.latency_ms(problem.low), problem.latency_ms(problem.high)
+        problem = WidthProblem(architecture, Latency(table), ranges)
+        return problem.cost(problem.low), problem.cost(problem.high)
 
     return latencies
 

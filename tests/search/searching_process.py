@@ -14,7 +14,7 @@ import torch
 from tfnas.compute import distributed
 from tfnas.jobs.checkpoints import write_tensors
 from tfnas.latency import LatencyTable, reachable_range_ms
-from tfnas.search import search
+from tfnas.search import Loaders, Setting, latency_constraint, search
 from tfnas.search.params import SearchParams
 from tfnas.search.supernet.supernet import Supernet
 from tfnas.space import load_space
@@ -45,12 +45,12 @@ def main(folder: Path, spoiled: int) -> None:
 
     def spoil(record) -> None:
         if distributed.rank() == spoiled:
-            Supernet.normalise_architecture = lambda self: None
+            Supernet.normalize_architecture = lambda self: None
 
-    loaders = Batches(40, params.batch_size, 1), Batches(24, params.batch_size, 2)
-    target_ms = low + 0.35 * (high - low)
+    loaders = Loaders(Batches(40, params.batch_size, 1), Batches(24, params.batch_size, 2), num_classes=3)
+    constraint = latency_constraint(space, table, low + 0.35 * (high - low))
     with distributed.process_group(torch.device("cpu")):
-        found = search(space, *loaders, table, target_ms, params=params, num_classes=3, on_epoch=spoil)
+        found = search(constraint, loaders, Setting(params), on_epoch=spoil)
     if distributed.rank() == 0:
         rows = [record.row() for record in found.history]
         payload = {"alphas": found.alphas, "betas": list(found.betas), "widths": found.widths, "rows": rows}

@@ -1,4 +1,4 @@
-"""Sink-connecting and its rivals: what a stage computes, costs and derives; skip where it cannot be."""
+"""Sink-connecting and its alternatives: what a stage computes, costs and derives; skip where it cannot be."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from derived_networks import copy_shared_weights
 from torch import nn
 
+from tfnas.search.cost import Latency
 from tfnas.search.result import derived_columns, operation_names
 from tfnas.search.sampling import SECOND_PATHS, gumbel_path, second_path
 from tfnas.search.supernet.depth_spaces import DEPTH_SPACES
@@ -70,8 +71,8 @@ def test_one_hot_supernet_is_the_derived_network(make_supernet, depth_space, blo
 @pytest.mark.parametrize("depth_space", ALL)
 def test_one_hot_latency_is_the_tables_of_the_derived_network(make_supernet, depth_space, tiny_table) -> None:
     supernet = make_supernet(depth_space)
-    u, latencies = supernet.operation_logits().softmax(-1), supernet.operation_latencies_ms(tiny_table)
-    found = supernet.expected_latency_ms(u, latencies, tiny_table.base_ms)
+    u, latencies = supernet.operation_logits().softmax(-1), supernet.operation_costs(Latency(tiny_table))
+    found = supernet.expected_cost(u, latencies, tiny_table.base_ms)
     assert float(found.detach()) == pytest.approx(tiny_table.latency_ms(supernet.derive("x").architecture), rel=1e-6)
 
 
@@ -102,10 +103,10 @@ def test_skip_is_no_operation_of_a_stages_first_layer(tiny_space) -> None:
     alphas = supernet.operation_logits().repeat(400, 1)
     first = gumbel_path(alphas, 5.0, torch.Generator().manual_seed(0)).view(400, 5)
     assert (first < counts).all() and (first == SKIP).any()
-    for rival in SECOND_PATHS:
-        second = second_path(rival, alphas, first.flatten(), 5.0, torch.Generator().manual_seed(1)).view(400, 5)
+    for kind in SECOND_PATHS:
+        second = second_path(kind, alphas, first.flatten(), 5.0, torch.Generator().manual_seed(1)).view(400, 5)
         assert (second != first).all() and (second < counts).all()
-        assert rival != "random" or all(second[:, i].unique().numel() == counts[i] for i in range(5))
+        assert kind != "random" or all(second[:, i].unique().numel() == counts[i] for i in range(5))
 
 
 @pytest.mark.parametrize("depth_space", ALL)
@@ -116,12 +117,12 @@ def test_gradient_reaches_what_can_be_chosen_and_nothing_else(tiny_space, tiny_t
         for operation in supernet.operations():  # else equal operations would have no gradient between them
             operation.weights["project"].mul_(1 + torch.rand(1))
     u = supernet.operation_logits().softmax(-1)
-    latency = supernet.expected_latency_ms(u, supernet.operation_latencies_ms(tiny_table), tiny_table.base_ms)
+    latency = supernet.expected_cost(u, supernet.operation_costs(Latency(tiny_table)), tiny_table.base_ms)
     (supernet.forward_mixed(torch.randn(4, 3, 16, 16), u).square().sum() + latency).backward()
-    assert torch.equal(supernet.alphas.grad != 0, supernet._choosable)
+    assert torch.equal(supernet.alphas.grad != 0, supernet.candidate_mask)
     for beta in supernet.betas:
         assert beta.numel() == 0 or (beta.grad != 0).all()
-    supernet.normalise_architecture()
+    supernet.normalize_architecture()
     sums = [supernet.operation_logits().exp().sum(-1), *(b.exp().sum(-1) for b in supernet.betas if b.numel())]
     for total in sums:
         torch.testing.assert_close(total, torch.ones_like(total))

@@ -10,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfnas.jobs.errors import UserError
+from tfnas.search.constraint import latency_constraint
+from tfnas.search.cost import Latency
 from tfnas.search.scaling.elasticity_scaling import largest_scaling, scale_widths
 from tfnas.search.scaling.widths import WidthProblem, width_ranges
 from tfnas.space import zoo
@@ -33,11 +35,11 @@ def test_a_round_finds_the_largest_gamma(tiny_space, make_table, monotone, rando
     outcomes = set()
     for _ in range(150):
         architecture, ranges = random_network(tiny_space, random)
-        problem = WidthProblem(architecture, table, ranges)
+        problem = WidthProblem(architecture, Latency(table), ranges)
         scaled = problem.stages >= random.choice([3, 4])
         low, high = reachable(architecture, table, ranges)
         target_ms = random.uniform(0.9 * low, 1.1 * high)
-        within = [w for _, w in every_scaling(problem, problem.widths, scaled) if problem.latency_ms(w) <= target_ms]
+        within = [w for _, w in every_scaling(problem, problem.widths, scaled) if problem.cost(w) <= target_ms]
         found = largest_scaling(problem, problem.widths, scaled, target_ms)
         assert (found is None) == (not within)
         assert found is None or np.array_equal(found, within[-1])
@@ -55,17 +57,17 @@ def test_scaled_network_meets_the_target_in_range_and_stays(
     architecture, ranges = random_network(tiny_space, random)
     low, high = reachable(architecture, table, ranges)
     target_ms = low + share * (high - low)
-    result = scale_widths(architecture, table, target_ms, tiny_space, ranges=ranges)
+    result = scale_widths(architecture, latency_constraint(tiny_space, table, target_ms), ranges=ranges)
     after = result.architecture
-    assert result.latency_before_ms == table.latency_ms(architecture)
-    assert result.latency_after_ms == table.latency_ms(after)
-    assert result.reached == (result.latency_after_ms <= target_ms)
+    assert result.cost_before == table.latency_ms(architecture)
+    assert result.cost_after == table.latency_ms(after)
+    assert result.reached == (result.cost_after <= target_ms)
     if low <= target_ms:
         assert result.reached
     assert all(lo <= block.expand_channels <= hi for block, (lo, hi) in zip(after.blocks, ranges, strict=True))
     if not result.reached and not monotone:
         return  # from the smallest widths other networks are on the way, and a dip among them may be within
-    again = scale_widths(after, table, target_ms, tiny_space, ranges=ranges)
+    again = scale_widths(after, latency_constraint(tiny_space, table, target_ms), ranges=ranges)
     assert again.architecture == after
 
 
@@ -74,7 +76,7 @@ def test_scaled_network_meets_the_target_in_range_and_stays(
 def test_one_round_is_monotone_in_the_target(tiny_space, tiny_table, seed, shares, random_network, reachable) -> None:
     # of one round only: several rounds may end nearer to a smaller target than to a larger one
     architecture, ranges = random_network(tiny_space, np.random.default_rng(seed))
-    problem = WidthProblem(architecture, tiny_table, ranges)
+    problem = WidthProblem(architecture, Latency(tiny_table), ranges)
     low, high = reachable(architecture, tiny_table, ranges)
     everything = problem.stages >= 3
     less, more = (
@@ -87,25 +89,28 @@ def test_one_round_is_monotone_in_the_target(tiny_space, tiny_table, seed, share
 def test_a_target_just_below_the_networks_own_latency(tiny_space, tiny_table, seed, random_network, reachable) -> None:
     architecture, ranges = random_network(tiny_space, np.random.default_rng(seed))
     before_ms = tiny_table.latency_ms(architecture)
-    assert scale_widths(architecture, tiny_table, before_ms, tiny_space, ranges=ranges).latency_after_ms <= before_ms
+    assert (
+        scale_widths(architecture, latency_constraint(tiny_space, tiny_table, before_ms), ranges=ranges).cost_after
+        <= before_ms
+    )
     target_ms = float(np.nextafter(before_ms, 0))
-    result = scale_widths(architecture, tiny_table, target_ms, tiny_space, ranges=ranges)
-    assert result.latency_after_ms <= target_ms or target_ms < reachable(architecture, tiny_table, ranges)[0]
+    result = scale_widths(architecture, latency_constraint(tiny_space, tiny_table, target_ms), ranges=ranges)
+    assert result.cost_after <= target_ms or target_ms < reachable(architecture, tiny_table, ranges)[0]
 
 
 def test_a_target_below_all_gives_the_smallest_widths(tiny_space, tiny_table, random_network, reachable) -> None:
     architecture, ranges = random_network(tiny_space, np.random.default_rng(3))
     low, high = reachable(architecture, tiny_table, ranges)
-    result = scale_widths(architecture, tiny_table, 0.99 * low, tiny_space, ranges=ranges)
+    result = scale_widths(architecture, latency_constraint(tiny_space, tiny_table, 0.99 * low), ranges=ranges)
     assert not result.reached
-    assert result.reachable_ms == (low, high)
+    assert result.reachable == (low, high)
     assert [block.expand_channels for block in result.architecture.blocks] == [smallest for smallest, _ in ranges]
 
 
 def test_the_widest_network_reaches_exactly_its_own_latency(tiny_space, tiny_table, random_network, reachable) -> None:
     architecture, ranges = random_network(tiny_space, np.random.default_rng(4))
     _, high = reachable(architecture, tiny_table, ranges)
-    result = scale_widths(architecture, tiny_table, high, tiny_space, ranges=ranges)
+    result = scale_widths(architecture, latency_constraint(tiny_space, tiny_table, high), ranges=ranges)
     assert [block.expand_channels for block in result.architecture.blocks] == [largest for _, largest in ranges]
 
 
@@ -117,8 +122,8 @@ def test_gap_on_networks_of_table_1(table1, make_table, random_network, reachabl
         architecture, ranges = random_network(table1, random)
         low, high = reachable(architecture, table, ranges)
         target_ms = random.uniform(low, high)
-        result = scale_widths(architecture, table, target_ms, table1, ranges=ranges)
-        gaps.append(1 - result.latency_after_ms / target_ms)
+        result = scale_widths(architecture, latency_constraint(table1, table, target_ms), ranges=ranges)
+        gaps.append(1 - result.cost_after / target_ms)
     assert min(gaps) >= 0
     assert np.median(gaps) < 5e-5
     assert max(gaps) < 5e-3
@@ -145,4 +150,4 @@ def test_a_shared_width_belongs_to_the_first_candidate(tiny_space) -> None:
 
 def test_a_table_without_the_operation_is_a_user_error(tiny_space, tiny_table, table1) -> None:
     with pytest.raises(UserError, match="has no operation"):
-        scale_widths(zoo.load("TF-NAS-A"), tiny_table, 1.0, table1)
+        scale_widths(zoo.load("TF-NAS-A"), latency_constraint(table1, tiny_table, 1.0))

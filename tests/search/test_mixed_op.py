@@ -6,13 +6,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
+from derived_networks import derived_block
 
 from tfnas.jobs.errors import UserError
 from tfnas.search.scaling.widths import channel_importance
 from tfnas.search.supernet.mixed_op import CHANNEL_AXIS, CandidateOperation, MixedOp
-from tfnas.space import Block, Candidate, Layer
-from tfnas.space.network import MBInvRes
+from tfnas.space import Candidate, Layer
 
 LAYERS = {
     "residual": Layer(4, 2, 8, 6, 6, 1, "swish"),
@@ -33,31 +32,6 @@ def make_operation(layer, candidate):
     return operation
 
 
-def block_with_weights(operation, candidate, block_parameters):
-    """The derived network's block with the operation's active weights, its BatchNorm without learnt factors."""
-    layer = operation.layer
-    se_channels = candidate.se_channels(layer.in_channels)
-    block = MBInvRes(
-        Block(
-            candidate.kernel,
-            layer.in_channels,
-            operation.width,
-            se_channels,
-            layer.out_channels,
-            layer.act,
-            layer.stride,
-        )
-    )
-    for unit in (block.expand, block.depthwise, block.project):
-        unit.norm = nn.BatchNorm2d(unit.norm.num_features, affine=False)
-    with torch.no_grad():
-        for name, weight in operation.weights.items():
-            parameter = block.get_parameter(block_parameters[name])
-            assert parameter.shape == weight.shape
-            parameter.copy_(weight)
-    return block.train()
-
-
 @pytest.mark.parametrize("candidate", CANDIDATES, ids=lambda c: c.name)
 @pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
 @pytest.mark.parametrize("narrowed", [None, 5, 0], ids=["initial", "narrow", "full"])
@@ -66,7 +40,7 @@ def test_operation_equals_the_block_with_its_active_weights(layer, candidate, na
     low, high = candidate.width_range(layer.in_channels)
     if narrowed is not None:
         operation.set_width(low + narrowed if narrowed else high)
-    block = block_with_weights(operation, candidate, block_parameters).double()
+    block = derived_block(operation, candidate, block_parameters).double()
     x = torch.randn(4, 6, 8, 8, dtype=torch.float64)
     inputs = x.clone().requires_grad_(), x.clone().requires_grad_()
     ours, theirs = operation(inputs[0]), block(inputs[1])

@@ -56,7 +56,7 @@ def test_other_files_and_other_spaces_are_user_errors(supernet, tiny_space, tmp_
     with pytest.raises(UserError, match="was searched in space 'tiny'"):
         load_search_result(path, replace(tiny_space, candidates=tiny_space.candidates[:3]))
     write_tensors({**read_tensors(path), "format_version": 0}, path)
-    with pytest.raises(UserError, match=r"is no supernet\.pt"):
+    with pytest.raises(UserError, match=r"is not a supernet\.pt"):
         load_search_result(path, tiny_space)
 
 

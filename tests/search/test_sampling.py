@@ -44,11 +44,11 @@ def test_noise_is_gumbel() -> None:
         assert float((noise <= x).float().mean()) == pytest.approx(np.exp(-np.exp(-x)), abs=0.012)
 
 
-@pytest.mark.parametrize("rival", sorted(SECOND_PATHS))
-def test_second_path_never_takes_the_first_ones_operation(rival) -> None:
+@pytest.mark.parametrize("kind", sorted(SECOND_PATHS))
+def test_second_path_never_takes_the_first_ones_operation(kind) -> None:
     alphas = torch.randn(500, K, generator=generator(2))
     first = gumbel_path(alphas, 1.0, generator(3))
-    second = second_path(rival, alphas, first, 1.0, generator(4))
+    second = second_path(kind, alphas, first, 1.0, generator(4))
     assert second.shape == first.shape
     assert (second != first).all()
     assert ((second >= 0) & (second < K)).all()

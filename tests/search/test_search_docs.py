@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from tfnas.latency import reachable_range_ms
-from tfnas.search import search
+from tfnas.search import Loaders, Setting, latency_constraint, search
 from tfnas.space import load_space
 from tfnas.stages.params import load_params
 
@@ -52,7 +52,7 @@ def test_a_row_searches(name, changes, tmp_path, tiny_space, tiny_table, loaders
     params = changed_params(tmp_path, changes)
     low, high = reachable_range_ms(tiny_space, tiny_table)
     target_ms = low + 0.35 * (high - low)
-    result = search(tiny_space, *loaders, tiny_table, target_ms, params=params)
+    result = search(latency_constraint(tiny_space, tiny_table, target_ms), Loaders(*loaders), Setting(params))
     assert [record.architecture_loss is None for record in result.history] == [True, False]
     assert torch.isfinite(result.alphas).all() and result.alphas.unique().numel() > 5
     architecture = result.derive(name).architecture
@@ -67,7 +67,8 @@ def test_a_shipped_space_searches(name, tmp_path, make_table) -> None:
     table = make_table(space, resolution=32)
     batches = [(torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 0]))]
     low, high = reachable_range_ms(space, table)
-    result = search(space, batches, batches, table, low + 0.5 * (high - low), params=params)
+    constraint = latency_constraint(space, table, low + 0.5 * (high - low))
+    result = search(constraint, Loaders(batches, batches), Setting(params))
     assert len(result.history) == 2 and result.alphas.shape[1] == len(space.candidates)
 
 

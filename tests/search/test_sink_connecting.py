@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from tfnas.search.derivation import searchable_layers
-from tfnas.search.supernet.sink_connecting import SinkConnectedStage, sink, stage_latency_ms
+from tfnas.search.supernet.sink_connecting import SinkConnectedStage, sink, stage_cost
 
 
 def softmax(values):
@@ -19,10 +19,10 @@ def test_sink_is_the_weighted_sum_of_all_outputs() -> None:
     np.testing.assert_allclose(sink(list(outputs), beta), expected)
 
 
-def test_stage_latency_counts_the_layers_up_to_each_depth() -> None:
+def test_stage_cost_counts_the_layers_up_to_each_depth() -> None:
     latencies, beta = torch.tensor([3.0, 5.0, 7.0]), torch.tensor([0.2, -1.0, 0.7])
     expected = softmax(beta.numpy()) @ np.array([3.0, 8.0, 15.0])
-    np.testing.assert_allclose(stage_latency_ms(latencies, beta), expected, rtol=1e-6)
+    np.testing.assert_allclose(stage_cost(latencies, beta), expected, rtol=1e-6)
 
 
 def test_stage_runs_its_layers_in_series_and_joins_them(tiny_space) -> None:

@@ -7,6 +7,7 @@ import torch
 from derived_networks import copy_shared_weights
 from torch import nn
 
+from tfnas.search.cost import Latency
 from tfnas.search.derivation import searchable_layers
 from tfnas.search.supernet.supernet import Supernet
 from tfnas.space import build_network
@@ -45,8 +46,8 @@ def test_one_hot_supernet_computes_what_the_derived_network_computes(supernet, b
 def test_one_hot_latency_is_the_tables_of_the_derived_network(supernet, tiny_table) -> None:
     operations = list(supernet.operations())
     operations[1].set_width(17)  # one that is derived
-    latencies = supernet.operation_latencies_ms(tiny_table)
-    found = supernet.expected_latency_ms(supernet.alphas.softmax(-1), latencies, tiny_table.base_ms)
+    latencies = supernet.operation_costs(Latency(tiny_table))
+    found = supernet.expected_cost(supernet.alphas.softmax(-1), latencies, tiny_table.base_ms)
     architecture = supernet.derive("x").architecture
     assert architecture.blocks[1].expand_channels == 17
     assert float(found.detach()) == pytest.approx(tiny_table.latency_ms(architecture), rel=1e-6)
@@ -58,7 +59,7 @@ def test_latency_of_a_mixture_is_equation_6(supernet, tiny_table) -> None:
     with torch.no_grad():
         for beta in supernet.betas:
             beta.normal_(generator=generator)
-    latencies = supernet.operation_latencies_ms(tiny_table)
+    latencies = supernet.operation_costs(Latency(tiny_table))
     expected, layer = tiny_table.base_ms, 0
     for beta in supernet.betas:
         v, so_far = beta.softmax(-1), 0.0
@@ -66,7 +67,7 @@ def test_latency_of_a_mixture_is_equation_6(supernet, tiny_table) -> None:
             so_far += sum(float(u[layer, i] * latencies[layer, i]) for i in range(4))
             expected += float(v[depth].detach()) * so_far
             layer += 1
-    found = supernet.expected_latency_ms(u, latencies, tiny_table.base_ms)
+    found = supernet.expected_cost(u, latencies, tiny_table.base_ms)
     assert float(found.detach()) == pytest.approx(expected, rel=1e-5)
 
 

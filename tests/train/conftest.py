@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
+from tests.helpers.params import changed, shipped_params
 from tfnas.space import Architecture, Block, Head, Stem
+from tfnas.stages.params import Params
 from tfnas.train.params import RecipeParams
 
+CLASSES = ("black", "grey", "white")  # of `pictures`
 OFF = {"ema_decay": 0, "mixup": 0, "cutmix": 0, "rand_augment": 0, "decay_norm_and_bias": True}
 
 
@@ -99,3 +105,27 @@ def numpy_metrics() -> Callable[[np.ndarray, np.ndarray], tuple[float, float, fl
         return loss, 100.0 * float(np.mean(better == 0)), 100.0 * float(np.mean(better < 5))
 
     return compute
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> tuple[Path, Path]:
+    """manifest.csv and images/ of noisy pictures whose class is their brightness."""
+    generator = np.random.default_rng(0)
+    rows = []
+    for split, count in (("train", 8), ("val", 3)):
+        for level, name in enumerate(CLASSES):
+            for number in range(count):
+                path = tmp_path / "images" / split / name / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                pixels = generator.integers(0, 60, (20, 20, 3), dtype=np.uint8) + np.uint8(90 * level)
+                Image.fromarray(pixels).save(path)
+                rows.append((split, name, path.relative_to(tmp_path / "images").as_posix(), path.stat().st_size))
+    with (tmp_path / "manifest.csv").open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([("split", "class", "path", "bytes"), *rows])
+    return tmp_path / "manifest.csv", tmp_path / "images"
+
+
+@pytest.fixture
+def params() -> Params:
+    """A short retraining on tiny pictures."""
+    return changed(shipped_params(), resolution=16, retrain={"epochs": 3, "warmup_epochs": 1, "batch_size": 8})

@@ -12,8 +12,6 @@ import pytest
 import torch
 
 from tfnas.compute import distributed
-from tfnas.jobs.errors import UserError
-from tfnas.stages.retrain import check_shares
 from tfnas.train.step import synchronize_batchnorm
 
 SCRIPT = Path(__file__).with_name("gloo_training.py")
@@ -77,14 +75,3 @@ def test_one_process_alone_is_left_as_it_is() -> None:
     synchronize_batchnorm(norm, torch.device("cpu"))
     assert torch.equal(norm(values), before)
     assert distributed.gather(1) == [1] and torch.equal(distributed.mean(values), values)
-
-
-@pytest.mark.parametrize(("batch_size", "accumulate", "processes"), [(24, 2, 5), (8, 2, 4), (24, 1, 24)])
-def test_a_batch_that_cannot_be_shared_is_one_line(make_recipe, monkeypatch, batch_size, accumulate, processes) -> None:
-    recipe = make_recipe(batch_size=batch_size, accumulate=accumulate)
-    check_shares(recipe, "retrain/A")
-    monkeypatch.setenv("WORLD_SIZE", str(processes))
-    with pytest.raises(
-        UserError, match=rf"^retrain/A: batch_size {batch_size} .* {processes} processes in {accumulate}"
-    ):
-        check_shares(recipe, "retrain/A")

@@ -10,17 +10,22 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.helpers.jobs import refusal
+
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "workflow" / "scripts"
 INPUTS = {"retrain": ("architecture", "manifest", "images"), "transfer": ("architecture", "weights", "data")}
 
 
-def call(folder: Path, stage: str, *, target: str = "A", dataset: str = "shifted-digits", **changes: str):
+def options(stage: str, *, target: str = "A", dataset: str = "shifted-digits", **changes: str) -> list[str]:
     values = {name: f"{name}.in" for name in INPUTS[stage]} | changes
     names = ["--target", target] + (["--dataset", dataset] if stage == "transfer" else [])
-    options = [part for name, value in values.items() for part in (f"--{name}", value)]
-    command = [sys.executable, str(SCRIPTS / f"{stage}.py"), "--params", "params.yaml"]
-    command += [*names, *options, "--out", "out", "--log", "job.log"]
+    inputs = [part for name, value in values.items() for part in (f"--{name}", value)]
+    return ["--params", "params.yaml", *names, *inputs, "--out", "out", "--log", "job.log"]
+
+
+def call(folder: Path, stage: str, **changes: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(SCRIPTS / f"{stage}.py"), *options(stage, **changes)]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=900)
 
 
@@ -46,28 +51,34 @@ def change(folder: Path, section: str, value: object, key: str | None = None) ->
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
 
 
-def assert_refused(result: subprocess.CompletedProcess[str], *words: str) -> None:
-    lines = result.stderr.strip().splitlines()
-    assert result.returncode == 2 and len(lines) == 1, result.stderr
-    assert all(word in lines[0] for word in words), lines[0]
+def assert_refused(folder: Path, stage: str, *words: str, **changes: str) -> None:
+    assert_one_line(refusal(stage, folder, options(stage, **changes)), *words)
+
+
+def assert_one_line(said: str, *words: str) -> None:
+    lines = said.strip().splitlines()
+    assert len(lines) == 1 and all(word in lines[0] for word in words), said
 
 
 @pytest.mark.parametrize("stage", ["retrain", "transfer"])
 def test_mistakes_are_one_line_and_nothing_is_written(folder: Path, stage: str) -> None:
-    assert_refused(call(folder, stage, target="Z"), "targets", "'Z'", "A, B")
-    assert_refused(call(folder, stage, architecture="none.json"), "none.json: is missing")
+    assert_refused(folder, stage, "targets", "'Z'", "A, B", target="Z")
+    assert_refused(folder, stage, "none.json: is missing", architecture="none.json")
     (folder / "no.json").write_text("{}")
-    assert_refused(call(folder, stage, architecture="no.json"), "no.json", "'architecture'")
+    result = call(folder, stage, architecture="no.json")
+    assert result.returncode == 2
+    assert_one_line(result.stderr, "no.json", "'architecture'")
     change(folder, stage, 1, "batch_size")
-    assert_refused(call(folder, stage), f"params.yaml: {stage}.batch_size", "got 1")
+    assert_refused(folder, stage, f"params.yaml: {stage}.batch_size", "got 1")
     change(folder, stage, 8, "batch_size")
     change(folder, stage, 99, "warmup_epochs")
-    assert_refused(call(folder, stage), f"params.yaml: {stage}", "warmup_epochs must not be more than epochs")
+    assert_refused(folder, stage, f"params.yaml: {stage}", "warmup_epochs must not be more than epochs")
     assert not (folder / "out").exists() and not (folder / "job.log").exists()
 
 
 def test_a_data_set_that_params_do_not_list(folder: Path) -> None:
-    assert_refused(call(folder, "transfer", dataset="cifar10"), "transfer.datasets", "'cifar10'", "shifted-digits")
+    words = ("transfer.datasets", "'cifar10'", "shifted-digits")
+    assert_refused(folder, "transfer", *words, dataset="cifar10")
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The command `tfnas`: each subcommand is a module here with HELP, add_arguments and run; those with _ are helpers."""
+"""The command `tfnas`. Each subcommand is a module here with HELP, add_arguments and run; `_` marks helpers."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             return _run(arguments)
         finally:
-            sys.stdout.flush()  # here, where a reader that is gone can still be told from a fault
-    except BrokenPipeError:  # `| head` has seen enough
+            sys.stdout.flush()  # now, while a closed pipe can still be told from a bug
+    except BrokenPipeError:  # as `| head` leaves it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141  # as a shell calls a program that SIGPIPE ended
+        return 141  # the exit code of a program that SIGPIPE ended
 
 
 def _run(arguments: Sequence[str] | None) -> int:

@@ -1,4 +1,4 @@
-"""Options that several commands have: paths that are written, and whole numbers with a lowest value."""
+"""Checks that the commands share: output paths are writable, numbers are not too small."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tfnas.jobs.errors import UserError
 
 
 class OutputFile(PosixPath):
-    """The type of an option that names a file to write; `check_outputs` looks at it before the command works."""
+    """The type of an option that names a file to write; `check_outputs` checks it before the command starts."""
 
 
 class OutputFolder(PosixPath):
@@ -20,10 +20,10 @@ class OutputFolder(PosixPath):
 
 
 def check_outputs(options: argparse.Namespace, command: str) -> None:
-    """Look at every path that a command is to write.
+    """Check every path that a command is going to write.
 
     Raises:
-        UserError: it cannot be written, or is named by another option as well.
+        UserError: a path cannot be written, or another option names it too.
     """
     seen: dict[str, str] = {}
     for name, value in vars(options).items():
@@ -32,16 +32,16 @@ def check_outputs(options: argparse.Namespace, command: str) -> None:
     for name, path in vars(options).items():
         if not isinstance(path, OutputFile | OutputFolder):
             continue
-        fault = _find_fault(path)
+        reason = _why_unwritable(path)
         other = seen.setdefault(os.path.realpath(path), name)
-        if fault is None and other != name and isinstance(path, OutputFile):
-            fault = f"is what {other.replace('_', '-')} names as well; name another file"
-        if fault is not None:
-            raise UserError(f"{command}: --{name.replace('_', '-')} {path}: {fault}")
+        if reason is None and other != name and isinstance(path, OutputFile):
+            reason = f"is what {other.replace('_', '-')} names as well; name another file"
+        if reason is not None:
+            raise UserError(f"{command}: --{name.replace('_', '-')} {path}: {reason}")
 
 
-def _find_fault(path: OutputFile | OutputFolder) -> str | None:
-    """Why a path cannot be written, and what to do; None where it can."""
+def _why_unwritable(path: OutputFile | OutputFolder) -> str | None:
+    """Why a path cannot be written, and what to do; None if it can."""
     try:
         if isinstance(path, OutputFolder) and path.exists() and not path.is_dir():
             return "is a file; name a folder"
@@ -50,7 +50,7 @@ def _find_fault(path: OutputFile | OutputFolder) -> str | None:
         if isinstance(path, OutputFile) and path.exists() and not path.is_file():
             return "is a device or a pipe; name a file"
         place: Path = path if isinstance(path, OutputFolder) else path.parent
-        while not place.exists():  # what is missing is made
+        while not place.exists():  # missing folders are created
             place = place.parent
         if not place.is_dir():
             return f"lies below {place}, which is a file; name another one"
@@ -63,12 +63,12 @@ def _find_fault(path: OutputFile | OutputFolder) -> str | None:
 def _is_file(name: str | Path) -> bool:
     try:
         return Path(name).is_file()
-    except OSError:  # a text that is too long for a name
+    except OSError:  # too long for a file name
         return False
 
 
 def check_numbers(options: argparse.Namespace, command: str, lowest: Mapping[str, int]) -> None:
-    """Raise UserError for a number below its lowest value; one that was not given is None."""
+    """Raise UserError for a number below its lowest value; None was not given."""
     for name, low in lowest.items():
         value = getattr(options, name)
         if value is not None and value < low:

@@ -1,4 +1,4 @@
-"""`tfnas compare`: the paper's networks and torchvision's, measured on this device."""
+"""`tfnas compare`: the latency of the paper's networks and torchvision's on this device."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfnas.cli._options import OutputFolder, check_numbers
+from tfnas.cli._text_table import layout
 from tfnas.jobs.errors import UserError
 
 if TYPE_CHECKING:
@@ -15,8 +16,12 @@ if TYPE_CHECKING:
     from tfnas.latency.baselines import Compared
 
 HELP = (
-    "Measure the twelve networks of the paper and ten of torchvision on this device, side by side: the paper's Table 2"
-    " for your device. It takes minutes; let nothing else run meanwhile."
+    "Measure the paper's twelve networks and ten of torchvision's on this device, side by side: the paper's Table 2 for"
+    " your device. It takes minutes; run nothing else meanwhile."
+)
+EPILOG = (
+    "Backend, precision, threads, batch size and resolution default to those of --table; without a table, to"
+    " torch-eager, float32, 1, 1 and 224."
 )
 DEFAULTS = {"backend": "torch-eager", "precision": "float32", "threads": 1, "batch_size": 1, "resolution": 224}
 COLUMNS = (
@@ -33,25 +38,27 @@ COLUMNS = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--table", type=Path, metavar="FILE", help="latency table: what it says of its space's networks is shown, too"
+        "--table",
+        type=Path,
+        metavar="FILE",
+        help="latency table; also show what it predicts for the networks of its space",
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
     parser.add_argument("--backend", metavar="NAME", help="torch-eager, torch-compile, onnx-runtime or your own")
     parser.add_argument("--precision", help="float32, or bfloat16 or float16 under autocast")
-    parser.add_argument("--channels-last", action="store_true", default=None, help="channels innermost in memory")
+    parser.add_argument(
+        "--channels-last", action="store_true", default=None, help="use the channels-last memory layout"
+    )
     parser.add_argument("--threads", type=int, metavar="T", help="CPU threads")
-    parser.add_argument("--batch-size", type=int, metavar="B", help="images in one run")
+    parser.add_argument("--batch-size", type=int, metavar="B", help="images per run")
     parser.add_argument("--resolution", type=int, metavar="N", help="height and width of the images")
-    parser.add_argument("--repeats", type=int, default=50, metavar="R", help="runs of each that count (default: 50)")
-    parser.add_argument("--warmup-runs", type=int, default=2, metavar="W", help="runs before, per round (default: 2)")
-    parser.add_argument("--seed", type=int, default=0, help="of the order (default: 0)")
+    parser.add_argument("--repeats", type=int, default=50, metavar="R", help="timed runs per network (default: 50)")
+    parser.add_argument("--warmup-runs", type=int, default=2, metavar="W", help="warm-up runs per round (default: 2)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed for the measurement order (default: 0)")
     parser.add_argument(
         "--out", type=OutputFolder, required=True, metavar="DIR", help="folder for comparison.csv, .svg and .png"
     )
-    parser.epilog = (
-        "Backend, precision, threads, batch size and resolution are the table's where one is given, else torch-eager,"
-        " float32, 1, 1 and 224."
-    )
+    parser.epilog = EPILOG
 
 
 def run(options: argparse.Namespace) -> None:
@@ -60,10 +67,22 @@ def run(options: argparse.Namespace) -> None:
     table = LatencyTable.load(options.table) if options.table else None
     complete(options, table)
     _check(options)
+    from tfnas.latency.baselines import write_comparison
+    from tfnas.report.figures.latency import draw_comparison
+
+    rows, here = measure(options, table)
+    write_comparison(rows, options.out / "comparison.csv")
+    title = heading(here, options)
+    for suffix in ("svg", "png"):
+        draw_comparison(rows, title, options.out / f"comparison.{suffix}")
+    print(summary(rows, title, table, options, same_device=table is not None and table.device == here))
+
+
+def measure(options: argparse.Namespace, table: LatencyTable | None) -> tuple[Sequence[Compared], str]:
+    """Every network's latency, and the name of the device."""
     from tfnas.compute.devices import find_device
     from tfnas.latency.backends import BackendOptions, device_of, open_backend
-    from tfnas.latency.baselines import compare, paper_baselines, torchvision_baselines, write_comparison
-    from tfnas.report.figures.latency import draw_comparison
+    from tfnas.latency.baselines import compare, paper_baselines, torchvision_baselines
 
     device = find_device(options.device, source="tfnas compare: --device")
     asked = BackendOptions(options.device, options.threads, options.precision, bool(options.channels_last))
@@ -80,16 +99,11 @@ def run(options: argparse.Namespace) -> None:
         seed=options.seed,
         table=table,
     )
-    here = device_of(backend, options.device)
-    write_comparison(rows, options.out / "comparison.csv")
-    title = heading(here, options)
-    for suffix in ("svg", "png"):
-        draw_comparison(rows, title, options.out / f"comparison.{suffix}")
-    print(summary(rows, title, table, options, same_device=table is not None and table.device == here))
+    return rows, device_of(backend, options.device)
 
 
 def complete(options: argparse.Namespace, table: LatencyTable | None) -> None:
-    """Options that were not given become the table's, or the defaults.
+    """Fill in options that were not given, from the table or the defaults.
 
     Raises:
         UserError: an option contradicts the table.
@@ -117,7 +131,7 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def heading(here: str, options: argparse.Namespace) -> str:
-    """The device and how the networks ran, in words."""
+    """The device and how the networks ran on it."""
     threads = f"{options.threads} thread{'s' if options.threads > 1 else ''}"
     size = f"{options.resolution}x{options.resolution}"
     return f"{here}, {options.backend}, {options.precision}, {threads}, batch {options.batch_size}, {size}"
@@ -126,19 +140,17 @@ def heading(here: str, options: argparse.Namespace) -> str:
 def summary(
     rows: Sequence[Compared], title: str, table: LatencyTable | None, options: argparse.Namespace, *, same_device: bool
 ) -> str:
-    """What is printed: the table of networks, what its numbers are, and where they went."""
-    from tfnas.cli.zoo import layout
-
+    """The printed table of networks, notes on its numbers, and where they were written."""
     lines = [title, "", layout([COLUMNS, *table_rows(rows, same_device)], left={0, 7}), ""]
-    lines.append("* Published by the source named, on ImageNet at 224x224; not measured here.")
+    lines.append("* As published by the source, on ImageNet at 224x224; not measured here.")
     if table is not None and not same_device:
-        lines.append(f"The table is of another device ({table.device}): its error is not shown.")
+        lines.append(f"The table was measured on another device ({table.device}): its error is not shown.")
     lines.append(f"{options.out}: comparison.csv, comparison.svg, comparison.png")
     return "\n".join(lines)
 
 
 def table_rows(rows: Sequence[Compared], same_device: bool) -> Iterator[tuple[str, ...]]:
-    """The cells of each row, under `COLUMNS`."""
+    """The cells of each row, as in `COLUMNS`."""
     for row in rows:
         baseline, ms = row.baseline, row.timing.median_ms
         by_table = "-" if row.table_ms is None else f"{row.table_ms:.3f}"

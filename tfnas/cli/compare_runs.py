@@ -1,4 +1,4 @@
-"""`tfnas compare-runs`: what differs in parameters and metrics between two runs of the pipeline."""
+"""`tfnas compare-runs`: how parameters and metrics differ between two runs of the pipeline."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfnas.cli._options import OutputFile
+from tfnas.cli._text_table import layout
 from tfnas.jobs.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,23 +19,20 @@ if TYPE_CHECKING:
 
 NAME = "compare-runs"
 HELP = (
-    "Print what differs in parameters and metrics between two commits, branches, tags or DVC experiments, between two"
-    " MLflow runs, or between two whole pipelines in MLflow."
+    "Show how parameters and metrics differ between two commits, branches, tags or DVC experiments, between two MLflow"
+    " runs, or between two whole pipelines in MLflow."
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    text = (
-        "a git revision, a DVC experiment's name, workspace, an MLflow run id, or a pipeline_id (a tag of MLflow runs)"
-    )
+    text = "a git revision, a DVC experiment, `workspace`, an MLflow run id, or a pipeline_id (a tag of MLflow runs)"
     parser.add_argument("a", metavar="A", help=text)
-    parser.add_argument("b", metavar="B", help="another one of the same kind (default: workspace)", nargs="?")
-    parser.add_argument("--out", type=OutputFile, metavar="FILE", help="also write the table, to FILE.md or FILE.csv")
-    parser.add_argument("--folder", type=Path, default=Path(), help="project folder (default: this one)")
+    parser.add_argument("b", metavar="B", help="another of the same kind (default: workspace)", nargs="?")
+    parser.add_argument("--out", type=OutputFile, metavar="FILE", help="also write the table, as .md or .csv")
+    parser.add_argument("--folder", type=Path, default=Path(), help="project folder (default: the current one)")
 
 
 def run(options: argparse.Namespace) -> None:
-    from tfnas.cli.zoo import layout
     from tfnas.engines.compare import WORKSPACE, differences, read_side
 
     if options.out is not None and options.out.suffix not in (".md", ".csv"):
@@ -50,19 +48,19 @@ def run(options: argparse.Namespace) -> None:
     for name, side, other in zip(names, sides, reversed(sides), strict=True):
         alone = sorted({job.job for job in side.jobs} - {job.job for job in other.jobs})
         if alone:
-            print(f"run by {name} alone, not compared: {', '.join(alone)}")
+            print(f"run by {name} only, not compared: {', '.join(alone)}")
         if side.missing:
             print(f"{name}: {len(side.missing)} metrics files are not in the DVC cache; `dvc fetch --all-commits`")
 
 
 def table_row(difference: Difference) -> tuple[str, ...]:
-    """The cells of a row, numbers in few digits."""
+    """The cells of a row, with numbers rounded."""
     change = "" if difference.change is None else f"{difference.change:+.6g}"
     return difference.what, difference.name, _short(difference.a), _short(difference.b), change
 
 
 def csv_row(difference: Difference) -> tuple[str, ...]:
-    """The cells of a row, whole."""
+    """The cells of a row, with numbers in full."""
     change = "" if difference.change is None else repr(difference.change)
     return difference.what, difference.name, *(_whole(value) for value in (difference.a, difference.b)), change
 

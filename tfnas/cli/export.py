@@ -1,10 +1,11 @@
-"""`tfnas export`: a trained network for use elsewhere, checked, timed, and described."""
+"""`tfnas export`: a trained network for use elsewhere, checked, timed and described."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from tfnas.cli._options import OutputFolder, check_numbers
 from tfnas.cli.evaluate import add_network_arguments, choose_architecture, names_a_network
@@ -13,13 +14,14 @@ from tfnas.jobs.errors import UserError
 if TYPE_CHECKING:
     from torch import nn
 
-    from tfnas.deploy.model_card import Card
+    from tfnas.deploy.export import Checked
+    from tfnas.deploy.model_card import Card, LatencyTarget, Measured
     from tfnas.deploy.origin import Origin
     from tfnas.space import Architecture
 
 HELP = (
-    "Write a trained network as ONNX and as a torch.export program, run both beside eager, time them, and write a"
-    " model card."
+    "Write a trained network as ONNX and as a torch.export program, check both against PyTorch eager, time them, and"
+    " write a model card."
 )
 FORMATS = ("onnx", "pt2")
 
@@ -29,23 +31,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "weights",
         type=Path,
         metavar="WEIGHTS",
-        help="a weights.pt, or a .pth.tar of the authors; or, to try a runtime with random weights, a name of"
+        help="weights.pt, or a .pth.tar of the authors; to try out a runtime with random weights, a name from"
         " `tfnas zoo list` or an architecture.json",
     )
     parser.add_argument("--out", type=OutputFolder, required=True, metavar="DIR", help="folder to write into")
     add_network_arguments(parser)
     parser.add_argument(
-        "--formats", default=",".join(FORMATS), metavar="LIST", help="of onnx and pt2 (default: both, onnx,pt2)"
+        "--formats", default=",".join(FORMATS), metavar="LIST", help="onnx, pt2 or both (default: onnx,pt2)"
     )
     parser.add_argument(
-        "--tolerance", type=float, default=1e-4, metavar="X", help="largest difference of a logit (default: 1e-4)"
+        "--tolerance",
+        type=float,
+        default=1e-4,
+        metavar="X",
+        help="largest allowed difference in a logit (default: 1e-4)",
+    )
+    _add_measuring_arguments(parser)
+
+
+def _add_measuring_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments for timing the exports."""
+    parser.add_argument(
+        "--table",
+        type=Path,
+        metavar="FILE",
+        help="latency table (default: the one that the architecture was derived with)",
     )
     parser.add_argument(
-        "--table", type=Path, metavar="FILE", help="latency table (default: the one that the architecture came from)"
+        "--batch-size", type=int, metavar="B", help="images per timed run (default: the table's; else 1)"
     )
-    parser.add_argument("--batch-size", type=int, metavar="B", help="to time (default: the table's; else 1)")
     parser.add_argument(
-        "--repeats", type=int, default=20, metavar="R", help="timed runs in each of 5 rounds (default: 20)"
+        "--repeats", type=int, default=20, metavar="R", help="timed runs in each of the 5 rounds (default: 20)"
     )
 
 
@@ -65,75 +81,110 @@ def run(options: argparse.Namespace) -> None:
 
 
 def export(options: argparse.Namespace, formats: list[str]) -> Card:
-    """Write and check the files, time them, and gather what the card says.
+    """Write and check the files, time them, and gather what goes on the card.
 
     Raises:
         UserError: a file cannot be read, or an export is not the network.
     """
+    from tfnas.deploy.model_card import read_latency_target
+
+    subject = read_subject(options)
+    latency_target = read_latency_target(subject.architecture, subject.file, options.table)
+    options.resolution = options.resolution or subject.origin.resolution or 224
+    options.threads = options.threads or subject.origin.value("device.threads", 1)
+    options.batch_size = options.batch_size or (latency_target.batch_size if latency_target else 1)
+    checked, measured = export_and_measure(subject, formats, options)
+    return describe(subject, latency_target, checked, measured, options)
+
+
+def describe(
+    subject: Subject,
+    latency_target: LatencyTarget | None,
+    checked: Mapping[Path, Checked],
+    measured: Measured,
+    options: argparse.Namespace,
+) -> Card:
+    """The card of a network, its files and their latencies."""
     from tfnas.compute.devices import device_name
-    from tfnas.deploy.export import export_checked
-    from tfnas.deploy.model_card import Card, measure, read_latency_target
+    from tfnas.deploy.model_card import Card
     from tfnas.deploy.origin import read_trained_on
     from tfnas.jobs.artifacts import digest_file, read_json
 
-    trained = read_trained(options)
-    architecture, file, network, origin = trained or fresh_network(options.weights)
-    latency_target = read_latency_target(architecture, file, options.table)
-    resolution = options.resolution or origin.resolution or 224
-    threads = options.threads or origin.value("device.threads", 1)
-    batch_size = options.batch_size or (latency_target.batch_size if latency_target else 1)
-    paths = [options.out / f"{architecture.name}.{suffix}" for suffix in formats]
-    checked = {
-        path.name: export_checked(network, resolution, path, threads=threads, tolerance=options.tolerance)
-        for path in paths
-    }
-    runners = {"torch eager": network, **{RUNTIMES[Path(name).suffix]: runner for name, runner in checked.items()}}
-    measured = measure(runners, resolution, batch_size=batch_size, threads=threads, repeats=options.repeats)
-    metrics = options.weights.with_name("metrics.json")
+    origin, metrics = subject.origin, options.weights.with_name("metrics.json")
     return Card(
-        architecture=architecture,
-        resolution=resolution,
-        num_classes=network.get_submodule("classifier.linear").out_features,
+        architecture=subject.architecture,
+        resolution=options.resolution,
+        num_classes=subject.network.get_submodule("classifier.linear").out_features,
         metrics=read_json(metrics) if origin.fields and metrics.is_file() else {},
         origin=origin,
         trained_on=read_trained_on(origin),
         latency_target=latency_target,
         device=device_name("cpu"),
-        batch_size=batch_size,
-        threads=threads,
+        batch_size=options.batch_size,
+        threads=options.threads,
         measured=measured.timings,
         busy=measured.busy,
-        differences={name: runner.difference for name, runner in checked.items()},
-        digests={path.name: digest_file(path) for path in paths},
-        random_weights=trained is None,
+        differences={path.name: runner.difference for path, runner in checked.items()},
+        digests={path.name: digest_file(path) for path in checked},
+        random_weights=subject.random_weights,
     )
 
 
-def read_trained(options: argparse.Namespace) -> tuple[Architecture, Path | None, nn.Module, Origin] | None:
-    """The architecture with its file, the network, and where it comes from; None where only a network is named.
+def export_and_measure(
+    subject: Subject, formats: list[str], options: argparse.Namespace
+) -> tuple[dict[Path, Checked], Measured]:
+    """Write a file per format, compare each with eager, and time them all.
 
     Raises:
-        UserError: a file cannot be read, or the two do not belong together.
+        UserError: an export does not compute what the network does.
+    """
+    from tfnas.deploy.export import export_checked
+    from tfnas.deploy.model_card import measure
+
+    resolution, threads = options.resolution, options.threads
+    paths = [options.out / f"{subject.architecture.name}.{suffix}" for suffix in formats]
+    checked = {
+        path: export_checked(subject.network, resolution, path, threads=threads, tolerance=options.tolerance)
+        for path in paths
+    }
+    runners = {"torch eager": subject.network} | {RUNTIMES[path.suffix]: runner for path, runner in checked.items()}
+    return checked, measure(
+        runners, resolution, batch_size=options.batch_size, threads=threads, repeats=options.repeats
+    )
+
+
+class Subject(NamedTuple):
+    """A network to export, and what is known about it."""
+
+    architecture: Architecture
+    file: Path | None  # of the architecture
+    network: nn.Module
+    origin: Origin
+    random_weights: bool
+
+
+def read_subject(options: argparse.Namespace) -> Subject:
+    """The network with trained weights, or with random ones where only an architecture is named.
+
+    Raises:
+        UserError: a file cannot be read, or weights and architecture do not belong together.
     """
     from tfnas.cli.zoo import read_network
     from tfnas.deploy.load import load_network
     from tfnas.deploy.origin import read_origin
 
     if options.architecture is None and names_a_network(options.weights):
-        return None
+        return fresh_network(options.weights)
     origin = read_origin(options.weights)
     name = choose_architecture(options, origin)
     architecture = read_network(name)
-    return (
-        architecture,
-        Path(name) if Path(name).is_file() else None,
-        load_network(architecture, options.weights),
-        origin,
-    )
+    file = Path(name) if Path(name).is_file() else None
+    network = load_network(architecture, options.weights)
+    return Subject(architecture, file, network, origin, random_weights=False)
 
 
-def fresh_network(name: Path) -> tuple[Architecture, Path | None, nn.Module, Origin]:
-    """The same of a network that is named alone: with random weights, always the same ones."""
+def fresh_network(name: Path) -> Subject:
+    """A network with random weights, always the same ones."""
     import torch
 
     from tfnas.cli.zoo import read_network
@@ -142,7 +193,8 @@ def fresh_network(name: Path) -> tuple[Architecture, Path | None, nn.Module, Ori
 
     architecture = read_network(str(name))
     torch.manual_seed(0)
-    return architecture, name if name.is_file() else None, build_network(architecture).eval(), Origin({})
+    network = build_network(architecture).eval()
+    return Subject(architecture, name if name.is_file() else None, network, Origin({}), random_weights=True)
 
 
 RUNTIMES = {".onnx": "ONNX Runtime", ".pt2": "torch.export"}
@@ -150,7 +202,7 @@ RUNTIMES = {".onnx": "ONNX Runtime", ".pt2": "torch.export"}
 
 def summary(card: Card, folder: Path) -> str:
     """What was written, how close it is, and how fast."""
-    lines = ["The weights are random: this is for trying a runtime, it classifies nothing."] * card.random_weights
+    lines = ["The weights are random: use this to try out a runtime, not to classify images."] * card.random_weights
     lines += [
         f"{folder / name}: largest difference to eager {difference:.2g}, batches 1 and 7"
         for name, difference in card.differences.items()
@@ -162,6 +214,6 @@ def summary(card: Card, folder: Path) -> str:
     times = ", ".join(f"{name} {timing.median_ms:.3f} ms" for name, timing in card.measured.items())
     lines.append(f"{times} ({card.device}, batch {card.batch_size}, threads {card.threads})")
     if card.busy:
-        lines.append("warning: other programs ran beside the measurements: these latencies are too long")
-    lines.append(f"{folder / 'MODEL_CARD.md'}: says the same, and where the network comes from")
+        lines.append("warning: other programs ran during the measurements; these latencies are too long")
+    lines.append(f"{folder / 'MODEL_CARD.md'}: has the same numbers, and where the network comes from")
     return "\n".join(lines)

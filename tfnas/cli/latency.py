@@ -1,4 +1,4 @@
-"""`tfnas latency`: the latency of a network by a table, layer by layer; and the table's curves."""
+"""`tfnas latency`: the latency that a table predicts for a network, layer by layer; and the table's curves."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfnas.cli._options import OutputFile
+from tfnas.cli._text_table import layout
 from tfnas.jobs.errors import UserError
 
 if TYPE_CHECKING:
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
     from tfnas.space import Architecture
 
 HELP = (
-    "Print how long a network takes by a latency table, layer by layer, without running it; or plot the table's"
-    " latencies against the width."
+    "Predict a network's latency from a latency table, layer by layer, without running it; or plot the table's"
+    " latencies against width."
 )
 COLUMNS = ("stage", "operation", "width", "ms", "share")
 
@@ -26,17 +27,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "network",
         metavar="ARCH",
         nargs="?",
-        help="a name that `tfnas zoo list` prints (TF-NAS-A), or an architecture.json",
+        help="a name from `tfnas zoo list` (TF-NAS-A), or an architecture.json",
     )
     parser.add_argument(
         "--table",
         type=Path,
         required=True,
         metavar="FILE",
-        help="latency table that `tfnas profile` or the stage profile_latency wrote",
+        help="latency table written by `tfnas profile` or the stage profile_latency",
     )
     parser.add_argument(
-        "--plot", type=OutputFile, metavar="FILE", help="draw latency against width of every operation, as .svg or .png"
+        "--plot",
+        type=OutputFile,
+        metavar="FILE",
+        help="plot latency against width for every operation, as .svg or .png",
     )
 
 
@@ -57,7 +61,7 @@ def run(options: argparse.Namespace) -> None:
 
 def print_layers(network: str, table: LatencyTable) -> None:
     """Print the layer-by-layer table of a network, named or in a file."""
-    from tfnas.cli.zoo import layout, read_network
+    from tfnas.cli.zoo import read_network
 
     architecture = read_network(network)
     rows = list(table_rows(architecture, table))
@@ -66,7 +70,7 @@ def print_layers(network: str, table: LatencyTable) -> None:
 
 
 def table_rows(architecture: Architecture, table: LatencyTable) -> Iterator[tuple[str, ...]]:
-    """The cells of each row, under `COLUMNS`: the fixed parts, every block, the total.
+    """The cells of each row, as in `COLUMNS`: the fixed parts, every block, the total.
 
     Raises:
         UserError: the table has no such operation or width.

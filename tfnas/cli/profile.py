@@ -1,4 +1,4 @@
-"""`tfnas profile`: the latency table of a search space on this device."""
+"""`tfnas profile`: measure the latency table of a search space on this device."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from tfnas.space import Space
 
 HELP = (
-    "Measure how long every operation of a search space takes on this device: a latency table, with a check of it on"
-    " whole networks. It takes minutes; let nothing else run meanwhile."
+    "Measure how long every operation of a search space takes on this device, write a latency table, and check it on"
+    " whole networks. It takes minutes; run nothing else meanwhile."
 )
 
 
@@ -30,47 +30,68 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resolution", type=int, metavar="N", help="height and width of the images (default: the space's)"
     )
+    parser.add_argument(
+        "--num-classes", type=int, default=1000, metavar="C", help="classes of the classifier (default: 1000)"
+    )
     _add_device_arguments(parser)
-    parser.add_argument("--num-classes", type=int, default=1000, metavar="C", help="of the classifier (default: 1000)")
+    _add_measuring_arguments(parser)
+    _add_validation_arguments(parser)
     parser.add_argument(
-        "--minutes", type=float, default=4.0, metavar="M", help="budget; more minutes, more precision (default: 4)"
+        "--seed", type=int, default=0, help="random seed for measurement order and validation networks (default: 0)"
+    )
+
+
+def _add_measuring_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments for how precisely to measure."""
+    parser.add_argument(
+        "--minutes", type=float, default=4.0, metavar="M", help="time budget; more minutes, more precision (default: 4)"
     )
     parser.add_argument(
-        "--tolerance", type=float, default=0.01, metavar="T", help="relative error to stop at (default: 0.01)"
+        "--tolerance", type=float, default=0.01, metavar="T", help="relative error at which to stop (default: 0.01)"
     )
-    parser.add_argument("--repeats", type=int, default=8, metavar="R", help="runs in a row, each time (default: 8)")
-    parser.add_argument("--warmup-runs", type=int, default=2, metavar="W", help="runs before those (default: 2)")
+    parser.add_argument("--repeats", type=int, default=8, metavar="R", help="timed runs in a row (default: 8)")
+    parser.add_argument("--warmup-runs", type=int, default=2, metavar="W", help="warm-up runs before them (default: 2)")
     parser.add_argument(
-        "--validation-networks", type=int, default=32, metavar="V", help="whole networks measured (default: 32)"
+        "--on-busy",
+        choices=("warn", "refuse"),
+        default="refuse",
+        help="what to do when other programs load the machine (default: refuse)",
+    )
+
+
+def _add_validation_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments for checking and correcting the table."""
+    parser.add_argument(
+        "--validation-networks",
+        type=int,
+        default=32,
+        metavar="V",
+        help="random whole networks to check the table on (default: 32)",
     )
     parser.add_argument(
         "--calibrated",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="correct the table by those networks where that helps (default), or only report the correction",
+        help="correct the table by those networks if that helps (default), or only report the correction",
     )
-    parser.add_argument(
-        "--on-busy", choices=("warn", "refuse"), default="refuse", help="when other programs load the machine"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the order and of the random networks (default: 0)")
 
 
 def _add_device_arguments(parser: argparse.ArgumentParser) -> None:
-    """The device, and how it runs a network."""
+    """Arguments for the device, and how it runs a network."""
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
     parser.add_argument(
         "--backend",
         default="torch-eager",
         metavar="NAME",
-        help="what runs the networks: torch-eager, torch-compile, onnx-runtime, or one that you installed"
+        help="runtime of the networks: torch-eager, torch-compile, onnx-runtime, or one that you installed"
         " (default: torch-eager)",
     )
     parser.add_argument(
         "--precision", default="float32", help="float32, or bfloat16 or float16 under autocast (default: float32)"
     )
-    parser.add_argument("--channels-last", action="store_true", help="channels as the innermost dimension in memory")
+    parser.add_argument("--channels-last", action="store_true", help="use the channels-last memory layout")
     parser.add_argument(
-        "--batch-size", type=int, default=1, metavar="B", help="images in one run (default: 1; the paper: 32 on a GPU)"
+        "--batch-size", type=int, default=1, metavar="B", help="images per run (default: 1; the paper uses 32 on a GPU)"
     )
     parser.add_argument("--threads", type=int, default=1, metavar="T", help="CPU threads (default: 1)")
 
@@ -125,7 +146,7 @@ def read_options(options: argparse.Namespace) -> ProfileLatencyParams:
 
 
 def summary(table: LatencyTable, space: Space, rows: list[Validated], path: Path) -> str:
-    """What was measured, what can be reached, how good the table is, and what to do next."""
+    """What was measured, which latencies can be reached, how good the table is, and what to do next."""
     from tfnas.stages.profile_latency import profile_metrics
 
     metrics = profile_metrics(table, space, rows)

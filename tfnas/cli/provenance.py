@@ -1,4 +1,4 @@
-"""`tfnas provenance`: where a result came from, and what an MLflow run has left."""
+"""`tfnas provenance`: where a result came from, and what an MLflow run left behind."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from tfnas.tracking.records import RunRecord
 
 HELP = (
-    "Say where a result came from (commit, parameters, inputs, device, MLflow run) and whether it is still what its job"
-    " and DVC have recorded; or, of an MLflow run, what it has left in the results folder."
+    "Show where a result came from (commit, parameters, inputs, device, MLflow run) and whether it still matches what"
+    " its job and DVC recorded; or show what an MLflow run left in the results folder."
 )
 RUN_ID = re.compile(r"[0-9a-f]{32}")
 STATES = {
@@ -33,10 +33,10 @@ STATES = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", metavar="FILE|RUN_ID", help="a file below results/, or the id of an MLflow run")
+    parser.add_argument("what", metavar="FILE|RUN_ID", help="a file in results/, or an MLflow run id")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
-        "--folder", type=Path, default=Path(), help="project folder in which a run is looked for (default: this one)"
+        "--folder", type=Path, default=Path(), help="project folder to look for a run in (default: the current one)"
     )
 
 
@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _from_run(run_id: str, folder: Path) -> tuple[Lineage, RunRecord | None]:
-    """By the record in the results folder, or, where a later run has replaced it, by the copy that MLflow keeps."""
+    """From the record in the results folder or, if a later run has replaced it, from the copy that MLflow keeps."""
     from tfnas.engines.lineage import lineage_of_record, lineage_of_run
     from tfnas.tracking.records import read_provenance, read_run
 
@@ -69,7 +69,7 @@ def _from_run(run_id: str, folder: Path) -> tuple[Lineage, RunRecord | None]:
 
 
 def _run_of(lineage: Lineage) -> RunRecord | None:
-    """The job's run as MLflow holds it; a store that does not answer hides nothing else."""
+    """The job's run in MLflow; if the store does not answer, the rest is still shown."""
     from tfnas.tracking.records import read_run
 
     try:
@@ -101,7 +101,7 @@ def as_text(lineage: Lineage, record: RunRecord | None) -> str:
 
 
 def verdict(lineage: Lineage) -> str:
-    """Whether everything is still as it was, in one line."""
+    """Whether everything is still as recorded, in one line."""
     parts = []
     for what, traced in (("output", lineage.outputs), ("input", lineage.inputs)):
         gone = [f"{item.path} {STATES[item.state]}" for item in traced if item.state != "same"]

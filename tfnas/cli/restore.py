@@ -1,4 +1,4 @@
-"""`tfnas restore`: the results of the commit that is checked out."""
+"""`tfnas restore`: bring back the results of the commit that is checked out."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 from tfnas.jobs.errors import UserError
 
 HELP = (
-    "Put the results that dvc.lock records in place, from the DVC cache, and tell Snakemake: after `git checkout` of"
-    " another commit, `git pull` or `dvc pull`."
+    "Restore the results recorded in dvc.lock from the DVC cache, and tell Snakemake about them. Use it after"
+    " `git checkout`, `git pull` or `dvc pull`."
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--folder", type=Path, default=Path(), help="project folder (default: this one)")
+    parser.add_argument("--folder", type=Path, default=Path(), help="project folder (default: the current one)")
     parser.add_argument("--force", action="store_true", help="also replace results that DVC has never saved")
 
 
@@ -31,5 +31,5 @@ def run(options: argparse.Namespace) -> None:
         more = f" and {len(restored.missing) - 1} more" if len(restored.missing) > 1 else ""
         raise UserError(
             f"dvc.lock: {restored.missing[0]}{more} not in the DVC cache; `dvc pull` fetches from a remote, where one"
-            " is set up (docs/engines.md), then run this again; or `make run` makes them anew"
+            " is set up (docs/engines.md), then run this again; or `make run` computes them again"
         )

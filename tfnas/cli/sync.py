@@ -1,15 +1,15 @@
-"""`tfnas sync`: Snakemake and DVC learn of each other's work."""
+"""`tfnas sync`: tell Snakemake and DVC about each other's work."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-HELP = "Tell Snakemake and DVC what the other one has done, without running anything again."
+HELP = "Tell Snakemake and DVC what the other has done, without running anything again."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--folder", type=Path, default=Path(), help="project folder (default: this one)")
+    parser.add_argument("--folder", type=Path, default=Path(), help="project folder (default: the current one)")
 
 
 def run(options: argparse.Namespace) -> None:

@@ -1,34 +1,35 @@
-"""`tfnas zoo`: the twelve networks that the paper publishes, listed and drawn."""
+"""`tfnas zoo`: list, print and draw the twelve networks that the paper publishes."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfnas.cli._options import OutputFile
+from tfnas.cli._text_table import layout
 from tfnas.jobs.errors import UserError
 
 if TYPE_CHECKING:
     from tfnas.space import Architecture
 
-HELP = "Show the twelve networks of the paper, or one that you found: list, show."
+HELP = "List the paper's twelve networks, or show one of them or one that you found."
 COLUMNS = ("stage", "input", "operation", "C_in", "e*C_in", "e_se*C_in", "C_out", "act", "stride")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    text = "Name the networks, with multiply-adds, parameters and the paper's ImageNet accuracy."
+    text = "List the networks with their multiply-adds, parameters and ImageNet accuracy in the paper."
     listing = commands.add_parser("list", help=text, description=text)
     listing.set_defaults(zoo=lambda options: list_networks())
-    text = "Print a network as the paper's Tables 14 to 25 do, with its totals; and draw it."
+    text = "Print a network as in the paper's Tables 14 to 25, with its totals, and optionally draw it."
     show = commands.add_parser("show", help=text, description=text)
-    show.add_argument("network", metavar="NETWORK", help="a name that `tfnas zoo list` prints, or an architecture.json")
-    show.add_argument("--resolution", type=int, default=224, metavar="N", help="input height and width (default: 224)")
-    show.add_argument("--classes", type=int, default=1000, metavar="N", help="of the classifier (default: 1000)")
-    show.add_argument("--svg", type=OutputFile, metavar="FILE", help="write a drawing as SVG")
-    show.add_argument("--png", type=OutputFile, metavar="FILE", help="write a drawing as PNG")
+    show.add_argument("network", metavar="NETWORK", help="a name from `tfnas zoo list`, or an architecture.json")
+    show.add_argument("--resolution", type=int, default=224, metavar="N", help="image height and width (default: 224)")
+    show.add_argument("--classes", type=int, default=1000, metavar="N", help="number of classes (default: 1000)")
+    show.add_argument("--svg", type=OutputFile, metavar="FILE", help="also draw it, as SVG")
+    show.add_argument("--png", type=OutputFile, metavar="FILE", help="also draw it, as PNG")
     show.set_defaults(zoo=show_network)
 
 
@@ -64,7 +65,7 @@ def show_network(options: argparse.Namespace) -> None:
 
 def _check(options: argparse.Namespace) -> None:
     if options.resolution < 1 or options.classes < 1:
-        raise UserError("zoo show: --resolution and --classes are 1 or more")
+        raise UserError("zoo show: --resolution and --classes must be 1 or more")
     for kind in ("svg", "png"):
         path = getattr(options, kind)
         if path is not None and path.suffix.lower() != f".{kind}":
@@ -75,7 +76,7 @@ def read_network(name_or_file: str) -> Architecture:
     """A published network by its name, or the architecture in a file.
 
     Raises:
-        UserError: unknown name, or a file that is no architecture.
+        UserError: unknown name, or a file that is not a valid architecture.
     """
     from tfnas.space import Architecture, zoo
 
@@ -85,7 +86,7 @@ def read_network(name_or_file: str) -> Architecture:
 
 
 def table_rows(architecture: Architecture, resolution: int, num_classes: int) -> Iterator[tuple[str, ...]]:
-    """The cells of each row, under `COLUMNS`."""
+    """The cells of each row, as in `COLUMNS`."""
     from tfnas.space.space import halve
 
     stem, head, last = architecture.stem, architecture.head, architecture.blocks[-1]
@@ -116,7 +117,7 @@ def _row(stage: object, size: int, operation: str, in_channels: int, *cells: obj
 
 
 def totals(architecture: Architecture, resolution: int, num_classes: int) -> str:
-    """Multiply-adds and parameters in words."""
+    """Multiply-adds and parameters, as text."""
     from tfnas.space import count_macs, count_params
 
     macs, params = count_macs(architecture, resolution, num_classes), count_params(architecture, num_classes)
@@ -124,16 +125,6 @@ def totals(architecture: Architecture, resolution: int, num_classes: int) -> str
         f"{_millions(macs)} multiply-adds, {_millions(params)} parameters"
         f" ({resolution}x{resolution} input, {num_classes} classes)"
     )
-
-
-def layout(rows: Sequence[Sequence[str]], *, left: set[int]) -> str:
-    """Columns two spaces apart, right-aligned but for those in `left`; the first row is ruled off."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        cells = (c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
 
 
 def _millions(count: int) -> str:

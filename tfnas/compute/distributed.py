@@ -10,10 +10,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # every script imports this file before it has looked at its options
+    import torch
+    from torch import Tensor
 
 
 def rank() -> int:
@@ -121,23 +122,9 @@ def statistics_over_processes(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     For BatchNorm; the batches have equal sizes. The variance is taken about the mean, so that no digits cancel out.
     """
+    from tfnas.compute.averaging import MeanOverProcesses as _Mean
+
     mean: Tensor = _Mean.apply(x.mean((0, 2, 3)))
     centered = x - mean[:, None, None]
     variance: Tensor = _Mean.apply(centered.square().mean((0, 2, 3)))
     return centered, mean, variance
-
-
-class _Mean(torch.autograd.Function):
-    """The mean over all processes, as part of the graph of each.
-
-    Each process has the gradient of its own loss, and the gradients of all are averaged afterwards: so that of the
-    mean is passed on as the mean of what arrives in each.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor) -> Tensor:
-        return mean(values)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return mean(gradient.contiguous())

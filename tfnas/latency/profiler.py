@@ -74,7 +74,7 @@ def operation_ranges(space: Space, resolution: int) -> dict[OperationKey, tuple[
     ranges: dict[OperationKey, tuple[int, int]] = {}
     for layer in space.layers(resolution):
         for candidate in space.candidates if layer.stage not in fixed else ():
-            key = OperationKey.of_candidate(layer, candidate.kernel, candidate.se_channels(layer.in_channels))
+            key = OperationKey.of_candidate(layer, candidate)
             low, high = candidate.width_range(layer.in_channels)
             known_low, known_high = ranges.get(key, (low, high))
             ranges[key] = min(low, known_low), max(high, known_high)

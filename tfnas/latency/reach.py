@@ -11,7 +11,7 @@ def candidate_range_ms(space: Space, table: LatencyTable, layer: Layer) -> list[
     """(smallest, largest) latency of each candidate of a layer over its widths."""
     ranges = []
     for candidate in space.candidates:
-        key = OperationKey.of_candidate(layer, candidate.kernel, candidate.se_channels(layer.in_channels))
+        key = OperationKey.of_candidate(layer, candidate)
         curve = table.curve(key)
         low, high = candidate.width_range(layer.in_channels)
         table.operation_ms(key, low), table.operation_ms(key, high)  # raises where the table has no such width

@@ -12,7 +12,7 @@ import numpy as np
 
 from tfnas.jobs.artifacts import read_json, write_json
 from tfnas.jobs.errors import UserError
-from tfnas.space import Architecture, Block, Layer, Space
+from tfnas.space import Architecture, Block, Candidate, Layer, Space
 from tfnas.space.space import first_difference
 
 KIND = "latency_table"
@@ -45,9 +45,15 @@ class OperationKey(NamedTuple):
         )
 
     @classmethod
-    def of_candidate(cls, layer: Layer, kernel: int, se_channels: int) -> OperationKey:
+    def of_candidate(cls, layer: Layer, candidate: Candidate) -> OperationKey:
         return cls(
-            layer.resolution, layer.in_channels, layer.out_channels, kernel, layer.stride, se_channels, layer.act
+            layer.resolution,
+            layer.in_channels,
+            layer.out_channels,
+            candidate.kernel,
+            layer.stride,
+            candidate.se_channels(layer.in_channels),
+            layer.act,
         )
 
     def __str__(self) -> str:
@@ -211,9 +217,7 @@ class LatencyTable:
         for layer in space.layers(resolution):
             if layer.stage not in self.fixed_stages:
                 for candidate in space.candidates:
-                    self.curve(
-                        OperationKey.of_candidate(layer, candidate.kernel, candidate.se_channels(layer.in_channels))
-                    )
+                    self.curve(OperationKey.of_candidate(layer, candidate))
 
 
 def _read_operation(row: dict[str, Any], alignment: int) -> tuple[OperationKey, Curve]:

@@ -48,10 +48,7 @@ def tour_slots(space: Space, resolution: int, parts: Sequence[str]) -> list[Slot
     slots: list[Slot] = list(parts[:-2])
     for layer in space.layers(resolution):
         if layer.stage not in fixed:
-            keys = (
-                OperationKey.of_candidate(layer, candidate.kernel, candidate.se_channels(layer.in_channels))
-                for candidate in space.candidates
-            )
+            keys = (OperationKey.of_candidate(layer, candidate) for candidate in space.candidates)
             slots.append(tuple(dict.fromkeys(keys)))
     return [*slots, *parts[-2:]]
 

@@ -1,3 +1,8 @@
+from .constraint import Constraint as Constraint
+from .constraint import latency_constraint as latency_constraint
+from .cost import Cost as Cost
+from .cost import Latency as Latency
+from .epoch import Loaders as Loaders
 from .loop import run_warm_up as run_warm_up
 from .loop import search as search
 from .result import EpochRecord as EpochRecord
@@ -10,3 +15,4 @@ from .scaling.elasticity_scaling import scale_widths as scale_widths
 from .scaling.integer_ratio import scale_widths_by_integer_ratio as scale_widths_by_integer_ratio
 from .scaling.widths import ScalingResult as ScalingResult
 from .scaling.widths import width_ranges as width_ranges
+from .state import Setting as Setting

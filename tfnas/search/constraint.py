@@ -1,4 +1,4 @@
-"""What a job searches or derives for: a space, a device's latency table, a target."""
+"""What a network is searched for: a space, what networks cost, and a limit."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfnas.latency import LatencyTable, resolve_target_ms
+from tfnas.search.cost import Cost, Latency
 from tfnas.space import Architecture, Space, load_space
 
 if TYPE_CHECKING:
@@ -15,11 +16,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Constraint:
-    """What a network is searched for: a space, a device's table, a latency."""
+    """A space, and the limit on a cost that networks of it must meet."""
 
     space: Space
-    table: LatencyTable
-    target_ms: float
+    cost: Cost
+    limit: float  # in the cost's unit
+
+    def metrics(self, architecture: Architecture) -> dict[str, float]:
+        """Target, cost by the table, and how far the second is from the first (percent of the target)."""
+        value = self.cost.value(architecture)
+        return {
+            f"target_{self.cost.unit}": self.limit,
+            f"table_{self.cost.name}_{self.cost.unit}": value,
+            "gap_percent": 100.0 * (value / self.limit - 1.0),
+        }
+
+
+def latency_constraint(space: Space, table: LatencyTable, target_ms: float) -> Constraint:
+    """At most so many milliseconds by a device's table."""
+    return Constraint(space, Latency(table), target_ms)
 
 
 def read_constraint(params: Params, target: str, table_path: Path) -> Constraint:
@@ -33,11 +48,4 @@ def read_constraint(params: Params, target: str, table_path: Path) -> Constraint
     table.check_fits(space, params.resolution, source=str(table_path))
     wanted = params.targets[target].constraint
     target_ms = resolve_target_ms(target, wanted.latency_ms, wanted.relative, space, table)
-    return Constraint(space, table, target_ms)
-
-
-def latency_metrics(architecture: Architecture, table: LatencyTable, target_ms: float) -> dict[str, float]:
-    """Target, table latency, and how far the second is from the first (percent of the target)."""
-    latency_ms = table.latency_ms(architecture)
-    gap_percent = 100.0 * (latency_ms / target_ms - 1.0)
-    return {"target_ms": target_ms, "table_latency_ms": latency_ms, "gap_percent": gap_percent}
+    return latency_constraint(space, table, target_ms)

@@ -12,13 +12,13 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from tfnas.search.supernet.depth_spaces import DEPTH_SPACES, choosable, operation_logits
+from tfnas.search.supernet.depth_spaces import DEPTH_SPACES, candidate_mask, operation_logits
 from tfnas.space import Architecture, Layer, Space
 from tfnas.space.membership import assemble
 
 
 class ChosenOperation(NamedTuple):
-    """Where a searched block of a derived network stands in the supernet and in the network."""
+    """Where a searched block of a derived network is in the supernet and in the network."""
 
     layer: int  # of the L searchable layers
     operation: int  # of the K candidates
@@ -78,12 +78,13 @@ def derive(
 
     Args:
         alphas: (L, K), or (L, K + 1) with skip among the candidates.
-        betas: of each searchable stage, (D,), the first for depth 1; of another shape in the rivals of sink-connecting.
+        betas: of each searchable stage, (D,), the first for depth 1; of another shape where depths are
+            not chosen by sink-connecting.
         widths: active expansion channels, (L, K).
         name: of the architecture.
         depth_space: a key of `DEPTH_SPACES`.
     """
-    logits = operation_logits(alphas.detach(), choosable(space, depth_space))
+    logits = operation_logits(alphas.detach(), candidate_mask(space, depth_space))
     operations = [int(index) for index in operation_strength(logits).argmax(-1)]
     kept: list[bool] = []
     choices, depths = {}, {}
@@ -99,5 +100,5 @@ def derive(
 
 
 def stage_slices(space: Space) -> list[tuple[int, int]]:
-    """Where the layers of each searchable stage stand among the L: first, and one after the last."""
+    """Where the layers of each searchable stage are among the L: the first, and one after the last."""
     return list(pairwise(accumulate((stage.max_depth for stage in space.searchable_stages), initial=0)))

@@ -37,7 +37,7 @@ class EarlyStoppingParams(Section):
     """Stop when the ranking of alpha has settled (Appendix E)."""
 
     layers: Fraction  # of the searchable layers that must have kept their ranking
-    epochs: Count  # for so many
+    epochs: Count  # for this many in a row
 
 
 class SearchParams(Section):

@@ -1,8 +1,6 @@
-"""What an epoch of the search was like, and the CSV file of all of them.
+"""What a search and a warm-up leave: supernet.pt, from which networks are derived, and history.csv.
 
-What a search leaves: supernet.pt, from which networks are derived.
-
-What the warm-up leaves: a supernet with alpha and beta as they began, where every target's search goes on.
+A warm-up leaves a supernet with alpha and beta as they began, from which every target's search starts.
 """
 
 from __future__ import annotations
@@ -50,7 +48,7 @@ class EpochRecord:
     derived: dict[str, int | float | str]  # see `derived_columns`
 
     def row(self) -> dict[str, int | float | str | None]:
-        """One cell a column."""
+        """One cell per column."""
         values = dict(vars(self))
         return {**{name: value for name, value in values.items() if name != "derived"}, **self.derived}
 
@@ -77,8 +75,8 @@ def derived_columns(
     """What is derived after an epoch, and how sure alpha is.
 
     Columns: `stage3_depth` (layers kept) of each stage; of each layer `stage3_layer1_op`, `stage3_layer1_width` and
-    `stage3_layer1_entropy` (of alpha, nats), with sink-connecting also of the layers beyond the depth; in its rivals
-    the operation of a layer that is not kept is `skip`, its width 0.
+    `stage3_layer1_entropy` (of alpha, nats), with sink-connecting also of the layers beyond the depth; in its
+    alternatives the operation of a layer that is not kept is `skip`, its width 0.
     """
     columns: dict[str, int | float | str] = {f"stage{stage}_depth": depth for stage, depth in derived.depths.items()}
     for i, layer in enumerate(searchable_layers(space)):
@@ -90,7 +88,7 @@ def derived_columns(
 
 
 def write_history(history: Iterable[EpochRecord], path: str | Path) -> None:
-    """One row an epoch, as CSV; without epochs the names of the columns that every search has."""
+    """One row per epoch, as CSV; without epochs the names of the columns that every search has."""
     rows = [record.row() for record in history]
     columns = list(rows[0]) if rows else [field.name for field in fields(EpochRecord) if field.name != "derived"]
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
@@ -172,7 +170,7 @@ def load_search_result(path: str | Path, space: Space) -> SearchResult:
     """
     payload = read_tensors(path)
     if payload.get("kind") != SUPERNET_KIND or payload.get("format_version") != SUPERNET_VERSION:
-        raise UserError(f"{path}: is no supernet.pt of this version of tfnas; run search again")
+        raise UserError(f"{path}: is not a supernet.pt of this version of tfnas; run search again")
     check_space(payload, space, path)
     return SearchResult(
         space,
@@ -253,7 +251,7 @@ def load_warm_up(path: str | Path, space: Space, values: Mapping[str, Any]) -> W
     """
     payload = read_tensors(path)
     if payload.get("kind") != WARM_UP_KIND or payload.get("format_version") != WARM_UP_VERSION:
-        raise UserError(f"{path}: is no supernet.pt that warm_up of this version of tfnas wrote; run warm_up")
+        raise UserError(f"{path}: is not a supernet.pt that warm_up of this version of tfnas wrote; run warm_up")
     check_space(payload, space, path)
     for key, value in values.items():
         if payload["params"].get(key) != value:

@@ -1,6 +1,6 @@
 """Which operations a step works with: Gumbel-softmax (Eq. 3) and bi-sampling's second path (Sec. 3.3, Table 3).
 
-L searchable layers, K candidate operations. A path is one operation a layer, (L,) indices. An operation that a layer
+L searchable layers, K candidate operations. A path is one operation per layer, (L,) indices. An operation that a layer
 does not have has alpha -inf (skip among the candidates: `depth_spaces`); no path takes it.
 """
 
@@ -39,22 +39,22 @@ def gumbel_path(alphas: Tensor, temperature: float, generator: torch.Generator) 
     return gumbel_softmax(alphas, temperature, gumbel_noise(alphas.shape, generator)).argmax(-1)
 
 
-def second_path(rival: str, alphas: Tensor, first: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
+def second_path(kind: str, alphas: Tensor, first: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
     """Bi-sampling's second path: in each layer one of the K - 1 operations that the first path did not take.
 
     Args:
-        rival: a key of `SECOND_PATHS`, the rows of Table 3.
+        kind: a key of `SECOND_PATHS`, the rows of Table 3.
         first: (L,) operations of the first path.
     """
     remaining = alphas.detach().cpu().log_softmax(-1).scatter(-1, first[:, None], -torch.inf)
-    return SECOND_PATHS[rival](remaining, first, temperature, generator)
+    return SECOND_PATHS[kind](remaining, first, temperature, generator)
 
 
 # `remaining` is (L, K) log-probabilities with -inf at the first path's operation.
 
 
 def _random(remaining: Tensor, first: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
-    """Uniform: so many operations further on, around the layer's own (which come first)."""
+    """Uniform: step on by a random number of operations, around the layer's own (which come first)."""
     others = (~remaining.isneginf()).sum(-1)
     period = math.lcm(*set(others.tolist()))  # a multiple of each, so that every remainder is as likely
     step = 1 + torch.randint(period, others.shape, generator=generator) % others

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,10 @@ from tfnas.data.images.loader import Loader
 from tfnas.jobs.artifacts import digest_params
 from tfnas.jobs.checkpoints import CHECKPOINTS, CheckpointFolder
 from tfnas.jobs.errors import UserError
+from tfnas.search.epoch import Loaders
+from tfnas.search.loop import SearchCheckpoints
 from tfnas.search.result import EpochRecord, operation_names
+from tfnas.search.state import Setting
 from tfnas.space import Space
 
 if TYPE_CHECKING:
@@ -41,30 +44,31 @@ def interrupted_run(job: Job, space: Space) -> str | None:
     return None if saved is None else saved["mlflow_run_id"]
 
 
+@dataclass(frozen=True)
+class Session:
+    """The arguments that `run_warm_up` and `search` have in common."""
+
+    loaders: Loaders
+    setting: Setting
+    checkpoints: SearchCheckpoints
+    discard: Callable[[], None]  # removes the checkpoints
+
+
 @contextmanager
-def open_session(job: Job, space: Space) -> Iterator[tuple[dict[str, Any], CheckpointFolder]]:
-    """Device, processes, images and checkpoints: the arguments that `run_warm_up` and `search` have in common."""
+def open_session(job: Job, space: Space) -> Iterator[Session]:
+    """Device, processes, images and checkpoints of a job."""
     params = job.params
     device = open_device(params.device.name, params.device.threads)
     folder = open_checkpoints(job, space)
     seed_everything(derive_seed(params.seed, "search"))
     samples = read_samples(job.inputs["train"]), read_samples(job.inputs["val"])
     num_classes = count_classes(*samples, source=str(job.inputs["train"]))
-    train, val = _loaders(params, *samples, image_root(params.prepare_data.root, job.inputs["images"]), device)
+    root = image_root(params.prepare_data.root, job.inputs["images"])
+    loaders = Loaders(*_make_loaders(params, samples, root, device), num_classes)
+    setting = Setting(params.search, params.seed, device, params.device.precision, "/".join(job.name))
     is_first = distributed.rank() == 0  # it alone writes
     with distributed.process_group(device), folder if is_first else nullcontext(folder) as checkpoints:
-        work = {
-            "train_loader": train,
-            "val_loader": val,
-            "params": params.search,
-            "num_classes": num_classes,
-            "seed": params.seed,
-            "device": device,
-            "precision": params.device.precision,
-            "name": "/".join(job.name),
-            "checkpoints": _OfRun(checkpoints, job.run.id),
-        }
-        yield work, checkpoints
+        yield Session(loaders, setting, _OfRun(checkpoints, job.run.id), checkpoints.discard)
 
 
 class _OfRun:
@@ -107,8 +111,9 @@ def count_classes(train: Samples, val: Samples, *, source: str) -> int:
     return num_classes
 
 
-def _loaders(params: Params, train: Samples, val: Samples, root: Path, device: Any) -> tuple[Loader, Loader]:
+def _make_loaders(params: Params, samples: tuple[Samples, Samples], root: Path, device: Any) -> tuple[Loader, Loader]:
     """Shuffled whole batches: augmented ones for the weights, plain ones for alpha and beta."""
+    train, val = samples
     batch_size, processes = params.search.batch_size, distributed.world_size()
     if batch_size < MIN_BATCH:
         raise UserError(f"params.yaml: search.batch_size: {batch_size} is too small for BatchNorm; write 2 or more")

@@ -1,33 +1,56 @@
-"""Stopping when the ranking of the operations has settled: criterion 1* of DARTS+, as Appendix E relaxes it.
+"""What all epochs of a search share, and what one hands to the next: supernet, optimizers, history.
 
 L searchable layers, K candidate operations.
-
-What a search carries from epoch to epoch: supernet, optimizers, history.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from tfnas.compute.seeding import derive_seed
 from tfnas.search.derivation import Derived
 from tfnas.search.params import EarlyStoppingParams, SearchParams
 from tfnas.search.result import EpochRecord
 from tfnas.search.supernet.mixed_op import CHANNEL_AXIS, CandidateOperation
 from tfnas.search.supernet.supernet import Supernet
-from tfnas.space import Architecture
+from tfnas.space import Architecture, Space
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all epochs of a search, or of a warm-up, share.
+
+    Attributes:
+        name: of the job, on its progress bar and in errors.
+    """
+
+    params: SearchParams
+    seed: int = 0
+    device: torch.device | str = "cpu"
+    precision: str = "float32"
+    name: str = "search"
+
+    def searches(self, epoch: int) -> bool:
+        """Whether alpha, beta and the widths change in an epoch (counted from 0): the warm-up is over."""
+        return epoch >= self.params.warmup_epochs
+
+    def generator(self, epoch: int) -> torch.Generator:
+        """Of an epoch's paths and noise; seeds torch's global random state as well."""
+        torch.manual_seed(derive_seed(self.seed, "search", epoch))
+        return torch.Generator().manual_seed(derive_seed(self.seed, "search", "paths", epoch))
 
 
 class RankingStability:
     """How many epochs in a row each layer has kept the order of its operations by alpha.
 
-    Appendix E stops when 3/4 of the layers have kept it for 5 epochs. Epochs of the warm-up, in which alpha is frozen,
-    do not count.
+    Criterion 1* of DARTS+ as Appendix E relaxes it: the search ends when 3/4 of the layers have kept it for 5 epochs.
+    Epochs of the warm-up, in which alpha is frozen, do not count.
     """
 
     def __init__(self, params: EarlyStoppingParams) -> None:
@@ -62,14 +85,23 @@ class RankingStability:
 class SearchState:
     """The supernet on its device, SGD for its weights, Adam for alpha and beta, and the epochs so far."""
 
-    def __init__(self, supernet: Supernet, params: SearchParams, precision: str) -> None:
-        self.supernet, self._params = supernet, params
-        device_type, scaled = supernet.alphas.device.type, precision == "float16"
+    def __init__(self, supernet: Supernet, setting: Setting) -> None:
+        self.supernet, self._params = supernet, setting.params
+        device_type, scaled = supernet.alphas.device.type, setting.precision == "float16"
         self.weight_scaler = torch.amp.GradScaler(device_type, enabled=scaled)
         self.architecture_scaler = torch.amp.GradScaler(device_type, enabled=scaled)
         self.history: list[EpochRecord] = []
-        self.stability = RankingStability(params.early_stopping) if params.early_stopping is not None else None
+        self.stability: RankingStability | None = None
+        if self._params.early_stopping is not None:
+            self.stability = RankingStability(self._params.early_stopping)
         self.build_optimizers()
+
+    @classmethod
+    def initial(cls, space: Space, num_classes: int, setting: Setting) -> SearchState:
+        """The state before the first epoch."""
+        torch.manual_seed(derive_seed(setting.seed, "search", "supernet"))
+        supernet = Supernet(space, num_classes, setting.params.depth_space)
+        return cls(supernet.to(setting.device), setting)
 
     def build_optimizers(self) -> None:
         """Fresh optimizers, without momentum and moments."""
@@ -88,13 +120,13 @@ class SearchState:
         )
 
     def begin_epoch(self, epoch: int) -> None:
-        """Set the cosine learning rate; rebuild the optimizers where params ask for it (as the authors' code)."""
+        """Set the cosine learning rate; rebuild the optimizers where params ask for it (as in the authors' code)."""
         if self._params.reset_optimizers:
             self.build_optimizers()
         for group in self.weight_optimizer.param_groups:
             group["lr"] = learning_rate(epoch, self._params)
 
-    def put_back(self, derived: Derived, scaled: Architecture) -> None:
+    def apply_widths(self, derived: Derived, scaled: Architecture) -> None:
         """Give the derived operations their scaled widths (Algorithm 1, line 6); the others keep theirs."""
         operations = list(self.supernet.operations())
         for layer, candidate, block in derived.chosen(self.supernet.space):
@@ -102,14 +134,14 @@ class SearchState:
             before, leaves = operation.width, operation.weights
             order = operation.set_width(scaled.blocks[block].expand_channels)
             if order is not None:
-                self._hand_over(operation, leaves, before, order)
+                self._replace_leaves(operation, leaves, before, order)
 
-    def _hand_over(
+    def _replace_leaves(
         self, operation: CandidateOperation, leaves: Mapping[str, Tensor], before: int, order: Tensor
     ) -> None:
-        """Let the optimizer go on with an operation's new weights.
+        """Let the optimizer train an operation's new weights.
 
-        Momentum goes with its channel; a channel that comes back begins without.
+        Momentum moves with its channel; a channel that comes back starts without any.
         """
         trained, state = self.weight_optimizer.param_groups[0]["params"], self.weight_optimizer.state
         places = {id(leaf): place for place, leaf in enumerate(trained)}
@@ -165,7 +197,7 @@ class SearchState:
         }
 
     def begin_after(self, warm_up: dict[str, Any]) -> None:
-        """Go on from what `after_warm_up` gave."""
+        """Start from what `after_warm_up` gave."""
         self.supernet.load_state_dict(warm_up["supernet"])
         self.weight_optimizer.load_state_dict(warm_up["weight_optimizer"])
         self.weight_scaler.load_state_dict(warm_up["weight_scaler"])
@@ -176,10 +208,10 @@ class SearchState:
 
 
 def learning_rate(epoch: int, params: SearchParams) -> float:
-    """Of an epoch's weight steps: from the initial one down to zero as a cosine (Appendix B), one value an epoch."""
+    """Of an epoch's weight steps: from the initial one down to zero as a cosine (Appendix B), one value per epoch."""
     return params.weights.learning_rate * 0.5 * (1 + math.cos(math.pi * epoch / params.epochs))
 
 
 def temperature(epoch: int, params: SearchParams) -> float:
-    """tau of Eq. 3: its initial value until the first searching epoch, then decaying once an epoch (Appendix B)."""
+    """tau of Eq. 3: its initial value until the first searching epoch, then decaying once per epoch (Appendix B)."""
     return params.temperature.initial * params.temperature.decay ** max(0, epoch - params.warmup_epochs)

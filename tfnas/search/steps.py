@@ -17,15 +17,14 @@ from tfnas.compute import distributed
 from tfnas.compute.devices import autocast
 from tfnas.data.images.loader import Batch
 from tfnas.jobs.errors import NonFiniteLossError
-from tfnas.latency import LatencyTable
-from tfnas.search.latency_loss import latency_loss
-from tfnas.search.params import SearchParams
+from tfnas.search.constraint import Constraint
+from tfnas.search.cost import cost_loss
 from tfnas.search.sampling import gumbel_softmax
-from tfnas.search.state import SearchState
+from tfnas.search.state import SearchState, Setting
 
 
 class Correct(NamedTuple):
-    """Images that a path classifies right."""
+    """Images that a path classifies correctly."""
 
     top1: int
     top5: int  # the label is among the five strongest classes
@@ -39,37 +38,33 @@ class WeightStep(NamedTuple):
 
 class ArchitectureStep(NamedTuple):
     cross_entropy: float
-    latency_loss: float  # without lambda
+    cost_loss: float  # C(LAT), without lambda
 
 
 class Stepper:
-    """Steps on a search's state, on its device at a precision.
+    """The steps of one epoch on a search's state: widths stay as they are.
 
     Where several processes work on the search, each has its part of the batch; losses are means and counts are sums
     over all of them, and all of them take the same step.
 
     Args:
-        table, target_ms: None in a warm-up, which takes no architecture steps.
+        constraint: None in a warm-up, which takes no architecture steps.
     """
 
-    def __init__(
-        self,
-        state: SearchState,
-        params: SearchParams,
-        table: LatencyTable | None,
-        target_ms: float | None,
-        precision: str,
-    ) -> None:
+    def __init__(self, state: SearchState, setting: Setting, constraint: Constraint | None) -> None:
         self.state, self.supernet = state, state.supernet
-        self._params, self._table, self._target_ms, self._precision = params, table, target_ms, precision
+        self._params, self._precision, self._constraint = setting.params, setting.precision, constraint
         self._device = state.supernet.alphas.device
         self._weights = self.supernet.weight_parameters()
         self._architecture = self.supernet.architecture_parameters()
-        if table is not None:
-            self.operation_latencies_ms = self.supernet.operation_latencies_ms(table)  # (L, K), widths of this epoch
+        if constraint is not None:
+            self._operation_costs = self.supernet.operation_costs(constraint.cost)  # (L, K)
 
     def weight_step(self, batch: Batch, paths: Sequence[Tensor]) -> WeightStep:
-        """SGD on the sum of the losses of the sampled paths, (L,) each: so many forwards, one backward (Eq. 8)."""
+        """SGD on the sum of the losses of the sampled paths, (L,) each (Eq. 8).
+
+        One forward per path, a single backward.
+        """
         images, labels = self._to_device(batch)
         self._train(weights=True)
         with autocast(self._device, self._precision):
@@ -88,40 +83,39 @@ class Stepper:
         """
         images, labels = self._to_device(batch)
         self._train(weights=False)
-        assert self._target_ms is not None
         operation_weights = gumbel_softmax(self.supernet.operation_logits(), temperature, noise)
         with autocast(self._device, self._precision):
             logits = self.supernet.forward_mixed(images, operation_weights, recompute=self._params.recompute)
             cross_entropy = functional.cross_entropy(logits, labels)
-        latency = latency_loss(
-            self._latency_ms(operation_weights),
-            self._target_ms,
-            self._params.latency_loss,
-            lambda_2=self._params.lambda_2,
-        )
-        loss = cross_entropy + self._params.lambda_ * latency
-        found = _finite(distributed.mean(torch.stack([cross_entropy.detach(), latency.detach()])), "architecture")
+        excess = self._cost_loss(operation_weights)
+        loss = cross_entropy + self._params.lambda_ * excess
+        found = _finite(distributed.mean(torch.stack([cross_entropy.detach(), excess.detach()])), "architecture")
         self._update(loss, self._architecture, self.state.architecture_optimizer, self.state.architecture_scaler)
         if self._params.architecture.log_softmax:
-            self.supernet.normalise_architecture()
+            self.supernet.normalize_architecture()
         return ArchitectureStep(*found)
 
     @torch.no_grad()
     def count_correct(self, batch: Batch, path: Tensor) -> Correct:
-        """Images of the batch that a path classifies right (BatchNorm uses the batch here, too)."""
+        """Images of the batch that a path classifies correctly (BatchNorm uses the batch here, too)."""
         images, labels = self._to_device(batch)
         with autocast(self._device, self._precision):
             logits = self.supernet.forward_path(images, path)
         return _count_correct(logits, labels)
 
     @torch.no_grad()
-    def expected_latency_ms(self) -> float:
+    def expected_cost(self) -> float:
         """LAT(alpha, beta), Eq. 6, with u = softmax(alpha)."""
-        return float(self._latency_ms(self.supernet.operation_logits().softmax(-1)))
+        return float(self._expected_cost(self.supernet.operation_logits().softmax(-1)))
 
-    def _latency_ms(self, operation_weights: Tensor) -> Tensor:
-        assert self._table is not None
-        return self.supernet.expected_latency_ms(operation_weights, self.operation_latencies_ms, self._table.base_ms)
+    def _expected_cost(self, operation_weights: Tensor) -> Tensor:
+        assert self._constraint is not None
+        return self.supernet.expected_cost(operation_weights, self._operation_costs, self._constraint.cost.base)
+
+    def _cost_loss(self, operation_weights: Tensor) -> Tensor:
+        assert self._constraint is not None
+        expected, params = self._expected_cost(operation_weights), self._params
+        return cost_loss(expected, self._constraint.limit, params.latency_loss, lambda_2=params.lambda_2)
 
     def _train(self, *, weights: bool) -> None:
         """Either the weights or alpha and beta get gradients; nothing is kept or computed for the others."""

@@ -6,7 +6,7 @@ from tfnas.jobs.artifacts import write_json
 from tfnas.jobs.errors import UserError
 from tfnas.latency import measure_architecture_ms
 from tfnas.latency.backends import BackendOptions, device_of, open_backend
-from tfnas.search.constraint import Constraint, latency_metrics, read_constraint
+from tfnas.search.constraint import Constraint, read_constraint
 from tfnas.search.result import load_search_result
 from tfnas.space import Architecture, count_macs, count_params
 from tfnas.stages.job import Job
@@ -22,10 +22,10 @@ def check(job: Job) -> tuple[Constraint, Architecture]:
     supernet, params = job.inputs["supernet"], job.params
     constraint = read_constraint(params, job.target, job.inputs["table"])
     result = load_search_result(supernet, constraint.space)
-    if result.target_ms != constraint.target_ms:
+    if result.target_ms != constraint.limit:
         raise UserError(
             f"{supernet}: was searched for {result.target_ms:.6g} ms, target {job.target} now asks for"
-            f" {constraint.target_ms:.6g} ms; run search again"
+            f" {constraint.limit:.6g} ms; run search again"
         )
     return constraint, result.derive(f"{constraint.space.name}-{job.target}").architecture
 
@@ -51,7 +51,7 @@ def run(job: Job, checked: tuple[Constraint, Architecture]) -> None:
         channels_last=profile.channels_last,
     )
     metrics = {
-        **latency_metrics(architecture, constraint.table, constraint.target_ms),
+        **constraint.metrics(architecture),
         "measured_latency_ms": measured.median_ms,
         "macs": count_macs(architecture, job.params.resolution, profile.num_classes),
         "params": count_params(architecture, profile.num_classes),
@@ -59,5 +59,5 @@ def run(job: Job, checked: tuple[Constraint, Architecture]) -> None:
     }
     architecture.save(job.out / "architecture.json")
     measured_on = device_of(open_backend(profile.backend, BackendOptions.of(profile)), profile.device)
-    write_json(job.out / "metrics.json", {**metrics, "measured_on": measured_on, "table_of": constraint.table.device})
+    write_json(job.out / "metrics.json", {**metrics, "measured_on": measured_on, "table_of": constraint.cost.source})
     job.run.log_metrics(metrics)

@@ -19,11 +19,14 @@ SCRIPT_FOLDER = "workflow/scripts"
 
 # Rooms and modules of the library whose code changes no result: no stage names them as a code dependency.
 CHANGES_NO_RESULT = (
+    "__init__.py",
     "cli",
+    "deploy",
     "engines",
     "jobs",
     "tracking",
     "stages/__init__.py",
+    "stages/dependencies.py",
     "stages/job.py",
     "stages/params.py",
     "stages/registry.py",
@@ -368,7 +371,7 @@ _ALL = (
             Output("summary.csv", category="Overview", caption="summary"),
         ),
         keys=("report", "targets", "transfer.targets", "transfer.datasets"),
-        code=("report", "latency", "space"),
+        code=("report", "latency", "space", "compute"),
         reads_results=True,
     ),
 )

@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 from tfnas.compute import distributed
 from tfnas.jobs.artifacts import write_json
-from tfnas.latency import LatencyTable
-from tfnas.search.constraint import Constraint, latency_metrics, read_constraint
+from tfnas.search.constraint import Constraint, read_constraint
 from tfnas.search.loop import search
 from tfnas.search.result import SearchResult, WarmUp, load_warm_up, write_history
 from tfnas.search.session import interrupted_run, log_to, open_session
@@ -47,35 +46,35 @@ def run(job: Job, checked: Checked) -> None:
 
     The checkpoint is discarded when the job ends well, so that one that fails to write does not search again.
     """
-    constraint, space = checked.constraint, checked.constraint.space
-    with open_session(job, space) as (work, checkpoints):
+    constraint, warm_up = checked
+    with open_session(job, constraint.space) as session:
         result = search(
-            space,
-            table=constraint.table,
-            target_ms=constraint.target_ms,
-            warm_up=checked.warm_up,
-            on_epoch=log_to(job.run, space),
-            **work,
+            constraint,
+            session.loaders,
+            session.setting,
+            warm_up=warm_up,
+            checkpoints=session.checkpoints,
+            on_epoch=log_to(job.run, constraint.space),
         )
         if distributed.rank() > 0:
             return
         assert job.target is not None
-        metrics = search_metrics(result, constraint.table, job.target)
+        metrics = search_metrics(result, constraint, job.target)
         if job.params.search.elasticity_scaling is not False:
             _warn_off_target(metrics["gap_percent"], "/".join(job.name))
         result.save(job.out / "supernet.pt")
         write_history(result.history, job.out / "history.csv")
         write_json(job.out / "metrics.json", metrics)
         job.run.log_metrics(metrics)
-        job.at_end.append(checkpoints.discard)
+        job.at_end.append(session.discard)
 
 
-def search_metrics(result: SearchResult, table: LatencyTable, target: str) -> dict[str, float]:
+def search_metrics(result: SearchResult, constraint: Constraint, target: str) -> dict[str, float]:
     """The last epoch in numbers."""
     last = result.history[-1]
     assert last.expected_latency_ms is not None
     return {
-        **latency_metrics(result.derive(target).architecture, table, result.target_ms),
+        **constraint.metrics(result.derive(target).architecture),
         "expected_latency_ms": last.expected_latency_ms,
         "train_loss": last.train_loss,
         "train_top1_percent": last.train_top1,

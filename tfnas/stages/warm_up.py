@@ -24,8 +24,14 @@ def resumes(job: Job, space: Space) -> str | None:
 def run(job: Job, space: Space) -> None:
     """Write supernet.pt, history.csv and metrics.json into `job.out`."""
     records = list[EpochRecord]()
-    with open_session(job, space) as (work, checkpoints):
-        warm_up = run_warm_up(space, on_epoch=log_to(job.run, space, records), **work)
+    with open_session(job, space) as session:
+        warm_up = run_warm_up(
+            space,
+            session.loaders,
+            session.setting,
+            checkpoints=session.checkpoints,
+            on_epoch=log_to(job.run, space, records),
+        )
         if distributed.rank() > 0:
             return
         warm_up.save(job.out / "supernet.pt", job.values)
@@ -33,7 +39,7 @@ def run(job: Job, space: Space) -> None:
         metrics = warm_up_metrics(records, warm_up.num_classes)
         write_json(job.out / "metrics.json", metrics)
         job.run.log_metrics(metrics)
-        job.at_end.append(checkpoints.discard)
+        job.at_end.append(session.discard)
 
 
 def warm_up_metrics(history: list[EpochRecord], num_classes: int) -> dict[str, float]:

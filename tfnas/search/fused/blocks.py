@@ -1,28 +1,13 @@
-"""MBInvRes blocks of one layer as a single differentiable function: what their weighted sum is, computed with less.
+"""A layer's operations as one differentiable function, forward and backward; `tfnas.search.fused` has the formulas.
 
-The plain form (convolution, BatchNorm, activation; Appendix A, Eq. 3) is in tests/search/plain_mixed_op.py, and the
-results are equal up to rounding. What differs:
-
-- The expansion's BatchNorm is part of its convolution: with x of mean m and covariance C, W x has variances
-  diag(W C W^T), so the normalised output is a convolution of x with scaled weights and a bias. All candidates share m
-  and C. The backward pass needs no normalisation either, only sums.
-- The normalised expansion and depthwise output are all that is kept for the backward pass; activations are computed
-  again. With `recompute` not even these: two convolutions give them back, since their statistics are kept.
-- u_k is the scale of the projection's BatchNorm, so that its gradient comes with that of the input.
-- Operations of one kernel size can be computed together, along the channels ("fused"): fewer, larger tensor operations.
-
-N batch, C channels, H W size, P = N H W, K operations, M expansion channels of the operations of a group, together.
-
-Operations of one layer and one kernel size, computed together, forward and backward.
-
-K operations of the group, M their expansion channels together, one operation's after the other's; N batch, C channels,
-H W size, P = N H W. The formulas stand in `block_function`.
+K operations of a group, M their expansion channels together, one operation's after the other's; N batch, C channels,
+H W size, P = N H W.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -46,7 +31,7 @@ from tfnas.search.fused.kernels import (
     excite_inplace,
     input_statistics,
     maps,
-    normalised_backward,
+    normalized_backward,
     pointwise,
     pointwise_backward,
     project,
@@ -70,27 +55,21 @@ class Layout(NamedTuple):
     recompute: bool  # keep no activations for the backward pass
 
 
-def blocks(x: Tensor, operations: Sequence[Mapping[str, Tensor]], weights: Tensor | None, **layout: Any) -> Tensor:
+def sum_of_blocks(layout: Layout, x: Tensor, operations: Sequence[Weights], u: Tensor | None) -> Tensor:
     """Weighted sum of a layer's operations, (N, C_in, H, W) to (N, C_out, H', W').
-
-    Differentiable, once, with respect to x, the operations' weights and u.
 
     Args:
         operations: active weights of each, by name.
-        weights: u of Eq. 3, (K,); None: there is one operation, and its weight is 1.
-        layout: stride, act, residual, groups, recompute (`Layout`).
+        u: their weights, (K,); None: there is one operation, and its weight is 1.
     """
-    kind = x.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
-    names = tuple(tuple(operation) for operation in operations)
     tensors = [tensor for operation in operations for tensor in operation.values()]
-    with torch.autocast(kind, enabled=False):
-        out: Tensor = _Blocks.apply(Layout(names=names, dtype=dtype, **layout), x, weights, *tensors)
+    with torch.autocast(x.device.type, enabled=False):
+        out: Tensor = _Blocks.apply(layout, x, u, *tensors)
     return out
 
 
 class _Blocks(torch.autograd.Function):
-    """`blocks`."""
+    """`sum_of_blocks`."""
 
     @staticmethod
     def forward(ctx: Any, layout: Layout, x: Tensor, weights: Tensor | None, *tensors: Tensor) -> Tensor:
@@ -167,14 +146,14 @@ def _groups(layout: Layout, tensors: Sequence[Tensor]) -> Iterator[Group]:
 
 
 class Kept(NamedTuple):
-    """What the backward pass needs beside the layer's input; scales are 1 / standard deviation."""
+    """What the backward pass needs besides the layer's input; scales are 1 / standard deviation."""
 
     expand: Tensor  # (M, C), the weights of all operations
-    expanded: Tensor | None  # (N, M, H, W) normalised; None: recomputed
+    expanded: Tensor | None  # (N, M, H, W) normalized; None: recomputed
     expand_mean: Tensor  # (M,)
     expand_scale: Tensor
     depthwise: Tensor  # (M, 1, k, k)
-    depthwised: Tensor | None  # (N, M, H', W') normalised; None: recomputed
+    depthwised: Tensor | None  # (N, M, H', W') normalized; None: recomputed
     depthwise_mean: Tensor
     depthwise_scale: Tensor
     projected: Tensor  # (N, K C_out, H', W')
@@ -202,7 +181,7 @@ class Group:
     def forward(
         self, x: Tensor, statistics: InputStatistics | None, output_scale: Tensor | None, *, recompute: bool
     ) -> tuple[Tensor, Kept, list[Excited | None]]:
-        """(N, K C_out, H', W') and what to keep; without statistics of x, the expansion is normalised by itself.
+        """(N, K C_out, H', W') and what to keep; without statistics of x, the expansion is normalized by itself.
 
         Args:
             output_scale: (K C_out,) of the last BatchNorm.
@@ -259,7 +238,7 @@ class Group:
             grad, before, self.operations, self._parts, excited, self._act, needs_weights=needs_weights
         )
         del before
-        grad = normalised_backward(self._act.backward_inplace(grad, depthwised), depthwised)
+        grad = normalized_backward(self._act.backward_inplace(grad, depthwised), depthwised)
         del depthwised
         if needs_weights:
             before = self._act.forward(expanded)
@@ -279,17 +258,17 @@ class Group:
             return batch_norm(pointwise(x, self._pointwise(weight)))
         variance = ((weight @ statistics.covariance) * weight).sum(1)
         mean, scale = weight @ statistics.mean, variance.clamp_min_(0.0).add_(EPS).rsqrt_()
-        return self._normalised_expansion(x, weight, mean, scale), mean, scale
+        return self._normalized_expansion(x, weight, mean, scale), mean, scale
 
-    def _normalised_expansion(self, x: Tensor, weight: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+    def _normalized_expansion(self, x: Tensor, weight: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
         kernel = self._pointwise(weight * scale.view(-1, 1))
         return pointwise(x, kernel, (mean * scale).neg_().to(self._dtype))
 
     def _activations(self, x: Tensor, kept: Kept, kernel: Tensor) -> tuple[Tensor, Tensor]:
-        """The normalised expansion and depthwise output, as kept or from their kept statistics."""
+        """The normalized expansion and depthwise output, as kept or from their kept statistics."""
         if kept.expanded is not None and kept.depthwised is not None:
             return kept.expanded, kept.depthwised
-        expanded = self._normalised_expansion(x, kept.expand, kept.expand_mean, kept.expand_scale)
+        expanded = self._normalized_expansion(x, kept.expand, kept.expand_mean, kept.expand_scale)
         shift = (kept.depthwise_mean * kept.depthwise_scale).neg_().to(self._dtype)
         return expanded, depthwise(self._act.forward(expanded), kernel, self._stride, shift)
 
@@ -307,7 +286,7 @@ class Group:
         scale = kept.expand_scale.view(-1, 1)
         weight = kept.expand * scale
         if statistics is None:
-            grad = normalised_backward(grad, expanded)
+            grad = normalized_backward(grad, expanded)
         direct, raw, total = pointwise_backward(grad, x, self._pointwise(weight), needs_weight=needs_weights)
         weight_grad = None if raw is None else raw.flatten(1).to(weight.dtype)
         matrix = constant = None

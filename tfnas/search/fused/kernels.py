@@ -1,4 +1,4 @@
-"""Tensor operations of MBInvRes blocks and their gradients, as `block_function` puts them together.
+"""Tensor operations of MBInvRes blocks and their gradients, as `blocks` puts them together.
 
 N batch, C channels, H W size, P = N H W, M expansion channels. Tensors of four axes are in channels_last memory.
 
@@ -82,8 +82,8 @@ def input_statistics(x: Tensor) -> InputStatistics:
     """What BatchNorm needs of every 1x1 convolution of x: a linear map w of x has variance w Cov(x) w^T."""
     values = rows(x).to(statistics_dtype(x.dtype))
     mean = values.mean(0)
-    centred = values - mean
-    return InputStatistics(mean, centred.t() @ centred / len(values))
+    centered = values - mean
+    return InputStatistics(mean, centered.t() @ centered / len(values))
 
 
 @functools.lru_cache(maxsize=64)
@@ -120,7 +120,7 @@ def batch_norm_backward(
     return out[0], out[1]
 
 
-def normalised_backward(grad: Tensor, x: Tensor) -> Tensor:
+def normalized_backward(grad: Tensor, x: Tensor) -> Tensor:
     """Gradient of BatchNorm's input, times its standard deviation, from its output x."""
     return batch_norm_backward(grad, x, constant(0.0, x), constant(1.0, x), None)[0]
 

@@ -1,4 +1,4 @@
-"""Elasticity-scaling: the widths that use a latency target up, found exactly (Sec. 3.3, Algorithm 1).
+"""Elasticity-scaling: the largest widths that fit the latency target, solved exactly (Sec. 3.3, Algorithm 1).
 
 gamma scales the widths of stages i to the last: width = clip(floor(gamma * w), low, high). LAT(gamma) is a step
 function that changes only at its breakpoints gamma = n / w with n a whole number, so the largest gamma within the
@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from tfnas.latency import LatencyTable
+from tfnas.search.constraint import Constraint
 from tfnas.search.scaling.widths import ScalingResult, WidthProblem, WidthRanges, width_ranges
-from tfnas.space import Architecture, Space
+from tfnas.space import Architecture
 
 ONE = 1 << 32  # gamma as a whole number of 2^-32, so that floor(gamma * w) is exact
 ROUNDING = 1.0 + 1e-12  # sums in another order may differ by this factor; decided by the exact sum then
@@ -19,9 +19,7 @@ FEW = 64  # breakpoints worth listing one by one
 
 def scale_widths(
     architecture: Architecture,
-    table: LatencyTable,
-    target_ms: float,
-    space: Space,
+    constraint: Constraint,
     *,
     ranges: WidthRanges | None = None,
 ) -> ScalingResult:
@@ -31,50 +29,50 @@ def scale_widths(
     the target. Differs from the paper in going through the stages again until nothing changes: a later round may
     leave room that an earlier, coarser one can use. From the second pass on gamma is at least 1, so widths only
     grow and this ends; scaling an outcome within the target again with the same ranges changes nothing. There, the
-    blocks that a round has widened go on without the others: they would be the same ones in many passes, by a
-    channel in each.
+    blocks that a round has widened are widened further without the others: otherwise the same ones would grow in
+    many passes, by one channel in each.
 
     Args:
         ranges: (smallest, largest) width of each block; by default inferred, see `width_ranges`.
 
     Returns:
-        Never a latency above the target where all smallest widths are within it; else those, `reached` False.
+        Never a latency above the target where the smallest widths are within it; otherwise those, `reached` False.
 
     Raises:
-        UserError: the table lacks an operation or a width.
+        UserError: the cost lacks an operation or a width.
     """
-    problem = WidthProblem(architecture, table, width_ranges(architecture, space) if ranges is None else ranges)
+    space, limit = constraint.space, constraint.limit
+    ranges = width_ranges(architecture, space) if ranges is None else ranges
+    problem = WidthProblem(architecture, constraint.cost, ranges)
     stages = sorted({stage.stage for stage in space.searchable_stages} & set(problem.stages.tolist()))
     widths, before = problem.clip(problem.widths), None
     while before is None or not np.array_equal(widths, before):
         is_first, before = before is None, widths
         for stage in stages:
-            scaled = largest_scaling(problem, widths, problem.stages >= stage, target_ms)
+            scaled = largest_scaling(problem, widths, problem.stages >= stage, limit)
             if scaled is None:
-                return problem.result(problem.low, target_ms)
-            widths = scaled if is_first else _go_on(problem, widths, scaled, target_ms)
-    return problem.result(widths, target_ms)
+                return problem.result(problem.low, limit)
+            widths = scaled if is_first else _widen_further(problem, widths, scaled, limit)
+    return problem.result(widths, limit)
 
 
-def _go_on(problem: WidthProblem, before: np.ndarray, after: np.ndarray, target_ms: float) -> np.ndarray:
+def _widen_further(problem: WidthProblem, before: np.ndarray, after: np.ndarray, limit: float) -> np.ndarray:
     """Widen the blocks that a round within the target has widened, without the others, as far as the target allows."""
     widened = after != before
-    further = largest_scaling(problem, after, widened, target_ms) if widened.any() else None
+    further = largest_scaling(problem, after, widened, limit) if widened.any() else None
     return after if further is None else further
 
 
-def largest_scaling(
-    problem: WidthProblem, widths: np.ndarray, scaled: np.ndarray, target_ms: float
-) -> np.ndarray | None:
+def largest_scaling(problem: WidthProblem, widths: np.ndarray, scaled: np.ndarray, limit: float) -> np.ndarray | None:
     """One round: the widths at the largest gamma within the target; None when there is no such gamma.
 
-    Also right where the table's latency is not monotone in the width.
+    Also right where the cost is not monotone in the width.
 
     Args:
         widths: (B,) of the seed network.
         scaled: (B,) booleans, the blocks that gamma applies to.
     """
-    line = _ScalingLine(problem, widths, scaled, target_ms)
+    line = _ScalingLine(problem, widths, scaled, limit)
     start = 0
     if line.is_within(widths):
         start = ONE
@@ -92,19 +90,19 @@ def largest_scaling(
 class _ScalingLine:
     """The networks gamma * sn, for all gamma."""
 
-    def __init__(self, problem: WidthProblem, widths: np.ndarray, scaled: np.ndarray, target_ms: float) -> None:
-        self._problem, self._seed, self._target_ms = problem, widths, target_ms
+    def __init__(self, problem: WidthProblem, widths: np.ndarray, scaled: np.ndarray, limit: float) -> None:
+        self._problem, self._seed, self._limit = problem, widths, limit
         self._low, self._high = (np.where(scaled, limit, widths) for limit in (problem.low, problem.high))
 
     def widths_at(self, gamma: int) -> np.ndarray:
         return np.minimum(np.maximum((gamma * self._seed) // ONE, self._low), self._high)
 
     def is_within(self, widths: np.ndarray) -> bool:
-        return self._problem.latency_ms(widths) <= self._target_ms
+        return self._problem.cost(widths) <= self._limit
 
     def is_surely_above(self, widths: np.ndarray) -> bool:
         """Whether every larger gamma is above the target, too."""
-        return self._problem.lower_bound_ms(widths) > self._target_ms * ROUNDING
+        return self._problem.lower_bound(widths) > self._limit * ROUNDING
 
     def next_breakpoint(self) -> int | None:
         """The smallest gamma above 1 that changes a width; None when all are at their largest."""
@@ -139,10 +137,10 @@ class _ScalingLine:
         gammas = widths / self._seed[blocks]  # equal fractions are equal numbers: division rounds correctly
         order = np.argsort(gammas, kind="stable")
         blocks, gammas = blocks[order], gammas[order]
-        latencies = self._problem.latency_ms(start) + np.cumsum(self._problem.step_ms(blocks, widths[order]))
+        costs = self._problem.cost(start) + np.cumsum(self._problem.step_costs(blocks, widths[order]))
         complete = np.ones(len(gammas), dtype=bool)  # where all widths that change at this gamma have changed
         complete[:-1] = gammas[1:] != gammas[:-1]
-        for end in np.flatnonzero(complete & (latencies <= self._target_ms * ROUNDING))[::-1]:
+        for end in np.flatnonzero(complete & (costs <= self._limit * ROUNDING))[::-1]:
             found = start + np.bincount(blocks[: end + 1], minlength=len(start))
             if self.is_within(found):
                 return np.asarray(found)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from tfnas.latency import LatencyTable
+from tfnas.search.constraint import Constraint
 from tfnas.search.scaling.widths import ScalingResult, WidthProblem, WidthRanges, width_ranges
-from tfnas.space import Architecture, Space
+from tfnas.space import Architecture
 
 
 def scale_widths_by_integer_ratio(
     architecture: Architecture,
-    table: LatencyTable,
-    target_ms: float,
-    space: Space,
+    constraint: Constraint,
     *,
     ranges: WidthRanges | None = None,
 ) -> ScalingResult:
@@ -28,32 +26,34 @@ def scale_widths_by_integer_ratio(
 
     Args, Returns, Raises: see there.
     """
-    problem = WidthProblem(architecture, table, width_ranges(architecture, space) if ranges is None else ranges)
+    space, limit = constraint.space, constraint.limit
+    ranges = width_ranges(architecture, space) if ranges is None else ranges
+    problem = WidthProblem(architecture, constraint.cost, ranges)
     stages = sorted({stage.stage for stage in space.searchable_stages} & set(problem.stages.tolist()))
-    widths, before_ms = problem.widths, problem.latency_ms(problem.widths)
-    if before_ms == target_ms:
-        return problem.result(widths, target_ms)
-    if before_ms > target_ms:
-        widths = _shrink(problem, widths, problem.stages >= stages[0], target_ms)
+    widths, before = problem.widths, problem.cost(problem.widths)
+    if before == limit:
+        return problem.result(widths, limit)
+    if before > limit:
+        widths = _shrink(problem, widths, problem.stages >= stages[0], limit)
         stages = stages[1:]
     for stage in stages:
-        widths = _grow(problem, widths, problem.stages >= stage, target_ms)
-    return problem.result(widths, target_ms)
+        widths = _grow(problem, widths, problem.stages >= stage, limit)
+    return problem.result(widths, limit)
 
 
-def _shrink(problem: WidthProblem, widths: np.ndarray, scaled: np.ndarray, target_ms: float) -> np.ndarray:
+def _shrink(problem: WidthProblem, widths: np.ndarray, scaled: np.ndarray, limit: float) -> np.ndarray:
     step = _step(widths, scaled)
     movable = True
-    while movable and problem.latency_ms(widths) >= target_ms:
+    while movable and problem.cost(widths) >= limit:
         widths = problem.clip(widths - step)
         movable = _is_movable(problem, widths, scaled)
     return widths
 
 
-def _grow(problem: WidthProblem, widths: np.ndarray, scaled: np.ndarray, target_ms: float) -> np.ndarray:
+def _grow(problem: WidthProblem, widths: np.ndarray, scaled: np.ndarray, limit: float) -> np.ndarray:
     step = _step(widths, scaled)
     following, movable = widths, True
-    while movable and problem.latency_ms(following) <= target_ms:
+    while movable and problem.cost(following) <= limit:
         widths = following
         following = problem.clip(widths + step)
         movable = _is_movable(problem, following, scaled)

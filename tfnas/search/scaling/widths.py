@@ -1,8 +1,6 @@
-"""Which expansion channels of an operation are worth keeping (Appendix C).
+"""Widths: which expansion channels are worth keeping (Appendix C), and what a network costs at which widths.
 
-The latency of a network as a function of its widths alone, in arrays: what elasticity-scaling works on.
-
-B blocks that the table has latencies for, i.e. those outside its fixed part.
+B blocks outside the fixed part of the cost.
 """
 
 from __future__ import annotations
@@ -14,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tfnas.latency import LatencyTable, OperationKey
+from tfnas.latency import OperationKey
+from tfnas.search.cost import Cost
 from tfnas.space import Architecture, Space
 from tfnas.space.membership import matching_candidates
 
@@ -41,18 +40,18 @@ class ScalingResult:
     """A network after elasticity-scaling."""
 
     architecture: Architecture
-    latency_before_ms: float
-    latency_after_ms: float
-    reachable_ms: tuple[float, float]  # with all widths at their smallest, at their largest
-    reached: bool  # latency_after_ms <= target
+    cost_before: float
+    cost_after: float
+    reachable: tuple[float, float]  # with all widths at their smallest, at their largest
+    reached: bool  # cost_after <= limit
 
 
 def width_ranges(architecture: Architecture, space: Space) -> list[tuple[int, int]]:
     """(smallest, largest) width of each block, inferred from the candidates of the space.
 
     Candidates e3 and e6 without squeeze-and-excitation share the width 4 C_in; a block of exactly that width
-    counts as the one that stands first in the space (e3). Whoever knows the candidate, as the supernet does,
-    passes its range instead. A block that is no candidate keeps its width.
+    counts as the one listed first in the space (e3). Whoever knows the candidate, as the supernet does,
+    passes its range instead. A block that is not a candidate keeps its width.
     """
     searchable = {stage.stage for stage in space.searchable_stages}
     ranges = []
@@ -64,43 +63,42 @@ def width_ranges(architecture: Architecture, space: Space) -> list[tuple[int, in
 
 
 class WidthProblem:
-    """The B blocks' widths and latencies as arrays.
+    """The cost of a network as a function of the widths of its B blocks, in arrays: what elasticity-scaling works on.
 
     Attributes:
         stages, widths, low, high: (B,) integers.
-        base_ms: of the table's fixed part.
     """
 
-    def __init__(self, architecture: Architecture, table: LatencyTable, ranges: WidthRanges) -> None:
+    def __init__(self, architecture: Architecture, cost: Cost, ranges: WidthRanges) -> None:
         blocks, rows, curves = [], [], []
-        for i, (resolution, block) in enumerate(architecture.block_resolutions(table.resolution)):
-            if block.stage not in table.fixed_stages:
+        for i, (resolution, block) in enumerate(architecture.block_resolutions(cost.resolution)):
+            if block.stage not in cost.fixed_stages:
                 key = OperationKey.of_block(resolution, block)
                 for width in ranges[i]:
-                    table.operation_ms(key, width)  # raises the table's own error where it has no such width
+                    cost.operation(key, width)  # raises the cost's own error where it has no such width
                 blocks.append(i)
                 rows.append((block.stage, block.expand_channels, *ranges[i]))
-                curves.append(table.curve(key))
-        self.architecture, self.base_ms, self._blocks = architecture, table.base_ms, blocks
+                curves.append(cost.curve(key))
+        self.architecture, self._base, self._blocks = architecture, cost.base, blocks
         self.stages, self.widths, self.low, self.high = np.array(rows, dtype=np.int64).T
-        # latency of block b at width n: _latencies[_offsets[b] + n]
-        self._latencies = np.concatenate([curve.dense_ms for curve in curves])
-        self._envelope = np.concatenate([_suffix_minimum(curve.dense_ms) for curve in curves])
-        starts = np.cumsum([0, *(len(curve.dense_ms) for curve in curves[:-1])])
-        self._offsets = starts - np.array([curve.widths[0] for curve in curves])
+        # cost of block b at width n: _values[_offsets[b] + n]
+        self._values = np.concatenate([values for _, values in curves])
+        self._envelope = np.concatenate([_suffix_minimum(values) for _, values in curves])
+        starts = np.cumsum([0, *(len(values) for _, values in curves[:-1])])
+        self._offsets = starts - np.array([first for first, _ in curves])
 
-    def latency_ms(self, widths: np.ndarray) -> float:
-        """Exactly what the table says of the network with these (B,) widths, added up in the same order."""
-        return self.base_ms + sum(self._latencies[self._offsets + widths].tolist())
+    def cost(self, widths: np.ndarray) -> float:
+        """Exactly `Cost.value` of the network with these (B,) widths, added up in the same order."""
+        return self._base + sum(self._values[self._offsets + widths].tolist())
 
-    def lower_bound_ms(self, widths: np.ndarray) -> float:
-        """A latency that no network with these widths or larger ones is below; monotone in the widths."""
-        return float(self.base_ms + self._envelope[self._offsets + widths].sum())
+    def lower_bound(self, widths: np.ndarray) -> float:
+        """A cost that no network with these widths or larger ones is below; monotone in the widths."""
+        return float(self._base + self._envelope[self._offsets + widths].sum())
 
-    def step_ms(self, blocks: np.ndarray, widths: np.ndarray) -> np.ndarray:
-        """What each block gains in latency by its last channel: LAT(n) - LAT(n - 1)."""
+    def step_costs(self, blocks: np.ndarray, widths: np.ndarray) -> np.ndarray:
+        """What the last channel of each block costs: LAT(n) - LAT(n - 1)."""
         at = self._offsets[blocks] + widths
-        return np.asarray(self._latencies[at] - self._latencies[at - 1])
+        return np.asarray(self._values[at] - self._values[at - 1])
 
     def clip(self, widths: np.ndarray) -> np.ndarray:
         """Widths inside their ranges."""
@@ -113,15 +111,15 @@ class WidthProblem:
             blocks[i] = replace(blocks[i], expand_channels=width)
         return replace(self.architecture, blocks=tuple(blocks))
 
-    def result(self, widths: np.ndarray, target_ms: float) -> ScalingResult:
+    def result(self, widths: np.ndarray, limit: float) -> ScalingResult:
         """The outcome with these (B,) widths."""
-        after_ms = self.latency_ms(widths)
+        after = self.cost(widths)
         return ScalingResult(
             architecture=self.with_widths(widths),
-            latency_before_ms=self.latency_ms(self.widths),
-            latency_after_ms=after_ms,
-            reachable_ms=(self.latency_ms(self.low), self.latency_ms(self.high)),
-            reached=after_ms <= target_ms,
+            cost_before=self.cost(self.widths),
+            cost_after=after,
+            reachable=(self.cost(self.low), self.cost(self.high)),
+            reached=after <= limit,
         )
 
 

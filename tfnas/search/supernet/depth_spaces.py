@@ -1,7 +1,7 @@
-"""The depth-level search spaces of Table 4: sink-connecting and its two rivals (Sec. 3.3, Fig. 3).
+"""The depth-level search spaces of Table 4: sink-connecting and its two alternatives (Sec. 3.3, Fig. 3).
 
-L searchable layers, D layers of a stage, K candidate operations. In both rivals each layer but the first of its stage
-(which changes the shape) may be skipped, so that its input goes on unchanged."""
+L searchable layers, D layers of a stage, K candidate operations. In both alternatives every layer but the first of its
+stage (which changes the shape) may be skipped: its input is passed on unchanged."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class SkipInStage(SinkConnectedStage):
         return torch.zeros(0)
 
     @staticmethod
-    def latency_ms(layer_latencies_ms: Tensor, beta: Tensor) -> Tensor:
-        """The sum of the layers (Eq. 4), where skip takes no time."""
-        return layer_latencies_ms.sum()
+    def expected_cost(layer_costs: Tensor, beta: Tensor) -> Tensor:
+        """The sum of the layers (Eq. 4), where skip costs nothing."""
+        return layer_costs.sum()
 
     @staticmethod
     def kept(operations: Sequence[int], beta: Tensor, num_candidates: int) -> list[bool]:
@@ -69,9 +69,9 @@ class SkipOutStage(SinkConnectedStage):
         return torch.zeros(max_depth - 1, 2)
 
     @staticmethod
-    def latency_ms(layer_latencies_ms: Tensor, beta: Tensor) -> Tensor:
+    def expected_cost(layer_costs: Tensor, beta: Tensor) -> Tensor:
         """Each layer by its probability of not being skipped."""
-        return layer_latencies_ms[0] + (beta.softmax(-1)[:, 0] * layer_latencies_ms[1:]).sum()
+        return layer_costs[0] + (beta.softmax(-1)[:, 0] * layer_costs[1:]).sum()
 
     @staticmethod
     def kept(operations: Sequence[int], beta: Tensor, num_candidates: int) -> list[bool]:
@@ -106,7 +106,7 @@ DEPTH_SPACES: dict[str, type[SinkConnectedStage]] = {
 }
 
 
-def choosable(space: Space, depth_space: str) -> Tensor:
+def candidate_mask(space: Space, depth_space: str) -> Tensor:
     """Which operations each layer has, (L, K) or, with skip among the candidates, (L, K + 1) booleans."""
     candidates = len(space.candidates)
     if not DEPTH_SPACES[depth_space].skip_is_candidate:
@@ -118,6 +118,6 @@ def choosable(space: Space, depth_space: str) -> Tensor:
     return torch.tensor(rows)
 
 
-def operation_logits(alphas: Tensor, choosable: Tensor) -> Tensor:
+def operation_logits(alphas: Tensor, mask: Tensor) -> Tensor:
     """alpha, and -inf where a layer does not have the operation."""
-    return alphas if bool(choosable.all()) else alphas.masked_fill(~choosable.to(alphas.device), -torch.inf)
+    return alphas if bool(mask.all()) else alphas.masked_fill(~mask.to(alphas.device), -torch.inf)

@@ -1,13 +1,8 @@
-"""BatchNorm of the supernet: batch statistics always, nothing learnt, nothing remembered (as the authors' code).
+"""A searchable layer: its candidate operations with shared weights, and their weighted sum (Eq. 3, Appendix A and C).
 
-N batch, C channels, H W size.
-
-An MBInvRes block of the supernet step by step (Appendix A): the form for several processes.
-
-`block_function` computes the same with less, but from the batch of one process; here BatchNorm's statistics are
-those of all processes.
-
-A searchable layer: its candidate operations with full-width weights, of which a part is active (Appendix C).
+`plain_block` and `plain_sum` say what is computed, one tensor operation after the other. They are the reference that
+tests compare with, and several processes compute with them, since BatchNorm then needs the statistics of all processes.
+A single process calls `tfnas.search.fused`, which computes the same with less.
 
 N batch, C channels, H W size, K candidate operations, W the largest number of expansion channels of one.
 """
@@ -24,19 +19,25 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tfnas.compute import distributed
-from tfnas.compute.distributed import statistics_over_processes
 from tfnas.jobs.errors import UserError
-from tfnas.search.fused.blocks import blocks
-from tfnas.search.fused.kernels import ACTIVATIONS
+from tfnas.search.fused import fused_sum
 from tfnas.search.scaling.widths import channel_order
 from tfnas.space import Candidate, Layer
 
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": functional.relu,
+    "relu6": functional.relu6,
+    "swish": functional.silu,
+}
 EPSILON = 1e-5
 
 
 def batch_norm(x: Tensor) -> Tensor:
-    """Zero mean and unit variance in each channel, over the batch of all processes; (N, C, H, W)."""
-    return _synchronised(x) if distributed.is_active() else functional.batch_norm(x, None, None, training=True)
+    """Zero mean and unit variance in each channel, over the batch of all processes; (N, C, H, W).
+
+    Always by the statistics of the batch, with nothing learned and nothing remembered (as in the authors' code).
+    """
+    return _synchronized(x) if distributed.is_active() else functional.batch_norm(x, None, None, training=True)
 
 
 class BatchNorm(nn.Module):
@@ -46,16 +47,16 @@ class BatchNorm(nn.Module):
         return batch_norm(x)
 
 
-def _synchronised(x: Tensor) -> Tensor:
+def _synchronized(x: Tensor) -> Tensor:
     """In float32, as torch's own under autocast."""
     wide = x if x.dtype == torch.float64 else x.float()
-    centred, _, variance = statistics_over_processes(wide)
-    return (centred * (variance[:, None, None] + EPSILON).rsqrt()).to(x.dtype)
+    centered, _, variance = distributed.statistics_over_processes(wide)
+    return (centered * (variance[:, None, None] + EPSILON).rsqrt()).to(x.dtype)
 
 
 def plain_block(x: Tensor, weights: Mapping[str, Tensor], layer: Layer) -> Tensor:
-    """(N, C_in, H, W) to (N, C_out, H', W'), with the active weights of one operation."""
-    act = ACTIVATIONS[layer.act].forward
+    """An MBInvRes block (Appendix A) with an operation's active weights; (N, C_in, H, W) to (N, C_out, H', W')."""
+    act = ACTIVATIONS[layer.act]
     out = act(batch_norm(functional.conv2d(x, weights["expand"])))
     depthwise = weights["depthwise"]
     padding = depthwise.shape[-1] // 2
@@ -68,6 +69,17 @@ def plain_block(x: Tensor, weights: Mapping[str, Tensor], layer: Layer) -> Tenso
     return x + out if layer.stride == 1 and layer.in_channels == layer.out_channels else out
 
 
+def weighted_sum(weights: Tensor, outputs: Iterable[Tensor]) -> Tensor:
+    """Sum of w_i x_i (Eq. 3, Eq. 5), one term at a time."""
+    terms = (weight * output for weight, output in zip(weights, outputs, strict=True))
+    return functools.reduce(torch.add, terms)
+
+
+def plain_sum(x: Tensor, operations: Sequence[Mapping[str, Tensor]], u: Tensor, layer: Layer) -> Tensor:
+    """Sum of u_k o_k(x) over a layer's operations, Eq. 3; (N, C_in, H, W) to (N, C_out, H', W')."""
+    return weighted_sum(u, (plain_block(x, weights, layer) for weights in operations))
+
+
 # The axis that counts expansion channels, in each of an operation's weights.
 CHANNEL_AXIS: dict[str, int | None] = {
     "expand": 0,
@@ -78,10 +90,6 @@ CHANNEL_AXIS: dict[str, int | None] = {
     "se_expand_bias": 0,
     "project": 1,
 }
-
-# Operations of one kernel size are computed together ("fused") where all candidates have at most so many expanded
-# values: beyond, one after the other stays in the cache. A GPU is bound by the number of operations instead.
-FUSED_VALUES = 3_000_000
 
 
 class CandidateOperation(nn.Module):
@@ -112,7 +120,7 @@ class CandidateOperation(nn.Module):
         """(N, C_in, H, W) to (N, C_out, H', W')."""
         if distributed.is_active():
             return plain_block(x, self.weights, self.layer)
-        return blocks(x, [self.weights], None, groups=((0,),), recompute=False, **_shape(self.layer))
+        return fused_sum(x, [self.weights], None, self.layer)
 
     @torch.no_grad()
     def set_width(self, width: int) -> Tensor | None:
@@ -159,9 +167,6 @@ class MixedOp(nn.Module):
         super().__init__()
         self.layer = layer
         self.operations = nn.ModuleList(CandidateOperation(layer, candidate) for candidate in candidates)
-        kernels = dict.fromkeys(candidate.kernel for candidate in candidates)
-        self.single = tuple((i,) for i in range(len(candidates)))
-        self.fused = tuple(tuple(i for i, c in enumerate(candidates) if c.kernel == kernel) for kernel in kernels)
 
     def operation(self, index: int) -> CandidateOperation:
         operation = self.operations[index]
@@ -173,33 +178,19 @@ class MixedOp(nn.Module):
         return self.operations[index](x)
 
     def forward_mixed(self, x: Tensor, weights: Tensor, *, recompute: bool = False) -> Tensor:
-        """All operations, weighted by the (K,) u of Eq. 3 (architecture steps, as the authors' code).
+        """All operations, weighted by the (K,) u of Eq. 3 (architecture steps, as in the authors' code).
 
         Args:
             recompute: keep no activations for the backward pass, which computes them again.
         """
+        active = [self.operation(i).weights for i in range(len(self.operations))]
         if distributed.is_active():
-            return weighted_sum(weights, (operation(x) for operation in self.operations))
-        operations = [self.operation(i) for i in range(len(self.operations))]
-        values = x.numel() // x.shape[1] * sum(operation.width for operation in operations)
-        groups = self.fused if x.is_cuda or values <= FUSED_VALUES else self.single
-        active = [operation.weights for operation in operations]
-        return blocks(x, active, weights, groups=groups, recompute=recompute, **_shape(self.layer))
-
-
-def weighted_sum(weights: Tensor, outputs: Iterable[Tensor]) -> Tensor:
-    """Sum of w_i x_i, one term at a time."""
-    terms = (weight * output for weight, output in zip(weights, outputs, strict=True))
-    return functools.reduce(torch.add, terms)
-
-
-def _shape(layer: Layer) -> dict[str, Any]:
-    residual = layer.stride == 1 and layer.in_channels == layer.out_channels
-    return {"stride": layer.stride, "act": layer.act, "residual": residual}
+            return plain_sum(x, active, weights, self.layer)
+        return fused_sum(x, active, weights, self.layer, recompute=recompute)
 
 
 def _initial_weights(layer: Layer, width: int, kernel: int, se_channels: int) -> dict[str, Tensor]:
-    """PyTorch's own initialisation of convolutions, biases at zero (as the authors' code)."""
+    """PyTorch's own initialization of convolutions, biases at zero (as in the authors' code)."""
     shapes = {"expand": (width, layer.in_channels, 1, 1), "depthwise": (width, 1, kernel, kernel)}
     if se_channels:
         shapes |= {"se_reduce": (se_channels, width, 1, 1), "se_expand": (width, se_channels, 1, 1)}

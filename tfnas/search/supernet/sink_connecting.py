@@ -18,9 +18,9 @@ def sink(outputs: Sequence[Tensor], beta: Tensor) -> Tensor:
     return outputs[0] if len(outputs) == 1 else weighted_sum(beta.softmax(-1), outputs)
 
 
-def stage_latency_ms(layer_latencies_ms: Tensor, beta: Tensor) -> Tensor:
-    """Latency of a stage, Eq. 6: the sum over depths of v_l and the latency of layers 1 to l; (D,) to ()."""
-    return (beta.softmax(-1) * layer_latencies_ms.cumsum(-1)).sum()
+def stage_cost(layer_costs: Tensor, beta: Tensor) -> Tensor:
+    """Cost of a stage, Eq. 6: the sum over depths of v_l times the cost of layers 1 to l; (D,) to ()."""
+    return (beta.softmax(-1) * layer_costs.cumsum(-1)).sum()
 
 
 def depth_strength(beta: Tensor) -> Tensor:
@@ -34,8 +34,8 @@ class SinkConnectedStage(nn.Module):
     Depth starts at 1: the first layer of every stage of Table 1 changes the shape, so it cannot be left out.
     A stage whose first layer keeps the shape is treated alike.
 
-    It is also what its rivals in `depth_spaces` have in common: how a stage computes, what its beta is, what it costs,
-    which layers are derived.
+    It is also the base of the alternatives in `depth_spaces`: how a stage computes, what its beta is, what it costs,
+    and which layers are derived.
     """
 
     may_skip = False  # whether layers after the first can be left out one by one
@@ -47,9 +47,9 @@ class SinkConnectedStage(nn.Module):
         return torch.zeros(max_depth)
 
     @staticmethod
-    def latency_ms(layer_latencies_ms: Tensor, beta: Tensor) -> Tensor:
-        """Expected latency of the stage, (D,) to ()."""
-        return stage_latency_ms(layer_latencies_ms, beta)
+    def expected_cost(layer_costs: Tensor, beta: Tensor) -> Tensor:
+        """Expected cost of the stage, (D,) to ()."""
+        return stage_cost(layer_costs, beta)
 
     @staticmethod
     def kept(operations: Sequence[int], beta: Tensor, num_candidates: int) -> list[bool]:

@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from tfnas.latency import LatencyTable, OperationKey
+from tfnas.latency import OperationKey
+from tfnas.search.cost import Cost
 from tfnas.search.derivation import Derived, derive, searchable_layers, stage_slices
-from tfnas.search.supernet.depth_spaces import DEPTH_SPACES, choosable, operation_logits
+from tfnas.search.supernet.depth_spaces import DEPTH_SPACES, candidate_mask, operation_logits
 from tfnas.search.supernet.mixed_op import BatchNorm, CandidateOperation
 from tfnas.search.supernet.sink_connecting import SinkConnectedStage
-from tfnas.space import Candidate, Layer, Space
+from tfnas.space import Space
 from tfnas.space.membership import assemble
 from tfnas.space.network import MBInvRes, conv_unit
 
@@ -25,8 +26,9 @@ class Supernet(nn.Module):
 
     Attributes:
         alphas: (L, K) architecture parameters of the operations; (L, K + 1) with skip among the candidates.
+        candidate_mask: (L, K) or (L, K + 1) booleans, which operations each layer has.
         betas: (D,) architecture parameters of the depths, one for each searchable stage; of another shape in the
-            rivals of sink-connecting.
+            alternatives to sink-connecting.
 
     Args:
         depth_space: a key of `DEPTH_SPACES`.
@@ -45,14 +47,14 @@ class Supernet(nn.Module):
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.Linear)) and module.bias is not None:
                 nn.init.zeros_(module.bias)
-        self._choosable = choosable(space, depth_space)
-        begin = operation_logits(torch.zeros(self._choosable.shape), self._choosable).log_softmax(-1)
-        self.alphas = nn.Parameter(begin.masked_fill(~self._choosable, 0.0))
+        self.candidate_mask = candidate_mask(space, depth_space)
+        begin = operation_logits(torch.zeros(self.candidate_mask.shape), self.candidate_mask).log_softmax(-1)
+        self.alphas = nn.Parameter(begin.masked_fill(~self.candidate_mask, 0.0))
         initial_beta = DEPTH_SPACES[depth_space].initial_beta
         self.betas = nn.ParameterList(initial_beta(stage.max_depth) for stage in space.searchable_stages)
 
     def forward_path(self, x: Tensor, path: Tensor) -> Tensor:
-        """One operation a layer, (L,); (N, 3, H, W) images to (N, num_classes) logits."""
+        """One operation per layer, (L,); (N, 3, H, W) images to (N, num_classes) logits."""
         return self.forward_paths(x, [path])[0]
 
     def forward_paths(self, x: Tensor, paths: Sequence[Tensor]) -> list[Tensor]:
@@ -90,34 +92,34 @@ class Supernet(nn.Module):
                 x = stage(x)
         return self.classifier(self.pool(self.head(x)).flatten(1))
 
-    def expected_latency_ms(self, weights: Tensor, latencies_ms: Tensor, base_ms: float) -> Tensor:
-        """LAT(alpha, beta) of Eq. 6 plus the fixed part, for operation weights u and latencies (L, K); ().
+    def expected_cost(self, weights: Tensor, operation_costs: Tensor, base: float) -> Tensor:
+        """LAT(alpha, beta) of Eq. 6 plus the fixed part, for operation weights u and what operations cost, (L, K); ().
 
-        Where skip is among the candidates, u has one more column, and skip takes no time.
+        Where skip is among the candidates, u has one more column, and skip costs nothing.
         """
-        layers_ms = (weights[:, : latencies_ms.shape[1]] * latencies_ms).sum(-1)
-        stage_ms = DEPTH_SPACES[self.depth_space].latency_ms
+        layer_costs = (weights[:, : operation_costs.shape[1]] * operation_costs).sum(-1)
+        stage_cost = DEPTH_SPACES[self.depth_space].expected_cost
         parts = zip(stage_slices(self.space), self.betas, strict=True)
-        return base_ms + torch.stack([stage_ms(layers_ms[i:j], beta) for (i, j), beta in parts]).sum()
+        return base + torch.stack([stage_cost(layer_costs[i:j], beta) for (i, j), beta in parts]).sum()
 
     def operation_logits(self) -> Tensor:
         """alpha, and -inf where a layer does not have the operation (skip, in the first layer of a stage)."""
-        return operation_logits(self.alphas, self._choosable)
+        return operation_logits(self.alphas, self.candidate_mask)
 
     @torch.no_grad()
-    def normalise_architecture(self) -> None:
-        """Replace alpha and beta by their log-softmax (as the authors' code, after each architecture step)."""
-        absent = ~self._choosable.to(self.alphas.device)
+    def normalize_architecture(self) -> None:
+        """Replace alpha and beta by their log-softmax (as in the authors' code, after each architecture step)."""
+        absent = ~self.candidate_mask.to(self.alphas.device)
         self.alphas.copy_(self.operation_logits().log_softmax(-1).masked_fill(absent, 0.0))
         for beta in self.betas:
             beta.copy_(beta.log_softmax(-1))
 
-    def operation_latencies_ms(self, table: LatencyTable) -> Tensor:
-        """(L, K) latencies of all operations at their current widths."""
+    def operation_costs(self, cost: Cost) -> Tensor:
+        """(L, K), what all operations cost at their current widths."""
         rows = []
-        for layer, widths in zip(searchable_layers(self.space, table.resolution), self.widths(), strict=True):
+        for layer, widths in zip(searchable_layers(self.space, cost.resolution), self.widths(), strict=True):
             candidates = zip(self.space.candidates, widths, strict=True)
-            rows.append([table.operation_ms(_key(layer, c), width) for c, width in candidates])
+            rows.append([cost.operation(OperationKey.of_candidate(layer, c), width) for c, width in candidates])
         return torch.tensor(rows, dtype=torch.float32, device=self.alphas.device)
 
     def weight_parameters(self) -> list[Tensor]:
@@ -151,10 +153,6 @@ class Supernet(nn.Module):
         return derive(self.space, self.alphas, list(self.betas), self.widths(), name, self.depth_space)
 
 
-def _key(layer: Layer, candidate: Candidate) -> OperationKey:
-    return OperationKey.of_candidate(layer, candidate.kernel, candidate.se_channels(layer.in_channels))
-
-
 def _stages(space: Space, searchable: type[SinkConnectedStage]) -> Iterator[nn.Module]:
     blocks = assemble(space, "fixed", {stage.stage: () for stage in space.searchable_stages}).blocks
     for spec in space.stages:
@@ -170,7 +168,7 @@ def _is_fixed(stage: nn.Module) -> bool:
 
 
 def _use_batch_statistics(module: nn.Module) -> None:
-    """Replace every BatchNorm by one without learnt factors and running statistics (as the authors' code)."""
+    """Replace every BatchNorm by one without learned factors and running statistics (as in the authors' code)."""
     for name, child in list(module.named_children()):
         if isinstance(child, nn.BatchNorm2d):
             setattr(module, name, BatchNorm())

@@ -1,0 +1,205 @@
+"""The presets: valid, laid out alike, and true to the paper."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from tfnas.cli.init.presets import PRESETS, Preset, load_preset, preset_names, render_preset
+from tfnas.space import load_space
+from tfnas.stages.params import Params
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_preset_is_valid(name, load_preset_params) -> None:
+    params = load_preset_params(name)
+    load_space(params.space)
+    assert render_preset(name).startswith("# ")
+
+
+def test_the_base_has_every_key() -> None:
+    assert set(keys(Params)) == {key for key in base().entries if not key.startswith("targets.")}
+
+
+def keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """The dotted keys of params.yaml, as far as each has a line of its own."""
+    for name, field in model.model_fields.items():
+        key = f"{prefix}{field.alias or name}"
+        yield key
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel) and not base().value(key):
+            yield from keys(inner, f"{key}.")
+
+
+def base() -> Preset:
+    return Preset.parse((PRESETS / "base.yaml").read_text())
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_an_overlay_holds_only_what_differs(name) -> None:
+    """No line repeats the base, and the rendered values are those of the two files merged as YAML."""
+    text = (PRESETS / f"{name}.yaml").read_text()
+    rendered = load_preset(name).entries
+    for key, entry in Preset.parse(text).entries.items():
+        assert not entry.value or key.startswith("targets.") or rendered[key] != base().entries.get(key), key
+    merged = merge(yaml.safe_load((PRESETS / "base.yaml").read_text()), yaml.safe_load(text))
+    assert yaml.safe_load(render_preset(name)) == merged
+
+
+def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Sections key by key; a section written in braces is one value."""
+    sections = {key: merge(base[key], value) for key, value in changes.items() if is_section(key, base[key])}
+    return base | changes | sections
+
+
+def is_section(key: str, value: Any) -> bool:
+    braces = {"mem_mb", "format", "initial", "crop_scale"}
+    return isinstance(value, dict) and key != "targets" and not braces & set(value)
+
+
+@pytest.mark.parametrize("path", sorted(PRESETS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_files_are_laid_out_as_they_are_rendered(path) -> None:
+    text = path.read_text()
+    assert text.endswith(Preset.parse(text).render())
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_keys_are_in_the_order_of_the_base(name) -> None:
+    order = [key for key in load_preset(name).entries if not key.startswith("targets.")]
+    assert order == [key for key in base().entries if not key.startswith("targets.")]
+
+
+def test_a_changed_value_without_a_comment_keeps_the_bases() -> None:
+    plain = Preset.parse("# base\n\na: 1  # [B] one\n\nb:\n  c: 2   # two\n  d: {e: 3, f: 4}  # four\n\ng:\n  h: 5\n")
+    changes = Preset.parse("# title\n\na: 7\n\nb:\n  c: 8  # eight\n")
+    a, b = "a: 7" + 26 * " " + "# [B] one", "  c: 8" + 24 * " " + "# eight"
+    d = "  d: {e: 3, f: 4}" + 13 * " " + "# four"
+    assert plain.overlaid(changes).render() == f"# title\n# base\n\n{a}\n\nb:\n{b}\n{d}\n\ng:\n  h: 5\n"
+
+
+def test_targets_are_replaced_as_a_whole() -> None:
+    plain = Preset.parse("# base\n\ntargets:  # all\n  A:\n    dropout: 0\n  B:\n    dropout: 1\n\ng:\n  h: 5\n")
+    changes = Preset.parse("# title\n\ntargets:\n  C:\n    dropout: 2\n\ng:\n  h: 6\n")
+    assert list(plain.overlaid(changes).entries) == ["targets", "targets.C", "targets.C.dropout", "g", "g.h"]
+
+
+@pytest.mark.parametrize("key", ["search.batch_size", "retrain.batch_size", "transfer.batch_size"])
+def test_one_line_changes(key: str) -> None:
+    preset = load_preset("imagefolder")
+    preset.replace(key, "7")
+    assert preset.value(key) == "7"
+    lines = zip(render_preset("imagefolder").splitlines(), preset.render().splitlines(), strict=True)
+    pairs = [pair for pair in lines if pair[0] != pair[1]]
+    assert len(pairs) == 1 and pairs[0][0].partition("#")[2] == pairs[0][1].partition("#")[2]
+
+
+def test_a_value_in_braces_is_replaced_alone() -> None:
+    preset = load_preset("imagefolder")
+    assert preset.value("search.weights.learning_rate") == "0.025"
+    preset.replace("search.weights.learning_rate", "0.5")
+    assert preset.value("search.weights") == "{learning_rate: 0.5, momentum: 0.9, weight_decay: 1.0e-5}"
+
+
+def test_presets_are_those_that_the_readme_names() -> None:
+    assert preset_names() == ["digits", "imagefolder", *sorted(n for n in preset_names() if n.startswith("imagenet"))]
+    readme = (ROOT / "README.md").read_text()
+    for name in preset_names():
+        if name == "digits":
+            continue
+        assert f"`{name}`" in readme or f"tfnas init {name}" in readme, name
+
+
+def test_params_yaml_is_the_rendered_digits_preset() -> None:
+    assert (ROOT / "params.yaml").read_text() == render_preset("digits")
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_number_has_its_source(name) -> None:
+    """Each line with a number says where it comes from."""
+    for line in render_preset(name).splitlines():
+        value = line.partition(":")[2].partition("#")[0]
+        if re.search(r"(^|[\s\[])\d", value) and not line.startswith(("#", "seed")):
+            assert re.search(r"# .*(\[\w+\]|Sec\.|Table|Eq\.|of the classifier|the device)", line), line
+
+
+GPU, CPU, MBV2 = (18.0, 15.0, 12.0, 10.0), (60.0, 40.0), (15.0, 10.0)  # ms: Sec. 4.2, Appendices G and H
+DROPOUTS = {GPU: (0.2, 0.2, 0.2, 0.1), CPU: (0.2, 0.2), MBV2: (0.2, 0.1)}  # Appendices B, G and H
+PAPER = {  # Appendix B, typed from its text
+    "resolution": 224,
+    "build_subset.strategy": "ranked_groups",
+    "build_subset.groups": 100,
+    "build_subset.train_fraction": 0.8,
+    "rank_classes.weights": "imagenet",
+    "profile_latency.threads": 1,
+    "search.epochs": 90,
+    "search.warmup_epochs": 10,
+    "search.batch_size": 32,
+    "search.weights.learning_rate": 0.025,
+    "search.weights.momentum": 0.9,
+    "search.weights.weight_decay": 1e-5,
+    "search.architecture.learning_rate": 0.01,
+    "search.architecture.betas": (0.5, 0.999),
+    "search.architecture.weight_decay": 5e-4,
+    "search.temperature.initial": 5.0,
+    "search.temperature.decay": 0.96,
+    "search.lambda_": 0.1,
+    "search.latency_loss": "target",
+    "search.depth_space": "sink",
+    "search.second_path": "random",
+    "search.elasticity_scaling": True,
+    "retrain.epochs": 250,
+    "retrain.batch_size": 512,
+    "retrain.learning_rate": 0.2,
+    "retrain.warmup_epochs": 5,
+    "retrain.momentum": 0.9,
+    "retrain.nesterov": False,
+    "retrain.weight_decay": 1e-5,
+    "retrain.label_smoothing": 0.1,
+    "retrain.extras.ema_decay": 0,
+    "retrain.extras.mixup": 0,
+    "retrain.extras.cutmix": 0,
+    "retrain.extras.rand_augment": 0,
+    "transfer.resolution": 224,
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "space", "milliseconds", "batch_size"),
+    [
+        ("imagenet-gpu", "tf-nas", GPU, 32),
+        ("imagenet-gpu-wose", "tf-nas-wose", GPU, 32),
+        ("imagenet-cpu", "tf-nas", CPU, 1),
+        ("imagenet-mbv2", "mobilenet-v2", MBV2, 32),
+    ],
+)
+def test_the_presets_of_the_paper_hold_its_numbers(name, space, milliseconds, batch_size, load_preset_params) -> None:
+    params = load_preset_params(name)
+    held = {key: reduce(getattr, key.split("."), params) for key in PAPER}
+    assert held == PAPER
+    assert (params.space, params.profile_latency.batch_size) == (space, batch_size)
+    targets = list(params.targets.values())
+    assert tuple(target.constraint.latency_ms for target in targets) == milliseconds
+    assert tuple(target.dropout for target in targets) == DROPOUTS[milliseconds]
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_a_value_marked_as_the_papers_is_the_papers(name, load_preset_params) -> None:
+    """A comment that begins with [B] and names no other number holds for the value on its line."""
+    params = load_preset_params(name)
+    section = ""
+    for line in render_preset(name).splitlines():
+        if (top := re.match(r"(\w+):", line)) is not None:
+            section = top[1]
+        found = re.match(r"  (\w+): *[^#{]*# \[B\](?! *\d)(?!.*in proportion)", line)
+        key = f"{section}.{found[1]}" if found else ""
+        if key in PAPER:
+            assert reduce(getattr, key.split("."), params) == PAPER[key], line

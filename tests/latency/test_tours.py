@@ -1,0 +1,100 @@
+"""Where an operation is measured: ends, classes, both sides of a jump; and favored widths found in noise."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tfnas.latency.tours import (
+    ALIGNMENTS,
+    INNER,
+    classes,
+    find_alignment,
+    first_knots,
+    further_knots,
+    widths_to_compare,
+)
+
+
+@given(st.integers(2, 400), st.integers(1, 400), st.sampled_from([1, 2, 4, 8, 16]), st.integers(1, 900))
+def test_first_knots_hold_the_ends_of_each_class_and_both_sides_of_the_jump(low, span, alignment, in_channels) -> None:
+    high = low + span
+    knots = first_knots(low, high, in_channels, alignment)
+    assert list(knots) == sorted(set(knots)) and (knots[0], knots[-1]) == (low, high)
+    for members in classes(range(low, high + 1), alignment):
+        same = [knot for knot in knots if (knot % alignment == 0) == (members[0] % alignment == 0)]
+        assert {members[0], members[-1]} <= set(knots) and len(same) >= min(len(members), INNER + 2)
+    if low <= in_channels < high:
+        assert {in_channels, in_channels + 1} <= set(knots)
+
+
+@given(st.floats(0.1, 9), st.floats(0, 1), st.sampled_from([1, 4, 16]))
+def test_lines_need_no_further_knots(base, slope, alignment) -> None:
+    knots = first_knots(24, 192, 24, alignment)
+    latencies = {width: (1 + (width % alignment == 0)) * (base + slope * width) for width in knots}
+    assert further_knots(latencies, alignment, 1e-9) == {}
+
+
+@given(st.integers(30, 180), st.sampled_from([1, 4, 8]))
+def test_refining_encloses_a_step(step, alignment) -> None:
+    def latency(width):
+        return 1.0 + (width >= step) + (width % alignment == 0)
+
+    knots = set(first_knots(24, 192, 24, alignment))
+    for _ in range(40):
+        further = further_knots({width: latency(width) for width in sorted(knots)}, alignment, 0.001)
+        assert not set(further) & knots
+        if not further:
+            break
+        knots |= set(further)
+    assert not further
+    for members in classes(sorted(knots), alignment):
+        values = np.array([latency(width) for width in members])
+        left = int(np.flatnonzero(np.diff(values) > 0.5)[0]) if (np.diff(values) > 0.5).any() else None
+        if left is not None:
+            assert members[left + 1] - members[left] <= max(2, alignment)
+
+
+RANGES = ((32, 128), (80, 320), (160, 640), (384, 1536))  # of layers of Table 1
+
+
+def test_widths_to_compare_are_in_range_and_of_every_class() -> None:
+    for low, high in (*RANGES, (17, 64), (30, 65)):
+        widths = widths_to_compare(low, high)
+        assert widths == sorted(set(widths)) and low <= widths[0] and widths[-1] <= high
+        assert all(sum(width % alignment == 0 for width in widths) >= 2 for alignment in ALIGNMENTS)
+        assert sum(width % 2 for width in widths) >= 4
+    assert widths_to_compare(17, 46) == []
+
+
+def measured(alignment, gains, noise, random):
+    """Latencies of an operation per gain; one in twenty disturbed."""
+    curves = []
+    for (low, high), gain in zip(RANGES, gains, strict=True):
+        widths = np.array(widths_to_compare(low, high))
+        factors = np.exp(noise * random.normal(size=len(widths))) * (1 + 0.3 * (random.random(len(widths)) < 0.05))
+        latencies = (10 + widths) * (1 - gain * (widths % alignment == 0)) * factors
+        curves.append(dict(zip(widths.tolist(), latencies.tolist(), strict=True)))
+    return curves
+
+
+@pytest.mark.parametrize("noise", [0.01, 0.03])
+@pytest.mark.parametrize(
+    ("alignment", "gains"),
+    [
+        (
+            16,
+            (0.22, 0.12, 0.03, 0.03),
+        ),  # PyTorch with AVX-512: a fifth in the first layers, next to nothing in the last
+        (8, (0.1, 0.1, 0.05, 0.02)),
+        (4, (0.33, 0.33, 0.33, 0.33)),
+        (2, (0.1, 0.1, 0.1, 0.1)),
+        (1, (0, 0, 0, 0)),
+    ],
+)
+def test_found_in_noise(alignment, gains, noise) -> None:
+    random = np.random.default_rng(0)
+    found = [find_alignment(measured(alignment, gains, noise, random)) for _ in range(40)]
+    assert np.mean(np.array(found) == alignment) >= 0.9

@@ -1,0 +1,216 @@
+"""The stages warm_up, search and derive on tiny pictures: their files, their tracking, their checkpoints."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from tests.helpers.jobs import make_job
+from tfnas.jobs.errors import UserError
+from tfnas.latency.params import ConstraintParams
+from tfnas.search.session import count_classes
+from tfnas.space import Architecture
+from tfnas.stages import derive, search, warm_up
+from tfnas.stages.params import TargetParams, load_params
+
+PARAMS = Path(__file__).parents[2] / "params.yaml"
+KILLS = Path(__file__).parents[2] / "benchmarks" / "search_kills.py"
+CLASSES = ("black", "grey", "white")
+
+
+class FakeRun:
+    """Notes what is logged; fails at an epoch when told to."""
+
+    id = "run-1"
+
+    def __init__(self, fails_at: int | None = None) -> None:
+        self.fails_at, self.metrics = fails_at, []
+
+    def log_metrics(self, metrics, step=None) -> None:
+        if step is not None and step == self.fails_at:
+            raise ConnectionError
+        self.metrics.append((dict(metrics), step))
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch, tiny_table):
+    """A working directory with images/, train.csv, val.csv and latency_table.json."""
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 8), ("val", 3)):
+        rows = []
+        for label, name in enumerate(CLASSES):
+            for number in range(count):
+                path = tmp_path / "images" / "train" / name / f"{split}{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                pixels = generator.integers(0, 60, (20, 20, 3), dtype=np.uint8) + np.uint8(90 * label)
+                Image.fromarray(pixels).save(path)
+                rows.append((path.relative_to(tmp_path / "images").as_posix(), name, label))
+        with (tmp_path / f"{split}.csv").open("w", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows([("path", "class", "label"), *rows])
+    tiny_table.save(tmp_path / "latency_table.json")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def params(tiny_space_file, make_params):
+    shipped = load_params(PARAMS)
+    target = TargetParams(constraint=ConstraintParams(relative=0.55), dropout=0.2)
+    changes = {
+        "space": str(tiny_space_file),
+        "resolution": 16,
+        "search": make_params(epochs=3, batch_size=8),
+        "targets": dict.fromkeys(shipped.targets, target),
+    }
+    return shipped.model_copy(update=changes)
+
+
+IMAGES = ("train", "val", "images")
+FILES = {"train": "train.csv", "val": "val.csv", "images": "images"}
+FILES |= {"table": "latency_table.json", "warm_up": "warm_up/supernet.pt"}
+
+
+def warm_up_job(params, folder):
+    job = make_job("warm_up", folder / "warm_up", params, {name: folder / FILES[name] for name in IMAGES})
+    job.run = FakeRun()
+    return job
+
+
+def search_job(params, folder, out, *, fails_at=None):
+    """The job of a search, its warm-up run where it has not been."""
+    if not (folder / FILES["warm_up"]).exists():
+        job = warm_up_job(params, folder)
+        warm_up.run(job, warm_up.check(job))
+        job.end()
+    job = make_job("search", folder / out, params, {name: folder / file for name, file in FILES.items()}, "A")
+    job.run = FakeRun(fails_at)
+    return job
+
+
+def run(params, folder, out, *, fails_at=None):
+    job = search_job(params, folder, out, fails_at=fails_at)
+    checked = search.check(job)
+    search.run(job, checked)
+    job.end()
+    return job, checked.constraint
+
+
+def derive_job(params, folder, searched):
+    inputs = {"supernet": searched.out / "supernet.pt", "table": folder / FILES["table"]}
+    job = make_job("derive", folder / "derived", params, inputs, "A")
+    job.run = FakeRun()
+    return job
+
+
+def test_job_writes_its_files_and_logs_every_epoch(params, folder, tiny_table) -> None:
+    job, constraint = run(params, folder, "out")
+    assert sorted(path.name for path in job.out.iterdir()) == ["history.csv", "metrics.json", "supernet.pt"]
+    metrics = json.loads((job.out / "metrics.json").read_text())
+    assert all(isinstance(value, (int, float)) for value in metrics.values())
+    assert metrics["table_latency_ms"] <= metrics["target_ms"] == constraint.limit
+    assert metrics["num_classes"] == 3
+    assert [step for _, step in job.run.metrics] == [1, 2, 3, None]
+    _, architecture = derive.check(derive_job(params, folder, job))
+    assert tiny_table.latency_ms(architecture) == metrics["table_latency_ms"]
+    assert not list(folder.rglob("checkpoints/**/*.pt"))
+
+
+def test_interrupted_job_resumes_and_leaves_the_same_bytes(params, folder) -> None:
+    whole, _ = run(params, folder, "whole")
+    with pytest.raises(ConnectionError):
+        run(params, folder, "other", fails_at=2)
+    job = search_job(params, folder, "other")
+    assert search.resumes(job, search.check(job)) == "run-1"
+    job = warm_up_job(params, folder)
+    assert warm_up.resumes(job, warm_up.check(job)) is None
+    assert len(list((folder / "checkpoints/search/A").glob("*.pt"))) == 2
+    resumed, _ = run(params, folder, "other")
+    for name in ("supernet.pt", "metrics.json"):
+        assert (resumed.out / name).read_bytes() == (whole.out / name).read_bytes()
+    assert [step for _, step in resumed.run.metrics] == [1, 2, 3, None]
+    assert not (folder / "checkpoints/search/A").exists()
+
+
+@pytest.mark.parametrize("change", ["seed", "train.csv", "space"])
+def test_checkpoint_of_another_job_is_not_resumed(params, folder, change, caplog, tiny_space_file) -> None:
+    with pytest.raises(ConnectionError):
+        run(params, folder, "out", fails_at=1)
+    if change == "seed":
+        params = params.model_copy(update={"seed": 7})
+    elif change == "train.csv":
+        (folder / "train.csv").write_text("\n".join((folder / "train.csv").read_text().splitlines()[:-1]) + "\n")
+    else:  # the same name and the same candidates, one of them beginning elsewhere
+        text = tiny_space_file.read_text().replace("expand_ratio: 6", "expand_ratio: 5")
+        other = tiny_space_file.with_name("other.yaml")
+        other.write_text(text)
+        params = params.model_copy(update={"space": str(other)})
+    shutil.rmtree(folder / "warm_up")
+    with caplog.at_level("INFO", logger="tfnas"):
+        run(params, folder, "out")
+    assert "resumes after" not in caplog.text
+
+
+def test_derived_files_hold_no_measured_number(params, folder, monkeypatch, tiny_table) -> None:
+    searched, _ = run(params, folder, "out")
+    job, written = derive_job(params, folder, searched), []
+    constraint, architecture = derive.check(job)
+    for measured in (1.5, 2.5):
+        result = SimpleNamespace(median_ms=measured)
+        monkeypatch.setattr(derive, "measure_architecture_ms", lambda *a, r=result, **k: r)
+        derive.run(job, (constraint, architecture))
+        metrics = json.loads((job.out / "metrics.json").read_text())
+        assert metrics["measured_latency_ms"] == measured
+        assert metrics["table_latency_ms"] == tiny_table.latency_ms(architecture)
+        assert metrics["depth"] == len(architecture.blocks)
+        written.append((job.out / "architecture.json").read_bytes())
+    assert written[0] == written[1]
+    assert Architecture.load(job.out / "architecture.json") == architecture
+
+
+def test_supernet_of_another_target_is_a_user_error(params, folder) -> None:
+    job, _ = run(params, folder, "out")
+    target = TargetParams(constraint=ConstraintParams(relative=0.5), dropout=0.2)
+    other = params.model_copy(update={"targets": {"A": target}})
+    with pytest.raises(UserError, match=r"was searched for .* ms, target A now asks for"):
+        derive.check(derive_job(other, folder, job))
+
+
+def test_one_class_is_a_user_error() -> None:
+    assert count_classes([("a", 0)], [("b", 1)], source="train.csv") == 2
+    with pytest.raises(UserError, match=r"train\.csv: has 1 classes"):
+        count_classes([("a", 0)], [("b", 0)], source="train.csv")
+
+
+@pytest.mark.slow
+def test_a_search_killed_by_the_system_ends_with_the_same_bytes_in_the_same_run(
+    params, folder, tiny_space_file
+) -> None:
+    """By the benchmark that does so at many moments."""
+    (folder / "inputs" / "spaces").mkdir(parents=True)
+    shutil.copy(tiny_space_file, folder / "inputs" / "spaces")
+    params = params.model_copy(update={"space": f"inputs/spaces/{tiny_space_file.name}"})
+    layout = {"train.csv": "build_subset", "val.csv": "build_subset", "images": "build_subset"}
+    layout |= {"latency_table.json": "profile_latency"}
+    for name, stage in layout.items():
+        (folder / "results" / stage).mkdir(parents=True, exist_ok=True)
+        shutil.move(folder / name, folder / "results" / stage / name)
+    inputs = {name: folder / "results" / layout[FILES[name]] / FILES[name] for name in IMAGES}
+    job = make_job("warm_up", folder / "results" / "warm_up", params, inputs)
+    warm_up.run(job, warm_up.check(job))
+    (folder / "params.yaml").write_text(
+        yaml.safe_dump(params.model_dump(mode="json", by_alias=True, exclude_unset=True))
+    )
+    command = [sys.executable, str(KILLS), "--target", "A", "--kills", "2", "--seed", "1"]
+    finished = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=900)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert finished.stdout.count("killed after") == 2

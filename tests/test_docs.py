@@ -1,0 +1,94 @@
+"""What the pages name exists: files, Python names, links and the headings that they lead to."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+from tfnas.latency.backends.registry import GROUP
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted(
+    [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md"), *ROOT.glob("workflow/report/*.rst")]
+)
+FOLDERS = "tfnas|tests|benchmarks|workflow|profiles|presets|examples|docs"
+PATH = re.compile(rf"(?<![\w/.-])(?:{FOLDERS})/[\w./*-]*[\w*]")
+PLACEHOLDER = re.compile(r"[\w./-]*[<{][\w./<>{}-]*")  # workflow/scripts/<stage>.py
+PYTHON_FILE = re.compile(r"(?<![\w/.<>*-])\w+\.py\b(?!\w)")
+DOTTED_NAME = re.compile(r"(?<![\w/.-])tfnas(?:\.[A-Za-z_]\w*)+")
+LINK = re.compile(r"(?<!\!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
+CODE = re.compile(r"```.*?```|`[^`\n]*`", re.DOTALL)
+
+
+def ids(pages: list[Path]) -> list[str]:
+    return [page.relative_to(ROOT).as_posix() for page in pages]
+
+
+def text_of(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def is_python_name(name: str) -> bool:
+    """Whether a dotted name can be imported: a module, or a name inside one."""
+    parts = name.split(".")
+    for length in range(len(parts), 0, -1):
+        try:
+            found = importlib.import_module(".".join(parts[:length]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[length:]:
+            if not hasattr(found, part):
+                return False
+            found = getattr(found, part)
+        return True
+    return False
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub gives a page's headings."""
+    prose = re.sub(r"^```.*?^```", "", text_of(page), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", prose, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids(PAGES))
+def test_every_path_that_a_page_names_exists(page: Path) -> None:
+    text = PLACEHOLDER.sub("", text_of(page))
+    assert {path for path in PATH.findall(text) if not any(ROOT.glob(path))} == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids(PAGES))
+def test_every_python_file_that_a_page_names_exists(page: Path) -> None:
+    text = PLACEHOLDER.sub("", text_of(page))
+    named = {name for quoted in CODE.findall(text) for name in PYTHON_FILE.findall(quoted)}
+    ours = {file.name for folder in FOLDERS.split("|") for file in ROOT.glob(f"{folder}/**/*.py")}
+    assert named - ours - {file.name for file in ROOT.glob("*.py")} == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids(PAGES))
+def test_every_python_name_on_a_page_can_be_imported(page: Path) -> None:
+    names = set(DOTTED_NAME.findall(text_of(page))) - {GROUP}
+    assert {name for name in names if not is_python_name(name)} == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids(PAGES))
+def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
+    broken = set()
+    for link in ("".join(found) for found in LINK.findall(text_of(page))):
+        if link.startswith(("http://", "https://", "mailto:")):
+            continue
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            broken.add(link)
+    assert broken == set()
+
+
+def test_a_wrong_path_name_and_anchor_are_noticed() -> None:
+    assert PATH.findall("see tfnas/search/no_such.py.") == ["tfnas/search/no_such.py"]
+    assert not is_python_name("tfnas.search.no_such") and is_python_name("tfnas.space.zoo.load")
+    assert LINK.findall("[a](b.md#c) ![d](e.png)") == [("b.md#c", ""), ("", "e.png")]
+    assert "the-flow" in anchors(ROOT / "docs" / "architecture.md")

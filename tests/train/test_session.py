@@ -1,0 +1,119 @@
+"""A whole job on tiny pictures: its files, its tracking, its checkpoint."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.helpers.jobs import make_job, run_job
+from tfnas.jobs.artifacts import digest_file
+from tfnas.jobs.errors import UserError
+from tfnas.space import build_network, count_macs, count_params
+from tfnas.train.session import check_shares
+from tfnas.train.training import TrainingEpoch
+from tfnas.train.weights import load_own_weights
+
+
+class FakeRun:
+    """Notes what is logged; fails at an epoch, or at the model, when told to."""
+
+    id = None
+
+    def __init__(self, *, fails_at: int | str | None = None) -> None:
+        self.fails_at = fails_at
+        self.metrics: list[tuple[dict[str, float], int | None]] = []
+        self.examples: list[np.ndarray] = []
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        if step is not None and step == self.fails_at:
+            raise ConnectionError
+        self.metrics.append((dict(metrics), step))
+
+    def log_model(self, network: torch.nn.Module, example: np.ndarray, *, alias: str) -> None:
+        if self.fails_at == "model":
+            raise ConnectionError
+        network(torch.from_numpy(example))
+        assert alias == "A"
+        self.examples.append(example)
+
+
+@pytest.fixture
+def retrain(architecture, pictures, params, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    architecture.save("architecture.json")
+
+    def run(out: str, tracking: FakeRun) -> Path:
+        inputs = {"architecture": Path("architecture.json"), "manifest": pictures[0], "images": pictures[1]}
+        job = make_job("retrain", tmp_path / out, params, inputs, target="A")
+        job.run = tracking
+        run_job(job)
+        job.end()
+        return job.out
+
+    return run
+
+
+def test_files_and_tracking(retrain, architecture) -> None:
+    tracking = FakeRun()
+    out = retrain("out", tracking)
+    metrics = json.loads((out / "metrics.json").read_text())
+    with (out / "history.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert metrics["top1_percent"] == float(rows[-1]["val_top1"])
+    assert metrics["loss"] == float(rows[-1]["val_loss"])
+    assert "top5_percent" not in metrics  # three classes
+    assert (metrics["epochs"], metrics["params"], metrics["macs"]) == (
+        3,
+        count_params(architecture, 3),
+        count_macs(architecture, 16, 3),
+    )
+    assert [step for _, step in tracking.metrics] == [1, 2, 3, None]
+    assert {*tracking.metrics[0][0], "epoch"} == set(rows[0]) == set(TrainingEpoch.__dataclass_fields__)
+    assert tracking.examples[0].shape == (1, 3, 16, 16) and tracking.examples[0].dtype == np.float32
+    load_own_weights(build_network(architecture, 3), out / "weights.pt")
+
+
+def test_two_jobs_leave_the_same_weights_and_no_checkpoint(retrain, tmp_path) -> None:
+    first, second = retrain("first", FakeRun()), retrain("second", FakeRun())
+    for name in ("weights.pt", "metrics.json"):
+        assert digest_file(first / name) == digest_file(second / name), name
+    assert not list((tmp_path / "checkpoints").rglob("*.pt"))
+
+
+def test_a_job_that_fails_after_training_does_not_train_again(retrain, monkeypatch) -> None:
+    with pytest.raises(ConnectionError):
+        retrain("first", FakeRun(fails_at="model"))
+    from tfnas.train.loop import EpochLoop
+
+    monkeypatch.setattr(EpochLoop, "train_epoch", lambda *_: pytest.fail("trained again"))
+    again = FakeRun()
+    out = retrain("second", again)
+    assert digest_file(out / "weights.pt") == digest_file(out.parent / "first" / "weights.pt")
+    assert [step for _, step in again.metrics] == [1, 2, 3, None]
+
+
+@pytest.mark.parametrize("epoch", [1, 2, 3])
+def test_a_job_that_is_cut_off_goes_on_to_the_same_files(retrain, tmp_path, epoch) -> None:
+    undisturbed = retrain("undisturbed", FakeRun())
+    with pytest.raises(ConnectionError):
+        retrain("cut", FakeRun(fails_at=epoch))
+    assert list((tmp_path / "checkpoints" / "retrain" / "A").glob("*.pt"))
+    resumed = retrain("resumed", FakeRun())
+    for name in ("weights.pt", "metrics.json"):
+        assert digest_file(resumed / name) == digest_file(undisturbed / name), name
+
+
+@pytest.mark.parametrize(("batch_size", "accumulate", "processes"), [(24, 2, 5), (8, 2, 4), (24, 1, 24)])
+def test_a_batch_that_cannot_be_shared_is_one_line(make_recipe, monkeypatch, batch_size, accumulate, processes) -> None:
+    recipe = make_recipe(batch_size=batch_size, accumulate=accumulate)
+    check_shares(recipe, "retrain/A")
+    monkeypatch.setenv("WORLD_SIZE", str(processes))
+    with pytest.raises(
+        UserError, match=rf"^retrain/A: batch_size {batch_size} .* {processes} processes in {accumulate}"
+    ):
+        check_shares(recipe, "retrain/A")

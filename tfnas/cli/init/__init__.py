@@ -1,0 +1,86 @@
+"""`tfnas init`: write a complete params.yaml from a preset."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from tfnas.cli._options import OutputFile
+from tfnas.cli.init.presets import Preset, load_preset, preset_names, render_preset
+from tfnas.jobs.artifacts import write_text
+from tfnas.jobs.errors import UserError
+
+HELP = "Write params.yaml from a preset: digits, imagefolder, imagenet-gpu, imagenet-cpu, ..."
+PARAMS = OutputFile("params.yaml")
+OWN_IMAGES = "imagefolder"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("preset", nargs="?", help="name of the preset")
+    parser.add_argument("--list", action="store_true", help="list the presets and what each is for")
+    parser.add_argument(
+        "--data-root", type=Path, metavar="DIR", help="folder with train/<class>/* and val/<class>/*, or <class>/*"
+    )
+    parser.add_argument(
+        "--cifar-root", type=Path, metavar="DIR", help="folder with cifar-10-batches-py and cifar-100-python"
+    )
+    parser.add_argument("--out", type=OutputFile, default=PARAMS, help="file to write (default: params.yaml)")
+
+
+def run(options: argparse.Namespace) -> None:
+    if options.list:
+        for name in preset_names():
+            print(f"{name:20} {_title(name)}")
+        return
+    if options.preset is None:
+        raise UserError(f"init: which preset? One of {', '.join(preset_names())}; `tfnas init --list` describes them")
+    preset = load_preset(options.preset)
+    _set_root(preset, options.preset, "--data-root", options.data_root)
+    _set_root(preset, options.preset, "--cifar-root", options.cifar_root)
+    if options.preset == OWN_IMAGES:
+        _fit(preset, options.data_root)
+    text = preset.render()
+    backup = _keep(options.out, text)
+    write_text(options.out, text)
+    print(f"{options.out}: written from preset {options.preset}{backup}.")
+    print("Look at `targets`, then run: snakemake --cores all")
+
+
+def _title(name: str) -> str:
+    return load_preset(name).introduction[0].removeprefix("# ")
+
+
+def _set_root(preset: Preset, name: str, option: str, folder: Path | None) -> None:
+    """Set the folder whose comment in the preset is `set by <option>`."""
+    key = next((key for key, entry in preset.entries.items() if entry.comment.startswith(f"set by {option}")), None)
+    if folder is None:
+        if key is not None and option == "--data-root":
+            raise UserError(f"init: preset {name} needs {option} DIR, the folder of your images")
+        return
+    if key is None:
+        raise UserError(f"init: preset {name} has no place for {option}; leave it out")
+    if not folder.is_dir():
+        raise UserError(f"init: {option} {folder}: there is no such folder")
+    preset.replace(key, "'" + str(folder.resolve()).replace("'", "''") + "'")
+
+
+def _fit(preset: Preset, root: Path) -> None:
+    """Fit the preset to the images; a folder that is not ready yet changes nothing, and prepare_data checks again."""
+    from tfnas.cli.init.fitting import fit_to_images
+
+    try:
+        fit_to_images(preset, root)
+    except UserError as error:
+        print(f"note: groups, batch sizes and resolution are the preset's, not fitted to your images ({error})")
+
+
+def _keep(path: Path, text: str) -> str:
+    """Move params.yaml out of the way unless it is a preset as shipped: it may hold the user's own work."""
+    shipped = {text, *map(render_preset, preset_names())}
+    if not path.exists() or path.read_bytes() in {preset.encode() for preset in shipped}:
+        return ""
+    backup = path.with_name(f"{path.name}.bak")
+    if backup.exists():
+        raise UserError(f"init: {path} and {backup} both exist; move one of them away first")
+    path.rename(backup)
+    return f"; the file before it is now {backup}"
