@@ -78,7 +78,7 @@ def job_wildcards(stage):
 
 
 def inputs_of(stage):
-    """What a rule reads, by name: code, the user's own files, its script, other rules' results."""
+    """A stage's inputs by name: code, the user's own files, its script, other stages' results."""
     described = STAGES[stage]
     given = described.input_paths(**job_wildcards(stage))
     if described.reads_results:
@@ -87,7 +87,7 @@ def inputs_of(stage):
 
 
 def outputs_of(stage):
-    """What a rule writes, by name, marked for `snakemake --report`."""
+    """A stage's outputs by name, marked for `snakemake --report`."""
     return {
         output.key: marked(output, f"{STAGES[stage].folder(**job_wildcards(stage))}/{output.name}", STAGES[stage].per)
         for output in STAGES[stage].written

@@ -8,6 +8,7 @@ from pathlib import Path
 from tests.helpers.engines.calls import call, snakemake
 from tests.helpers.engines.resolved_jobs import dvc_jobs
 from tests.helpers.engines.stub_stage import parse, run
+from tfnas.stages.registry import STAGES
 
 
 def test_lint_finds_nothing(project: Path) -> None:
@@ -25,6 +26,7 @@ def test_the_report_holds_the_marked_files_and_their_captions(project: Path, mon
         assert category in page
     captions = {path.stem for path in (project / "workflow" / "report").glob("*.rst")}
     used = re.findall(r"workflow/report/(\w+)\.rst", (project / "Snakefile").read_text())
+    used += [output.caption for stage in STAGES.values() for output in stage.outputs if output.caption]
     assert captions == set(used)
-    assert "one row an epoch" in page and "The network of target A" in page
+    assert "one row per epoch" in page and "The network of target A" in page
     assert not re.search(r"<(script|link|img)[^>]+(src|href)=[\"']https?:", page)
