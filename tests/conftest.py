@@ -1,10 +1,14 @@
-"""What several rooms' tests share: the tests' folder is on the import path, so that `tiny_spaces` can be imported."""
+"""What all tests have in common: the order in which they run, and no deadline for an example."""
 
 from __future__ import annotations
 
 from itertools import islice
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("tfnas", deadline=None)  # a busy machine takes its time; no example is wrong for that
+settings.load_profile("tfnas")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

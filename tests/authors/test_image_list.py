@@ -13,7 +13,7 @@ PARTS = st.text("abcdefghijklmnopqrstuvwxyz0123456789_", min_size=1, max_size=8)
 IMAGES = st.tuples(st.builds("{}/{}.JPEG".format, PARTS, PARTS), st.integers(0, 999))
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(images=st.lists(IMAGES, min_size=1, max_size=10), end=st.sampled_from(["", "\n", "\n\n"]))
 def test_round_trip(tmp_path, images, end) -> None:
     path = tmp_path / "list.txt"

@@ -191,7 +191,7 @@ def expected_blocks(space, checkpoint):
     return found
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(name=st.sampled_from(["tf-nas", "tf-nas-wose"]), seed=st.integers(0, 10**6))
 def test_the_strongest_network_with_its_widths(tmp_path_factory, name, seed) -> None:
     space, path = load_space(name), tmp_path_factory.mktemp("searched") / "searched_model_90.pth.tar"

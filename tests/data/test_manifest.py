@@ -148,7 +148,7 @@ NAME = st.text(st.characters(codec="utf-8", exclude_characters="\0/\r\n"), min_s
 
 
 @given(rows=st.lists(st.tuples(NAME, NAME), max_size=5))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_text_without_line_breaks_comes_back(rows, tmp_path_factory) -> None:
     path = tmp_path_factory.mktemp("tables") / "t.csv"
     write_table(path, ("a", "b"), rows)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tfnas.latency.calibration import FEWEST, apply_calibration, fit_calibration
@@ -15,7 +15,6 @@ from tfnas.latency.validation import validation_networks
 from tfnas.stages.profile_latency import _calibrated
 
 
-@settings(deadline=None)  # the first call imports scipy
 @given(st.floats(0.6, 1.9), st.floats(-0.4, 3), st.lists(st.floats(1, 30), min_size=FEWEST, max_size=30, unique=True))
 def test_affine_truth_is_found(scale, offset, sums) -> None:
     measured = [scale * ms + offset for ms in sums]
@@ -66,7 +65,6 @@ def test_applied_where_it_helps_and_nearly_never_where_it_harms(scale, offset, c
         assert applied > 0.95 * draws
 
 
-@settings(deadline=None)  # the first call imports scipy
 @given(st.floats(0.4, 2.2), st.floats(-12, 6), st.floats(0.1, 5), st.floats(0, 0.2), st.integers(0, 1000))
 def test_no_network_of_the_space_falls_below_zero_and_the_order_stays(scale, offset, fastest, noise, seed) -> None:
     random = np.random.default_rng(seed)

@@ -47,7 +47,7 @@ def test_a_round_finds_the_largest_gamma(tiny_space, make_table, monotone, rando
     assert outcomes == {True, False}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(seed=st.integers(0, 2**32 - 1), share=st.floats(-0.1, 1.1), monotone=st.booleans())
 def test_scaled_network_meets_the_target_in_range_and_stays(
     tiny_space, make_table, seed, share, monotone, random_network, reachable
@@ -71,7 +71,7 @@ def test_scaled_network_meets_the_target_in_range_and_stays(
     assert again.architecture == after
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 2**32 - 1), shares=st.tuples(st.floats(0, 1), st.floats(0, 1)))
 def test_one_round_is_monotone_in_the_target(tiny_space, tiny_table, seed, shares, random_network, reachable) -> None:
     # of one round only: several rounds may end nearer to a smaller target than to a larger one

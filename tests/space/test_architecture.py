@@ -15,7 +15,7 @@ from tfnas.space import Architecture, build_network, zoo
 from tfnas.space.architecture import find_fault
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32 - 1))
 def test_round_trip(draw_any, tmp_path, seed) -> None:
     architecture = draw_any(np.random.default_rng(seed))
@@ -95,7 +95,7 @@ def test_no_architecture_at_all_is_one_line(tmp_path, text) -> None:
         assert "\n" not in str(caught.value) and str(path) in str(caught.value)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_without_fault_means_it_can_be_built(draw_any, seed) -> None:
     architecture = draw_any(np.random.default_rng(seed))

@@ -14,7 +14,7 @@ from tfnas.space.membership import assemble, matching_candidates, misfits
 from tfnas.space.space import shipped_spaces
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(name=st.sampled_from(shipped_spaces()), seed=st.integers(0, 2**32 - 1))
 def test_whatever_is_assembled_is_a_member(draw_member, name, seed) -> None:
     space = load_space(name)
@@ -29,7 +29,7 @@ def test_whatever_is_assembled_is_a_member(draw_member, name, seed) -> None:
         assert (layer.resolution, layer.in_channels, layer.stride) == (size, block.in_channels, block.stride)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(name=st.sampled_from(shipped_spaces()), seed=st.integers(0, 2**32 - 1))
 def test_the_chosen_candidate_is_found_again(name, seed) -> None:
     space, random = load_space(name), np.random.default_rng(seed)

@@ -15,7 +15,7 @@ from tfnas.space.network import DropConnect, MBInvRes, SqueezeExcite, activation
 from tfnas.space.space import halve
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**32 - 1), resolution=st.integers(5, 40))
 def test_each_part_has_the_shapes_of_the_architecture(draw_any, seed, resolution) -> None:
     architecture = draw_any(np.random.default_rng(seed))
@@ -127,7 +127,7 @@ def disturb_norms(module):
             nn.init.normal_(norm.bias)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     kernel=st.sampled_from([1, 3, 5, 7]),
     in_channels=st.integers(1, 6),
@@ -274,7 +274,7 @@ def test_published_networks_count_as_they_are_built(name, macs_by_hooks) -> None
     assert count_macs(architecture) == macs_by_hooks(network, 224)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 2**32 - 1), resolution=st.integers(9, 70), num_classes=st.integers(1, 20))
 def test_any_network_counts_as_it_is_built(draw_any, macs_by_hooks, seed, resolution, num_classes) -> None:
     architecture = draw_any(np.random.default_rng(seed))
