@@ -19,6 +19,7 @@ import yaml
 from tests.helpers.jobs import make_job, run_job
 from tfnas.authors import read_latency_table
 from tfnas.authors.latency_tables import open_external_table
+from tfnas.cli.init.presets import render_preset
 from tfnas.compute.devices import device_name
 from tfnas.jobs.artifacts import digest_file
 from tfnas.jobs.errors import UserError
@@ -346,7 +347,7 @@ def test_pickle_in_the_authors_format_is_the_same_table(folder, monkeypatch) -> 
 
 
 def test_the_authors_gpu_table_fits_the_preset_of_the_paper(authors_file, monkeypatch, tmp_path) -> None:
-    params = yaml.safe_load((ROOT / "presets" / "imagenet-gpu.yaml").read_text())
+    params = yaml.safe_load(render_preset("imagenet-gpu"))
     params["profile_latency"]["table"] = str(authors_file("latency_gpu.pkl"))
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     assert opened(load_params(tmp_path / "params.yaml")).batch_size == 32
