@@ -28,7 +28,7 @@ def _entrypoint(name: str) -> Callable[..., nn.Module]:
         return network
 
     build.__name__ = name.lower().replace("-", "_")
-    build.__doc__ = f"""{name} (ECCV 2020), for normalised (N, 3, 224, 224) images.
+    build.__doc__ = f"""{name} (ECCV 2020), for normalized (N, 3, 224, 224) images.
 
     Args:
         num_classes: of the classifier.
@@ -48,9 +48,9 @@ def _load(network: nn.Module, path: str | Path) -> None:
 
         load_authors_weights(network, path)
     else:
-        from tfnas.train.weights import load_weights
+        from tfnas.train.weights import load_own_weights
 
-        load_weights(network, path)
+        load_own_weights(network, path)
 
 
 tf_nas_a = _entrypoint("TF-NAS-A")

@@ -3,7 +3,7 @@
 python benchmarks/imagenet_folder.py /tmp/imagenet
 python benchmarks/loader.py --root /tmp/imagenet --pack /tmp/pack
 
-The same augmentation (random crop to 224, flip, colour jitter 0.4, 0.4, 0.4, 0.2), batches of 32, two worker processes
+The same augmentation (random crop to 224, flip, color jitter 0.4, 0.4, 0.4, 0.2), batches of 32, two worker processes
 for everyone. Each round gives every variant in turn so many batches, so that a busy machine slows all of them; the
 median of the rounds counts. First it says how far the validation images of both are apart.
 """

@@ -110,7 +110,7 @@ def operation_entropy(rows: Sequence[dict[str, Any]]) -> float:
     return sum(entropies) / len(entropies)
 
 
-def summarise(rows: Sequence[dict[str, Any]], seeds: int) -> None:
+def summarize(rows: Sequence[dict[str, Any]], seeds: int) -> None:
     for name in VARIANTS:
         own = [row for row in rows if row["variant"] == name]
         gaps = [100 * (float(r["derived_latency_after_ms"]) / float(r["target_ms"]) - 1) for r in own]
@@ -181,7 +181,7 @@ def main() -> None:
             file.flush()
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    summarise(rows, options.seeds)
+    summarize(rows, options.seeds)
     plot(rows, options.out / "search_ablation.png")
 
 

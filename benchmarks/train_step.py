@@ -31,7 +31,7 @@ from tfnas.data.params import AugmentationParams
 from tfnas.space import build_network, zoo
 from tfnas.train.loop import EpochLoop
 from tfnas.train.params import RecipeParams
-from tfnas.train.step import Stepper
+from tfnas.train.step import TrainingStepper
 
 CPU = torch.device("cpu")
 CROP_SCALE = (0.08, 1.0)
@@ -87,7 +87,7 @@ def our_epoch(folder: Path, samples: list[tuple[str, int]], options: argparse.Na
         ImageDataset(folder, samples, transform), options.batch_size, shuffle=True, seed=0, drop_last=True
     )
     network = build_network(zoo.load(options.network), dropout=0.2, drop_connect=recipe.drop_connect)
-    stepper = Stepper(network, recipe, device=CPU, precision="float32")
+    stepper = TrainingStepper(network, recipe, device=CPU, precision="float32")
     loop = EpochLoop(stepper, loader, loader, name="benchmark", seed=0, checkpoints=None)
 
     def epoch() -> None:

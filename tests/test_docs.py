@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tfnas.latency.backends.registry import GROUP
+from tfnas.stages.registry import NAMED_FILES, STAGES, Stage
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -85,6 +86,37 @@ def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
         if not target.exists() or (anchor and anchor not in anchors(target)):
             broken.add(link)
     assert broken == set()
+
+
+def rows(page: Path) -> dict[str, list[str]]:
+    """The rows with three cells of a page's tables, by their first, a name in backquotes."""
+    found = re.findall(r"^\| `([\w/]+)` \|([^|]*)\|([^|]*)\|$", text_of(page), re.MULTILINE)
+    return {name: [cell.strip() for cell in cells] for name, *cells in found}
+
+
+def options(stage: Stage) -> str:
+    """As docs/architecture.md shows the options of a stage's script."""
+    given = [*stage.per, *(given.option.replace("_", "-") for given in stage.inputs)]
+    given += ["results"] if stage.reads_results else []
+    return f"`{' '.join(f'--{name}' for name in given)}`" if given else "–"
+
+
+@pytest.mark.parametrize("stage", STAGES.values(), ids=STAGES)
+def test_the_tables_of_stages_say_what_the_registry_says(stage: Stage) -> None:
+    shown, written = rows(ROOT / "docs" / "architecture.md")[stage.name]
+    _, paper = rows(ROOT / "README.md")[stage.name]
+    assert shown == options(stage)
+    names = {output.name + "/" * (output.kind == "folder") for output in stage.outputs}
+    assert names <= set(re.findall(r"`([^`]+)`", written))
+    assert paper.replace("–", "-") == stage.paper
+
+
+def test_the_table_of_inputs_says_which_stages_read_a_folder() -> None:
+    shown = rows(ROOT / "inputs" / "README.md")
+    assert shown == {
+        f"{named.folder}/": [f"`{named.key}`", ", ".join(f"`{stage}`" for stage in named.stages)]
+        for named in NAMED_FILES
+    }
 
 
 def test_a_wrong_path_name_and_anchor_are_noticed() -> None:

@@ -7,8 +7,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
-from tfnas.engines.snakemake import begin
-from tfnas.engines.snakemake import SYNCING
+from tfnas.engines.snakemake import SYNCING, prepare_run
 from tfnas.engines.dvc import keep_dvc_out
 from tfnas.engines.sync import (
     check_config,
@@ -41,7 +40,7 @@ ROOT = Path(workflow.basedir)
 try:
     check_place(ROOT, Path.cwd())
     check_config(config)
-    for line in begin(Path(".")) if workflow.is_main_process else []:  # not in jobs on other machines
+    for line in prepare_run(Path(".")) if workflow.is_main_process else []:  # not in jobs on other machines
         logger.info(line)
 except UserError as error:
     raise WorkflowError(str(error)) from None

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from tfnas.jobs.errors import UserError
 from tfnas.latency.backends import BackendOptions
-from tfnas.latency.backends.onnx_runtime import export_onnx
+from tfnas.latency.backends.onnx_runtime import export_static_onnx
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -55,7 +55,7 @@ class AdbBackend:
     def prepare(self, module: nn.Module, example: Tensor) -> Callable[[], object]:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.onnx"
-            path.write_bytes(export_onnx(module, example))
+            path.write_bytes(export_static_onnx(module, example))
             _adb("push", str(path), MODEL)
         self._loaded = OnPhone(self)
         return self._loaded

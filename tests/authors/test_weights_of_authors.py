@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfnas.authors import load_weights, read_searched_supernet, read_weights
+from tfnas.authors import load_weights, read_authors_weights, read_searched_supernet
 from tfnas.jobs.errors import UserError
 from tfnas.space import build_network, load_space, zoo
 from tfnas.space.membership import misfits
@@ -65,7 +65,7 @@ def test_same_logits(trained, save) -> None:
 
 def test_the_old_file_format_of_torch_1_1(trained, save) -> None:
     network, checkpoint = trained
-    weights = read_weights(save(checkpoint, _use_new_zipfile_serialization=False))
+    weights = read_authors_weights(save(checkpoint, _use_new_zipfile_serialization=False))
     assert weights.keys() == network.state_dict().keys()
 
 
@@ -79,7 +79,7 @@ def test_a_file_that_runs_code_is_refused_by_name(trained, save, monkeypatch, tm
     monkeypatch.chdir(tmp_path)
     path = save({**trained[1], "extra": Runs()}, _use_new_zipfile_serialization=zipped)
     with pytest.raises(UserError, match=r"refers to \w+\.system; .* refused") as caught:
-        read_weights(path)
+        read_authors_weights(path)
     assert "\n" not in str(caught.value) and str(path) in str(caught.value)
     assert not (tmp_path / "ran").exists()
 
@@ -91,7 +91,7 @@ def test_truncated_files_are_one_line(trained, save, zipped) -> None:
     for part in (0.0, 0.001, 0.1, 0.5, 0.99):
         path.write_bytes(whole[: int(part * len(whole))])
         with pytest.raises(UserError) as caught:
-            read_weights(path)
+            read_authors_weights(path)
         assert "\n" not in str(caught.value) and str(path) in str(caught.value)
 
 
@@ -110,7 +110,7 @@ def test_truncated_files_are_one_line(trained, save, zipped) -> None:
 def test_another_checkpoint_is_one_line(save, checkpoint, words) -> None:
     path = save(checkpoint)
     with pytest.raises(UserError) as caught:
-        read_weights(path)
+        read_authors_weights(path)
     assert words in str(caught.value)
     assert str(caught.value).startswith(str(path)) and "\n" not in str(caught.value)
 
@@ -142,7 +142,7 @@ def test_a_network_keeps_its_weights_when_the_file_does_not_fit(trained, save) -
 def test_a_missing_file_is_one_line(tmp_path) -> None:
     for path in (tmp_path / "missing.pth.tar", tmp_path):
         with pytest.raises(UserError) as caught:
-            read_weights(path)
+            read_authors_weights(path)
         assert "\n" not in str(caught.value) and str(path) in str(caught.value)
 
 

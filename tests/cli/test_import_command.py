@@ -14,7 +14,7 @@ from tfnas.cli import main
 from tfnas.data.manifest import read_samples
 from tfnas.latency import LatencyTable, OperationKey
 from tfnas.space import Architecture, build_network, load_space, zoo
-from tfnas.train.weights import read_weights
+from tfnas.train.weights import read_own_weights
 
 GPU_TABLE = Path(__file__).parents[3] / "shared/authors/latency_gpu.pkl"
 
@@ -130,7 +130,7 @@ def test_weights_fit_the_network_that_is_named(capsys, tmp_path, authors_network
     named = authors_network if how == "config" else architecture_file
     out = tmp_path / "weights.pt"
     assert import_file("weights", tmp_path / "w.pth.tar", "--architecture", named, "--out", out) == 0
-    found = read_weights(out)
+    found = read_own_weights(out)
     assert all(torch.equal(value, found[key]) for key, value in network.state_dict().items())
     assert "with 4 classes" in capsys.readouterr().out
 

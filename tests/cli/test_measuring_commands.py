@@ -29,13 +29,13 @@ def table() -> LatencyTable:
 
 
 @pytest.fixture
-def few_peers(monkeypatch):
+def few_baselines(monkeypatch):
     """Two networks of the paper and one of torchvision."""
     monkeypatch.setattr("tfnas.space.zoo.names", lambda: ["TF-NAS-D", "TF-NAS-D-wose"])
     monkeypatch.setattr("tfnas.latency.baselines.TORCHVISION", ("shufflenet_v2_x0_5",))
 
 
-def test_compare_prints_writes_and_draws(table, few_peers, tmp_path, capsys) -> None:
+def test_compare_prints_writes_and_draws(table, few_baselines, tmp_path, capsys) -> None:
     table.save(tmp_path / "t.json")
     options = ["--table", tmp_path / "t.json", "--repeats", 1, "--warmup-runs", 0, "--out", tmp_path / "out"]
     assert main(["compare", *map(str, options)]) == 0
@@ -51,7 +51,7 @@ def test_compare_prints_writes_and_draws(table, few_peers, tmp_path, capsys) -> 
     assert (tmp_path / "out/comparison.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_compare_shows_no_error_of_another_devices_table(table, few_peers, tmp_path, capsys) -> None:
+def test_compare_shows_no_error_of_another_devices_table(table, few_baselines, tmp_path, capsys) -> None:
     replace(table, device="Another").save(tmp_path / "t.json")
     options = ["--table", tmp_path / "t.json", "--repeats", 1, "--warmup-runs", 0, "--out", tmp_path / "out"]
     assert main(["compare", *map(str, options)]) == 0

@@ -11,13 +11,13 @@ from torchvision.transforms.v2 import functional
 
 from tfnas.data.images.color import (
     IDENTITY,
-    Colours,
+    Colors,
     change_brightness,
-    change_colours,
+    change_colors,
     change_contrast,
     change_hue,
     change_saturation,
-    draw_colours,
+    draw_colors,
 )
 
 STRENGTHS = (0.4, 0.4, 0.4, 0.2)
@@ -30,7 +30,7 @@ THEIRS = (
 
 
 def pictures(count: int) -> torch.Tensor:
-    """Noise with grey, black, white and pure colours in it."""
+    """Noise with grey, black, white and pure colors in it."""
     images = torch.rand(count, 3, 24, 20, generator=torch.Generator().manual_seed(0))
     images[:, :, :4] = images[:, :1, :4]
     images[:, :, 4:6], images[:, :, 6:8] = 0.0, 1.0
@@ -57,23 +57,23 @@ def test_each_change_is_torchvisions(mine, theirs, factors) -> None:
 
 def test_a_batch_gets_each_images_changes_in_its_order() -> None:
     images, random = pictures(30), Random(0)
-    colours = [draw_colours(STRENGTHS, random) for _ in images]
+    colors = [draw_colors(STRENGTHS, random) for _ in images]
     expected = []
-    for image, row in zip(images, colours, strict=True):
+    for image, row in zip(images, colors, strict=True):
         for operation in row.order:
             image = THEIRS[operation](image, row.factors[operation])
         expected.append(image)
-    changed = change_colours(images.clone(), colours)
+    changed = change_colors(images.clone(), colors)
     torch.testing.assert_close(changed, torch.stack(expected), rtol=0, atol=1e-5)
-    assert len({row.order for row in colours}) > 10
-    alone = torch.cat([change_colours(images[i : i + 1].clone(), colours[i : i + 1]) for i in range(len(images))])
+    assert len({row.order for row in colors}) > 10
+    alone = torch.cat([change_colors(images[i : i + 1].clone(), colors[i : i + 1]) for i in range(len(images))])
     torch.testing.assert_close(changed, alone, rtol=0, atol=0)
 
 
 def test_nothing_to_change_changes_nothing() -> None:
     images = pictures(2)
-    assert torch.equal(change_colours(images.clone(), [Colours(IDENTITY, (3, 2, 1, 0))] * 2), images)
-    assert draw_colours((0.0, 0.0, 0.0, 0.0), Random(0)).factors == IDENTITY
+    assert torch.equal(change_colors(images.clone(), [Colors(IDENTITY, (3, 2, 1, 0))] * 2), images)
+    assert draw_colors((0.0, 0.0, 0.0, 0.0), Random(0)).factors == IDENTITY
 
 
 def test_factors_are_drawn_as_torchvisions() -> None:
@@ -84,9 +84,9 @@ def test_factors_are_drawn_as_torchvisions() -> None:
         ),
     )
     ranges = [theirs.brightness, theirs.contrast, theirs.saturation, theirs.hue]
-    drawn = torch.tensor([draw_colours(STRENGTHS, random).factors for _ in range(4000)])
+    drawn = torch.tensor([draw_colors(STRENGTHS, random).factors for _ in range(4000)])
     for column, (low, high) in zip(drawn.T, ranges, strict=True):
         assert low <= column.min() and column.max() <= high
         assert abs(column.mean() - (low + high) / 2) < 0.03 * (high - low)
         assert abs(column.std() - (high - low) / 12**0.5) < 0.03 * (high - low)
-    assert draw_colours((2.0, 0.0, 0.0, 0.0), Random(1)).factors[0] >= 0.0
+    assert draw_colors((2.0, 0.0, 0.0, 0.0), Random(1)).factors[0] >= 0.0

@@ -10,7 +10,7 @@ from PIL import Image
 from tfnas.data import verify
 from tfnas.data.manifest import ManifestRecord
 from tfnas.data.sources.image_folder import scan_image_folder
-from tfnas.data.verify import HEAD_BYTES, announce_animated, announce_twins, find_twins
+from tfnas.data.verify import HEAD_BYTES, announce_animated, announce_duplicates, find_duplicates
 
 
 def records_of(root: Path, contents: dict[str, bytes]) -> list[ManifestRecord]:
@@ -33,9 +33,9 @@ CONTENTS = {
 
 def test_files_of_equal_size_or_equal_beginning_are_no_twins(tmp_path: Path, capsys) -> None:
     records = records_of(tmp_path, CONTENTS)
-    twins = find_twins(tmp_path, records)
+    twins = find_duplicates(tmp_path, records)
     assert (twins.splits, twins.classes, twins.compared, twins.candidates) == ([], [], 4, 4)
-    announce_twins(tmp_path, records)
+    announce_duplicates(tmp_path, records)
     assert not capsys.readouterr().err
 
 
@@ -47,10 +47,10 @@ def test_images_in_both_splits_and_in_two_classes(tmp_path: Path, caplog, capsys
         "train/a/x.png": SAME,
     }
     records = records_of(tmp_path, CONTENTS | copies)
-    twins = find_twins(tmp_path, records)
+    twins = find_duplicates(tmp_path, records)
     assert {path for path, _ in twins.splits} == {"val/a/copy.png", "val/b/copy.png", "val/b/long 2.png"}
     assert [path for path, _ in twins.classes] == ["val/b/copy.png"]
-    announce_twins(tmp_path, records)
+    announce_duplicates(tmp_path, records)
     line = capsys.readouterr().err
     assert line.count("\n") == 1 == len(caplog.records)
     assert "images of val that are in train as well: 3 (as val/" in line and "images in two classes: 1 (as" in line
@@ -61,10 +61,10 @@ def test_no_more_files_than_admitted_are_opened_and_the_largest_first(tmp_path: 
     records = records_of(tmp_path, sizes)
     opened: list[str] = []
     monkeypatch.setattr(verify, "_same_content", lambda root, groups, _: (opened.extend(groups), groups)[1])
-    twins = find_twins(tmp_path, records, most=9)
+    twins = find_duplicates(tmp_path, records, most=9)
     assert (twins.compared, twins.candidates) == (8, 58)
-    monkeypatch.setattr(verify.find_twins, "__defaults__", (9,))
-    announce_twins(tmp_path, records)
+    monkeypatch.setattr(verify.find_duplicates, "__defaults__", (9,))
+    announce_duplicates(tmp_path, records)
     assert "in 8 of 58 files of equal size" in capsys.readouterr().err
     assert [path for path, _ in twins.splits] == [f"val/a/{size}.png" for size in (29, 28, 27, 26)]
 
@@ -72,7 +72,7 @@ def test_no_more_files_than_admitted_are_opened_and_the_largest_first(tmp_path: 
 def test_a_file_that_is_gone_is_no_twin(tmp_path: Path) -> None:
     records = records_of(tmp_path, CONTENTS | {"val/a/copy.png": SAME})
     (tmp_path / "val/a/copy.png").unlink()
-    assert find_twins(tmp_path, records).splits == []
+    assert find_duplicates(tmp_path, records).splits == []
 
 
 def test_animations_are_said_once(tmp_path: Path, capsys) -> None:

@@ -28,8 +28,8 @@ SNAKEMAKE = """Error in rule {rule}:
         ),
         ("t1 t2 ERROR first\nt1 t2 ERROR second ERROR twice\n", "second ERROR twice"),
         ("t1 t2 ERROR failed\nTraceback (most recent call last):\n  File x\nKeyError: 'A'\n", "KeyError: 'A'"),
-        ("t1 t2 INFO epoch 3\n", "the job ended without a word: it was killed, or memory ran out"),
-        (None, "the job ended without a word: it was killed, or memory ran out"),
+        ("t1 t2 INFO epoch 3\n", "the job ended without a message: it was killed, or memory ran out"),
+        (None, "the job ended without a message: it was killed, or memory ran out"),
     ],
 )
 def test_a_failed_job_is_explained_by_its_log(tmp_path: Path, log: str | None, said: str) -> None:

@@ -58,50 +58,47 @@ def runs(folder: Path) -> set[str]:
     return found
 
 
-def test_each_engine_accepts_the_others_work(folder, tmp_path, monkeypatch) -> None:
-    snakemake(folder)
-    assert contents(folder) == rebuilt(folder, tmp_path / "clean", monkeypatch)
-    runs(folder)
-    assert NOTHING_TO_DO in snakemake(folder, "--dry-run")
-    assert "up to date" in call(folder, "dvc", "status")
-    call(folder, "dvc", "repro")
-    assert runs(folder) == set()
+def test_each_engine_accepts_the_others_work(ran, tmp_path, monkeypatch) -> None:
+    assert contents(ran) == rebuilt(ran, tmp_path / "clean", monkeypatch)
+    runs(ran)
+    assert NOTHING_TO_DO in snakemake(ran, "--dry-run")
+    assert "up to date" in call(ran, "dvc", "status")
+    call(ran, "dvc", "repro")
+    assert runs(ran) == set()
 
-    set_param(folder, "search.lambda", 0.2)
-    call(folder, "dvc", "repro")
+    set_param(ran, "search.lambda", 0.2)
+    call(ran, "dvc", "repro")
     expected = {f"{stage}/{target}" for stage in ("search", "derive", "retrain") for target in "AB"}
     expected |= {"transfer/A/shifted-digits", "transfer/B/shifted-digits", "report"}
-    assert runs(folder) == expected
-    assert NOTHING_TO_DO in snakemake(folder)
-    assert runs(folder) == set()
+    assert runs(ran) == expected
+    assert NOTHING_TO_DO in snakemake(ran)
+    assert runs(ran) == set()
 
-    set_param(folder, "search.lambda", 0.3)
-    snakemake(folder)
-    assert runs(folder) == expected
+    set_param(ran, "search.lambda", 0.3)
+    snakemake(ran)
+    assert runs(ran) == expected
 
 
-def test_an_edit_and_its_undoing_between_the_engines(folder, tmp_path, monkeypatch) -> None:
-    snakemake(folder)
-    sync(folder)
-    set_param(folder, "build_subset.groups", 4)
-    call(folder, "dvc", "repro")
-    set_param(folder, "build_subset.groups", 5)
-    synced = sync(folder)
+def test_an_edit_and_its_undoing_between_the_engines(ran, tmp_path, monkeypatch) -> None:
+    sync(ran)
+    set_param(ran, "build_subset.groups", 4)
+    call(ran, "dvc", "repro")
+    set_param(ran, "build_subset.groups", 5)
+    synced = sync(ran)
     assert set(synced.done) == {"prepare_data", "rank_classes", "profile_latency"}
-    snakemake(folder)
-    assert contents(folder) == rebuilt(folder, tmp_path / "clean", monkeypatch)
+    snakemake(ran)
+    assert contents(ran) == rebuilt(ran, tmp_path / "clean", monkeypatch)
 
 
-def test_a_partial_run_commits_only_what_is_fresh(folder) -> None:
-    snakemake(folder)
-    sync(folder)
-    set_param(folder, "retrain.epochs", 20)
-    snakemake(folder, "results/retrain/A/metrics.json")
-    synced = sync(folder)
+def test_a_partial_run_commits_only_what_is_fresh(ran) -> None:
+    sync(ran)
+    set_param(ran, "retrain.epochs", 20)
+    snakemake(ran, "results/retrain/A/metrics.json")
+    synced = sync(ran)
     assert set(synced.stale) == {"retrain@B", "transfer@A-shifted-digits", "transfer@B-shifted-digits", "report"}
-    runs(folder)
-    call(folder, "dvc", "repro")
-    assert runs(folder) == {"retrain/B", "transfer/A/shifted-digits", "transfer/B/shifted-digits", "report"}
+    runs(ran)
+    call(ran, "dvc", "repro")
+    assert runs(ran) == {"retrain/B", "transfer/A/shifted-digits", "transfer/B/shifted-digits", "report"}
 
 
 def test_a_sync_killed_between_two_stages_goes_on(folder, monkeypatch) -> None:
@@ -175,34 +172,32 @@ def test_another_folder_has_parameters_of_its_own(folder, tmp_path) -> None:
     assert contents(folder) == {}
 
 
-def test_what_was_only_touched_is_not_committed_and_runs_again(folder) -> None:
+def test_what_was_only_touched_is_not_committed_and_runs_again(ran) -> None:
     """`--touch` by hand after parameters and code were changed, with and without what Snakemake calls at its end."""
-    snakemake(folder)
-    runs(folder)
-    set_param(folder, "search.lambda", 0.2)
-    (folder / "tfnas" / "train" / "loop.py").open("a").write("# changed\n")
-    text = snakemake(folder, "--touch")
+    runs(ran)
+    set_param(ran, "search.lambda", 0.2)
+    (ran / "tfnas" / "train" / "loop.py").open("a").write("# changed\n")
+    text = snakemake(ran, "--touch")
     assert "search@A was called up to date and is not: search.lambda is 0.2 in params.yaml" in text
     assert "retrain@B was called up to date and is not: tfnas/train has changed" in text
-    assert "search@A" in call(folder, "dvc", "status")
+    assert "search@A" in call(ran, "dvc", "status")
     expected = {f"{stage}/{target}" for stage in ("search", "derive", "retrain") for target in "AB"}
     expected |= {"transfer/A/shifted-digits", "transfer/B/shifted-digits", "report"}
-    assert {name.replace("@", "/", 1).replace("-", "/", 1) for name in planned_by_snakemake(folder)} == expected
-    snakemake(folder, "--touch", "--no-hooks")
-    snakemake(folder)
-    assert runs(folder) == expected
-    assert "up to date" in call(folder, "dvc", "status")
-    assert NOTHING_TO_DO in snakemake(folder, "--dry-run")
+    assert {name.replace("@", "/", 1).replace("-", "/", 1) for name in planned_by_snakemake(ran)} == expected
+    snakemake(ran, "--touch", "--no-hooks")
+    snakemake(ran)
+    assert runs(ran) == expected
+    assert "up to date" in call(ran, "dvc", "status")
+    assert NOTHING_TO_DO in snakemake(ran, "--dry-run")
 
 
-def test_what_dvc_was_told_by_hand_runs_again(folder) -> None:
-    snakemake(folder)
-    runs(folder)
-    set_param(folder, "derive.measure_repeats", 7)
-    call(folder, "dvc", "commit", "--force", "--quiet")
-    assert "derive@A was called up to date and is not" in snakemake(folder)
-    assert {"derive/A", "derive/B", "report"} <= runs(folder)
-    assert "up to date" in call(folder, "dvc", "status")
+def test_what_dvc_was_told_by_hand_runs_again(ran) -> None:
+    runs(ran)
+    set_param(ran, "derive.measure_repeats", 7)
+    call(ran, "dvc", "commit", "--force", "--quiet")
+    assert "derive@A was called up to date and is not" in snakemake(ran)
+    assert {"derive/A", "derive/B", "report"} <= runs(ran)
+    assert "up to date" in call(ran, "dvc", "status")
 
 
 def test_an_edited_file_of_the_user_runs_again_in_both_engines(folder) -> None:

@@ -1,4 +1,4 @@
-"""Peers: multiply-adds by two counts, what is published, and the comparison on a device of known latencies."""
+"""Baselines: multiply-adds by two counts, what is published, and the comparison on a device of known latencies."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from tfnas.latency.baselines import (
     TORCHVISION,
     compare,
     count_module_macs,
-    paper_peers,
+    paper_baselines,
     table_ms,
-    torchvision_peers,
+    torchvision_baselines,
     write_comparison,
 )
 from tfnas.latency.profiler import operation_ranges
@@ -22,8 +22,8 @@ from tfnas.space import load_space, zoo
 
 
 @pytest.fixture(scope="module")
-def peers():
-    return [*paper_peers(224), *torchvision_peers(224)]
+def baselines():
+    return [*paper_baselines(224), *torchvision_baselines(224)]
 
 
 @pytest.fixture(scope="module")
@@ -34,27 +34,27 @@ def wide_table():
     return LatencyTable("tf-nas", 224, 1, "Known", 1.0, curves)
 
 
-def test_hooks_count_what_the_architecture_says(peers) -> None:
-    for peer in peers:
-        if peer.architecture is not None:
+def test_hooks_count_what_the_architecture_says(baselines) -> None:
+    for baseline in baselines:
+        if baseline.architecture is not None:
             with torch.device("meta"):
-                module = peer.build().eval()
-            assert count_module_macs(module, 224) == peer.macs
-            assert sum(parameter.numel() for parameter in module.parameters()) == peer.params
+                module = baseline.build().eval()
+            assert count_module_macs(module, 224) == baseline.macs
+            assert sum(parameter.numel() for parameter in module.parameters()) == baseline.params
 
 
-def test_torchvision_says_the_same_of_its_networks(peers) -> None:
+def test_torchvision_says_the_same_of_its_networks(baselines) -> None:
     from torchvision.models import get_model_weights
 
-    for peer in peers:
-        if peer.name in TORCHVISION:
-            meta = get_model_weights(peer.name)["IMAGENET1K_V1"].meta
-            assert peer.params == meta["num_params"]
-            assert peer.macs == pytest.approx(1e9 * meta["_ops"], abs=1e6)  # published in thousandths
+    for baseline in baselines:
+        if baseline.name in TORCHVISION:
+            meta = get_model_weights(baseline.name)["IMAGENET1K_V1"].meta
+            assert baseline.params == meta["num_params"]
+            assert baseline.macs == pytest.approx(1e9 * meta["_ops"], abs=1e6)  # published in thousandths
 
 
-def test_published_accuracy_names_its_source(peers) -> None:
-    found = {peer.name: (peer.top1, peer.source) for peer in peers}
+def test_published_accuracy_names_its_source(baselines) -> None:
+    found = {baseline.name: (baseline.top1, baseline.source) for baseline in baselines}
     assert len(found) == 12 + len(TORCHVISION) and set(zoo.names()) < set(found)
     assert found["TF-NAS-A"] == (76.9, "TF-NAS paper Table 9")
     assert found["TF-NAS-MBV2-A"] == (75.3, "TF-NAS paper Table 11")
@@ -62,28 +62,28 @@ def test_published_accuracy_names_its_source(peers) -> None:
 
 
 def test_networks_are_compared_fastest_first_with_the_table_beside_them(
-    peers, wide_table, fake_device, tmp_path
+    baselines, wide_table, fake_device, tmp_path
 ) -> None:
     device = fake_device()
-    chosen = [peer for peer in peers if peer.name in ("TF-NAS-A", "TF-NAS-D-wose", "mnasnet0_5")]
+    chosen = [baseline for baseline in baselines if baseline.name in ("TF-NAS-A", "TF-NAS-D-wose", "mnasnet0_5")]
     rows = compare(
         chosen, device, device=torch.device("cpu"), threads=1, batch_size=1, resolution=224, warmup_runs=0, repeats=2,
         seed=0, table=wide_table, stopwatch=device.stopwatch,
     )  # fmt: skip
     for row in rows:  # the fake device takes 1e-3 ms a weight
-        assert row.timing.median_ms == pytest.approx(1e-3 * row.peer.params)
+        assert row.timing.median_ms == pytest.approx(1e-3 * row.baseline.params)
     assert [row.timing.median_ms for row in rows] == sorted(row.timing.median_ms for row in rows)
     write_comparison(rows, tmp_path / "c.csv")
     with (tmp_path / "c.csv").open() as file:
         written = {row["network"]: row for row in csv.DictReader(file)}
-    a = next(peer for peer in chosen if peer.name == "TF-NAS-A")
+    a = next(baseline for baseline in chosen if baseline.name == "TF-NAS-A")
     assert float(written["TF-NAS-A"]["table_ms"]) == pytest.approx(wide_table.latency_ms(a.architecture))
     assert written["mnasnet0_5"]["table_ms"] == "" == written["TF-NAS-D-wose"]["table_ms"]
     assert written["mnasnet0_5"]["params"] == "2218512"
 
 
-def test_table_says_nothing_of_other_spaces(peers, wide_table) -> None:
-    for peer in peers:
-        inside = peer.architecture is not None and peer.architecture.space == "tf-nas"
-        assert (table_ms(peer, wide_table) is not None) == inside, peer.name
-        assert table_ms(peer, None) is None
+def test_table_says_nothing_of_other_spaces(baselines, wide_table) -> None:
+    for baseline in baselines:
+        inside = baseline.architecture is not None and baseline.architecture.space == "tf-nas"
+        assert (table_ms(baseline, wide_table) is not None) == inside, baseline.name
+        assert table_ms(baseline, None) is None

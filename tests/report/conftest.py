@@ -20,7 +20,7 @@ from tfnas.search.derivation import Derived, searchable_layers
 from tfnas.space import Architecture, Space, count_macs, count_params, load_space
 from tfnas.space.membership import assemble
 from tfnas.stages.params import Params, load_params, stage_params
-from tfnas.train import training as trainer
+from tfnas.train.metrics import TrainingEpoch, write_training_history
 
 ROOT = Path(__file__).parents[2]
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -188,9 +188,9 @@ def _write_training(folder: Path, epochs: int, final: float, rng: np.random.Gene
     records = []
     for epoch in range(1, epochs + 1):
         top1 = final * (1 - 0.85 * math.exp(-6 * (epoch - 0.5) / epochs)) + float(rng.normal(0, 0.2))
-        records.append(trainer.EpochRecord(epoch, 3.0, 0.01, 2 / epoch, top1 * 0.95, 2 / epoch, top1))
+        records.append(TrainingEpoch(epoch, 3.0, 0.01, 2 / epoch, top1 * 0.95, 2 / epoch, top1))
     folder.mkdir(parents=True)
-    trainer.write_history(records, folder / "history.csv")
+    write_training_history(records, folder / "history.csv")
     metrics = {"top1_percent": records[-1].val_top1, "top5_percent": 99.9, "loss": 0.1, "epochs": epochs}
     write_json(folder / "metrics.json", metrics)
 

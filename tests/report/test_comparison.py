@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tfnas.latency import LatencyTable
-from tfnas.report.comparison import is_the_papers_task, networks_here, paper_tables
+from tfnas.report.comparison import is_the_papers_task, networks_on_device, paper_tables
 from tfnas.report.inputs import ClassResult, Results, Training, read_results
 from tfnas.report.paper_tables import TABLE_2, TABLE_7, TABLE_8, TABLE_9
 from tfnas.report.summary import stage_rows
@@ -65,7 +65,7 @@ def test_every_cited_row_stands_in_the_paper() -> None:
 
 
 def test_networks_here_are_costed_by_the_runs_table(results: Results) -> None:
-    rows = networks_here(results)
+    rows = networks_on_device(results)
     latencies = [row.table_ms for row in rows]
     assert latencies == sorted(latencies)
     ours = {row.name: row for row in rows if row.ours}
@@ -112,7 +112,7 @@ def test_one_row_a_stage_in_order(results: Results) -> None:
 
 
 def test_a_table_of_another_space_has_only_this_runs_networks(results: Results) -> None:
-    rows = networks_here(replace(results, table=replace(results.table, space="mine")))
+    rows = networks_on_device(replace(results, table=replace(results.table, space="mine")))
     assert len(rows) == len(results.targets) and all(row.ours for row in rows)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tfnas.jobs.errors import UserError
-from tfnas.report.inputs import job_folders, read_results, read_table, required_files
+from tfnas.report.inputs import job_folders, read_results, read_typed_rows, required_files
 from tfnas.report.summary import provenance_rows, recorded_packages
 from tfnas.stages.params import Params
 
@@ -75,17 +75,17 @@ def test_a_table_without_rows_or_with_a_cut_line(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text("a,b\n")
     with pytest.raises(UserError, match="has no rows"):
-        read_table(path)
-    assert read_table(path, texts=("a",), may_be_empty=True) == []
+        read_typed_rows(path)
+    assert read_typed_rows(path, texts=("a",), may_be_empty=True) == []
     path.write_text("a,b\n1,2\n3\n")
     with pytest.raises(UserError, match="line 3 has not as many cells"):
-        read_table(path)
+        read_typed_rows(path)
 
 
 def test_cells_become_numbers_unless_they_are_to_stay_text(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text("class,n,x,empty,op\n007,7,0.5,,k3_e3\n")
-    assert read_table(path, texts=("class",), numbers=("n", "x")) == [
+    assert read_typed_rows(path, texts=("class",), numbers=("n", "x")) == [
         {"class": "007", "n": 7, "x": 0.5, "empty": None, "op": "k3_e3"}
     ]
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tests.helpers.tiny_spaces import K3_E3, K3_E3_SE, K3_E6, K5_E3, space_text
-from tfnas.latency import Curve, LatencyTable, OperationKey
+from tfnas.latency import Curve, LatencyTable, OperationKey, reachable_range_ms
 from tfnas.search.cost import Latency
 from tfnas.search.params import SearchParams
 from tfnas.search.scaling.widths import WidthProblem, WidthRanges
@@ -69,6 +69,12 @@ def make_table() -> Callable[..., LatencyTable]:
 @pytest.fixture(scope="session")
 def tiny_table(tiny_space: Space) -> LatencyTable:
     return synthetic_table(tiny_space)
+
+
+@pytest.fixture(scope="session")
+def target_ms(tiny_space: Space, tiny_table: LatencyTable) -> float:
+    low, high = reachable_range_ms(tiny_space, tiny_table)
+    return low + 0.35 * (high - low)
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ def copy_shared_weights(supernet, network, derived, block_parameters) -> None:
 
 
 def derived_block(operation, candidate, block_parameters):
-    """The derived network's block with the operation's active weights, its BatchNorm without learnt factors."""
+    """The derived network's block with the operation's active weights, its BatchNorm without learned factors."""
     layer = operation.layer
     se_channels = candidate.se_channels(layer.in_channels)
     block = MBInvRes(

@@ -17,15 +17,10 @@ from tfnas.latency import reachable_range_ms
 from tfnas.search import Loaders, Setting, latency_constraint, run_warm_up, search, write_history
 from tfnas.search.epoch import EpochRunner
 from tfnas.search.result import load_warm_up, operation_names
-from tfnas.search.state import SearchState, learning_rate, temperature
+from tfnas.search.state import SearchState
 from tfnas.search.steps import Stepper
 from tfnas.search.supernet.supernet import Supernet
-
-
-@pytest.fixture
-def target_ms(tiny_space, tiny_table):
-    low, high = reachable_range_ms(tiny_space, tiny_table)
-    return low + 0.35 * (high - low)
+from tfnas.space import Candidate
 
 
 @pytest.fixture
@@ -43,17 +38,6 @@ def run(tiny_space, tiny_table, target_ms, loaders, make_params):
         )
 
     return call
-
-
-@pytest.fixture
-def make_stepper(tiny_space, tiny_table, target_ms, make_params):
-    def make(target_ms=target_ms, **changes):
-        torch.manual_seed(0)
-        setting = Setting(make_params(**changes))
-        state = SearchState(Supernet(tiny_space, 3), setting)
-        return Stepper(state, setting, latency_constraint(tiny_space, tiny_table, target_ms))
-
-    return make
 
 
 class Memory:
@@ -74,15 +58,6 @@ class Memory:
 
 class Killed(Exception):
     pass
-
-
-def batch(seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(4, 3, 16, 16, generator=generator), torch.randint(3, (4,), generator=generator)
-
-
-def snapshot(tensors):
-    return [tensor.detach().clone() for tensor in tensors]
 
 
 def assert_same_result(one, two) -> None:
@@ -213,116 +188,6 @@ def test_other_ways_of_scaling(run, tiny_space, target_ms, method) -> None:
             assert record.derived_latency_after_ms <= target_ms
 
 
-def test_weight_step_trains_the_sampled_operations_and_nothing_else(make_stepper) -> None:
-    stepper = make_stepper()
-    supernet = stepper.supernet
-    paths = [torch.tensor([0, 1, 2, 3, 0]), torch.tensor([1, 2, 3, 0, 1])]
-    before, architecture = snapshot(supernet.weight_parameters()), snapshot(supernet.architecture_parameters())
-    full = [snapshot(operation.buffers()) for operation in supernet.operations()]
-    stepper.weight_step(batch(), paths)
-    assert all(map(torch.equal, architecture, supernet.architecture_parameters()))
-    assert not torch.equal(before[0], supernet.weight_parameters()[0])  # the stem
-    for number, operation in enumerate(supernet.operations()):
-        sampled = any(int(path[number // 4]) == number % 4 for path in paths)
-        changed = not all(map(torch.equal, full[number], operation.buffers()))
-        assert changed == sampled
-
-
-def test_loss_of_a_weight_step_is_the_sum_over_both_paths(make_stepper) -> None:
-    paths = [torch.tensor([0, 1, 2, 3, 0]), torch.tensor([1, 2, 3, 0, 1])]
-    gradients = []
-    for chosen in ([paths[0]], [paths[1]], paths):
-        stepper = make_stepper(gradient_clip=0.0)
-        stepper.weight_step(batch(), chosen)
-        gradients.append(stepper.supernet.weight_parameters()[0].grad)
-    torch.testing.assert_close(gradients[0] + gradients[1], gradients[2])
-
-
-def test_architecture_step_trains_alpha_and_beta_and_computes_no_weight_gradient(make_stepper) -> None:
-    stepper = make_stepper()
-    weights, before = stepper.supernet.weight_parameters(), snapshot(stepper.supernet.state_dict().values())
-    stepper.architecture_step(batch(), 5.0, torch.zeros(5, 4))
-    names = list(stepper.supernet.state_dict())
-    changed = {
-        name
-        for name, old, new in zip(names, before, stepper.supernet.state_dict().values(), strict=True)
-        if not torch.equal(old, new)
-    }
-    assert changed == {"alphas", "betas.0", "betas.1"}
-    assert all(weight.grad is None for weight in weights)
-
-
-@pytest.mark.parametrize("log_softmax", [True, False])
-def test_alpha_and_beta_become_log_probabilities_where_asked(make_stepper, log_softmax) -> None:
-    architecture = {"learning_rate": 0.05, "betas": [0.5, 0.999], "weight_decay": 5e-4, "every": 2}
-    stepper = make_stepper(architecture={**architecture, "log_softmax": log_softmax})
-    stepper.architecture_step(batch(), 5.0, torch.zeros(5, 4))
-    sums = [float(p.detach().exp().sum(-1).max()) for p in stepper.supernet.architecture_parameters()]
-    assert all(total == pytest.approx(1.0, abs=1e-6) for total in sums) == log_softmax
-
-
-@pytest.mark.parametrize(
-    ("kind", "target_factor", "grows"), [("target", 10, None), ("target_abs", 10, True), ("target", 0.1, False)]
-)
-def test_latency_loss_pulls_towards_the_target(make_stepper, tiny_table, target_ms, kind, target_factor, grows) -> None:
-    losses = []
-    stepper = make_stepper(latency_loss=kind, target_ms=target_factor * target_ms, **{"lambda": 1e4})
-    before = stepper.expected_cost()
-    for number in range(3):
-        losses.append(stepper.architecture_step(batch(number), 5.0, torch.zeros(5, 4)).cost_loss)
-    if grows is None:
-        assert losses == [0.0, 0.0, 0.0]
-    else:
-        assert (stepper.expected_cost() > before) == grows
-
-
-def test_momentum_goes_with_its_channel(make_stepper) -> None:
-    stepper = make_stepper()
-    state, supernet = stepper.state, stepper.supernet
-    path = torch.tensor([1, 1, 1, 1, 1])
-    stepper.weight_step(batch(), [path])
-    with torch.no_grad():
-        supernet.alphas[:, 1] = 1.0
-    operation = list(supernet.operations())[1]
-
-    def velocities():
-        weight = operation.weights["depthwise"].detach()
-        momentum = state.weight_optimizer.state[operation.weights["depthwise"]]["momentum_buffer"]
-        assert weight.shape == momentum.shape
-        return {tuple(w.flatten().tolist()): tuple(v.flatten().tolist()) for w, v in zip(weight, momentum, strict=True)}
-
-    def apply_width(width) -> None:
-        derived = supernet.derive("x")
-        blocks = list(derived.architecture.blocks)
-        blocks[1] = replace(blocks[1], expand_channels=width)
-        state.apply_widths(derived, replace(derived.architecture, blocks=tuple(blocks)))
-
-    trained = velocities()
-    assert len(trained) == 24
-    apply_width(20)
-    kept = velocities()
-    assert len(kept) == 20
-    assert {w for w in kept if w in trained} and all(kept[w] == trained.get(w, (0.0,) * 9) for w in kept)
-    apply_width(32)
-    grown = velocities()
-    assert len(grown) == 32
-    assert all(grown[w] == kept.get(w, (0.0,) * 9) for w in grown)
-    before = snapshot(operation.weights.values())
-    Stepper(state, Setting(stepper._params), stepper._constraint).weight_step(batch(), [path])
-    assert not any(map(torch.equal, before, operation.weights.values()))
-    assert len(supernet.weight_parameters()) == len(state.weight_optimizer.param_groups[0]["params"])
-
-
-def test_learning_rate_and_temperature_follow_appendix_b(make_params) -> None:
-    params = make_params(epochs=90, warmup_epochs=10)
-    assert learning_rate(0, params) == 0.025
-    assert learning_rate(45, params) == pytest.approx(0.0125)
-    assert 0 < learning_rate(89, params) < 1e-5
-    assert [temperature(epoch, params) for epoch in (0, 9, 10)] == [5.0, 5.0, 5.0]
-    assert temperature(11, params) == pytest.approx(5 * 0.96)
-    assert temperature(89, params) == pytest.approx(5 * 0.96**79)
-
-
 @pytest.mark.parametrize(("every", "expected"), [(1, 5), (2, 3), (3, 2)])
 def test_architecture_steps_take_their_turn(run, monkeypatch, every, expected) -> None:
     taken = []
@@ -432,6 +297,19 @@ def test_a_loss_that_is_not_finite_stops_the_search(run, loaders) -> None:
 
     with pytest.raises(UserError, match=r"epoch 3, step .* Last good checkpoint: state 3, after epoch 2"):
         run(checkpoints=memory, on_epoch=spoil)
+
+
+def test_a_candidate_with_a_kernel_of_7_is_a_row_of_the_space_and_no_more(
+    tiny_space, loaders, make_params, make_table
+) -> None:
+    candidates = (*tiny_space.candidates, Candidate("k7_e3_se", 7, 3, (2, 4), 1))
+    space = replace(tiny_space, candidates=candidates)
+    table = make_table(space)
+    low, high = reachable_range_ms(space, table)
+    constraint = latency_constraint(space, table, 0.5 * (low + high))
+    result = search(constraint, Loaders(*loaders, num_classes=3), Setting(make_params(epochs=2)))
+    assert result.alphas.shape == (5, 5) and torch.isfinite(result.alphas).all()
+    assert result.history[-1].derived_latency_after_ms <= constraint.limit
 
 
 def test_too_small_sets_and_spaces_are_user_errors(run, loaders, tiny_space) -> None:

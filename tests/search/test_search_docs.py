@@ -1,4 +1,4 @@
-"""docs/search.md: every row of its table searches for two epochs, and its example runs as it stands there."""
+"""docs/search.md: every row of its table searches for two epochs, and its example runs as printed."""
 
 from __future__ import annotations
 

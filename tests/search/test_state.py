@@ -1,4 +1,4 @@
-"""When rankings count as settled (Appendix E), and that a search ends there, resumed or not."""
+"""When rankings count as settled (Appendix E), and the schedules of Appendix B."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tfnas.search.params import EarlyStoppingParams
-from tfnas.search.state import RankingStability
+from tfnas.search.state import RankingStability, learning_rate, temperature
 
 A, B = [3.0, 2.0, 1.0], [3.0, 1.0, 2.0]
 
@@ -44,3 +44,13 @@ def test_state_comes_back() -> None:
     for stability in (one, two):
         stability.update(torch.tensor([A, B]))
         assert stability.is_reached()
+
+
+def test_learning_rate_and_temperature_follow_appendix_b(make_params) -> None:
+    params = make_params(epochs=90, warmup_epochs=10)
+    assert learning_rate(0, params) == 0.025
+    assert learning_rate(45, params) == pytest.approx(0.0125)
+    assert 0 < learning_rate(89, params) < 1e-5
+    assert [temperature(epoch, params) for epoch in (0, 9, 10)] == [5.0, 5.0, 5.0]
+    assert temperature(11, params) == pytest.approx(5 * 0.96)
+    assert temperature(89, params) == pytest.approx(5 * 0.96**79)

@@ -62,5 +62,5 @@ def test_what_is_asked_for_later_is_there() -> None:
     for stub in stubs:
         package = importlib.import_module(f"tfnas.{stub.parent.name}")
         assert all(getattr(package, name) is not None for name in package.__all__)
-        with pytest.raises(AttributeError, match="attribute '?nothing"):
+        with pytest.raises(AttributeError, match=r"attribute '?nothing"):
             _ = package.nothing

@@ -175,7 +175,7 @@ def test_a_missing_driver_is_named(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg2", None)
     uri = "postgresql://u:S3cret@127.0.0.1:9/db"
     with pytest.raises(UserError, match=r"\*\*\*@127.* driver .*pip install psycopg2-binary"), explained(uri):
-        pass
+        import psycopg2  # noqa: F401
 
 
 def test_an_unknown_cause_is_passed_on_whole() -> None:

@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from tfnas.jobs.errors import UserError
+from tfnas.jobs.sections import flatten
 from tfnas.tracking.params import TrackingParams
-from tfnas.tracking.runs import flatten, model_alias, tracked_run
+from tfnas.tracking.runs import model_alias, tracked_run
 
 TRACKING = TrackingParams(experiment="test", timeout_seconds=1, max_retries=0)
 JOB = """

@@ -18,7 +18,7 @@ from tfnas.jobs.artifacts import write_json
 from tfnas.jobs.checkpoints import CheckpointFolder
 from tfnas.space import Architecture, build_network
 from tfnas.train.params import RecipeParams
-from tfnas.train.step import Stepper
+from tfnas.train.step import TrainingStepper
 from tfnas.train.training import SharedCheckpoints, train
 from tfnas.train.weights import save_weights
 
@@ -73,14 +73,14 @@ def _loaders(recipe: RecipeParams):
 
 def _note_losses(losses: list[float]) -> None:
     """Of the whole batch: the mean over parts and processes."""
-    step = Stepper.step
+    step = TrainingStepper.step
 
     def noting(self, parts, rate):
         computed = step(self, parts, rate)
         losses.append(distributed.mean(torch.stack([part.loss for part in computed]).mean()).item())
         return computed
 
-    Stepper.step = noting  # type: ignore[method-assign]
+    TrainingStepper.step = noting  # type: ignore[method-assign]
 
 
 def _die_at_save(checkpoints: SharedCheckpoints, count: int) -> None:

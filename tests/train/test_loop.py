@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from tfnas.train.loop import CHECK_LOSS_EVERY, LossWatch, NonFiniteLossError, evaluate
+from tfnas.jobs.errors import NonFiniteLossError
+from tfnas.train.loop import CHECK_LOSS_EVERY, LossWatch, evaluate
 
 CPU = torch.device("cpu")
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tfnas.compute import distributed
-from tfnas.train.step import synchronise_batchnorm
+from tfnas.train.step import synchronize_batchnorm
 
 SCRIPT = Path(__file__).with_name("gloo_training.py")
 
@@ -72,6 +72,6 @@ def test_one_process_alone_is_left_as_it_is() -> None:
     norm = torch.nn.Sequential(torch.nn.BatchNorm2d(3))
     values = torch.randn(4, 3, 2, 2)
     before = norm(values)
-    synchronise_batchnorm(norm, torch.device("cpu"))
+    synchronize_batchnorm(norm, torch.device("cpu"))
     assert torch.equal(norm(values), before)
     assert distributed.gather(1) == [1] and torch.equal(distributed.mean(values), values)

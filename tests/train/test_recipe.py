@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tfnas.train.params import RecipeParams
-from tfnas.train.recipe import learning_rate, make_optimizer, training_loss
+from tfnas.train.recipe import make_optimizer, step_learning_rate, training_loss
 
 OFF = {"ema_decay": 0, "mixup": 0, "cutmix": 0, "rand_augment": 0, "decay_norm_and_bias": True}
 AUGMENTATION = {"crop_scale": (0.7, 1.0), "flip": False, "color_jitter": (0, 0, 0, 0)}
@@ -40,7 +40,7 @@ def recipe(epochs: int, warmup_epochs: int, peak: float = 0.2) -> RecipeParams:
 
 def rates(epochs: int, warmup_epochs: int, steps: int, peak: float) -> list[float]:
     chosen = recipe(epochs, warmup_epochs, peak)
-    return [learning_rate(step, steps, chosen) for step in range(epochs * steps + 1)]
+    return [step_learning_rate(step, steps, chosen) for step in range(epochs * steps + 1)]
 
 
 plans = st.tuples(st.integers(0, 6), st.integers(1, 20), st.integers(1, 30), st.floats(1e-4, 10.0)).map(
@@ -69,15 +69,15 @@ def test_cosine_is_half_way_down_in_the_middle(plan: dict) -> None:
     chosen = recipe(plan["epochs"], plan["warmup_epochs"], plan["peak"])
     steps = 2 * plan["steps"]
     middle = (plan["warmup_epochs"] * steps + plan["epochs"] * steps) // 2
-    assert learning_rate(middle, steps, chosen) == pytest.approx(plan["peak"] / 2)
+    assert step_learning_rate(middle, steps, chosen) == pytest.approx(plan["peak"] / 2)
 
 
 def test_the_paper_s_schedule() -> None:
     """250 epochs, 0.2, 5 epochs of warm-up (Appendix B)."""
     chosen, steps = recipe(250, 5), 2502
-    assert learning_rate(5 * steps - 1, steps, chosen) == pytest.approx(0.2)
-    assert learning_rate(int(2.5 * steps) - 1, steps, chosen) == pytest.approx(0.1)
-    assert learning_rate(250 * steps, steps, chosen) == pytest.approx(0.0, abs=1e-12)
+    assert step_learning_rate(5 * steps - 1, steps, chosen) == pytest.approx(0.2)
+    assert step_learning_rate(int(2.5 * steps) - 1, steps, chosen) == pytest.approx(0.1)
+    assert step_learning_rate(250 * steps, steps, chosen) == pytest.approx(0.0, abs=1e-12)
 
 
 @given(

@@ -15,8 +15,8 @@ from tfnas.jobs.artifacts import digest_file
 from tfnas.jobs.errors import UserError
 from tfnas.space import build_network, count_macs, count_params
 from tfnas.train.session import check_shares
-from tfnas.train.training import EpochRecord
-from tfnas.train.weights import load_weights
+from tfnas.train.training import TrainingEpoch
+from tfnas.train.weights import load_own_weights
 
 
 class FakeRun:
@@ -73,9 +73,9 @@ def test_files_and_tracking(retrain, architecture) -> None:
         count_macs(architecture, 16, 3),
     )
     assert [step for _, step in tracking.metrics] == [1, 2, 3, None]
-    assert {*tracking.metrics[0][0], "epoch"} == set(rows[0]) == set(EpochRecord.__dataclass_fields__)
+    assert {*tracking.metrics[0][0], "epoch"} == set(rows[0]) == set(TrainingEpoch.__dataclass_fields__)
     assert tracking.examples[0].shape == (1, 3, 16, 16) and tracking.examples[0].dtype == np.float32
-    load_weights(build_network(architecture, 3), out / "weights.pt")
+    load_own_weights(build_network(architecture, 3), out / "weights.pt")
 
 
 def test_two_jobs_leave_the_same_weights_and_no_checkpoint(retrain, tmp_path) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 
 from tfnas.space import build_network
 from tfnas.train.recipe import training_loss
-from tfnas.train.step import Stepper
+from tfnas.train.step import TrainingStepper
 from tfnas.train.weights import CLASSIFIER
 
 CPU = torch.device("cpu")
@@ -29,8 +29,8 @@ class Normless(nn.Module):
         return self.classifier(x.flatten(1))
 
 
-def stepper(network: nn.Module, recipe, precision: str = "float32") -> Stepper:
-    made = Stepper(network, recipe, device=CPU, precision=precision)
+def stepper(network: nn.Module, recipe, precision: str = "float32") -> TrainingStepper:
+    made = TrainingStepper(network, recipe, device=CPU, precision=precision)
     made.train_mode()
     return made
 

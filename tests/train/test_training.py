@@ -12,8 +12,9 @@ import torch
 
 from tfnas.jobs.errors import UserError
 from tfnas.space import build_network
-from tfnas.train.recipe import learning_rate
-from tfnas.train.training import EpochRecord, train, write_history
+from tfnas.train.metrics import TrainingEpoch, write_training_history
+from tfnas.train.recipe import step_learning_rate
+from tfnas.train.training import train
 
 CPU = torch.device("cpu")
 
@@ -52,7 +53,7 @@ def run(architecture, loaders, recipe, *, seed=0, checkpoints=None, on_epoch=Non
     return network.state_dict(), result
 
 
-def timeless(history: list[EpochRecord]) -> list[EpochRecord]:
+def timeless(history: list[TrainingEpoch]) -> list[TrainingEpoch]:
     return [dataclasses.replace(record, seconds=0.0) for record in history]
 
 
@@ -67,13 +68,13 @@ def assert_same(one, other) -> None:
 def test_resumed_after_any_epoch_equals_undisturbed(architecture, loaders, make_recipe, killed_after) -> None:
     recipe, memory = make_recipe(epochs=4), Memory()
 
-    def kill(record: EpochRecord) -> None:
+    def kill(record: TrainingEpoch) -> None:
         if record.epoch == killed_after:
             raise Stop
 
     with pytest.raises(Stop):
         run(architecture, loaders, recipe, checkpoints=memory, on_epoch=kill)
-    seen: list[EpochRecord] = []
+    seen: list[TrainingEpoch] = []
     # another initial network: everything that counts must come from the checkpoint
     resumed = run(architecture, loaders, recipe, checkpoints=memory, on_epoch=seen.append, network_seed=9)
     assert_same(resumed, run(architecture, loaders, recipe))
@@ -151,10 +152,10 @@ def test_history_has_one_row_an_epoch_and_final_is_its_last(architecture, loader
     assert result.final is not None
     assert result.history[-1].val_loss == result.final.loss
     assert result.history[-1].val_top1 == result.final.top1_percent
-    write_history(result.history, tmp_path / "history.csv")
+    write_training_history(result.history, tmp_path / "history.csv")
     with (tmp_path / "history.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [EpochRecord(int(row.pop("epoch")), **{k: float(v) for k, v in row.items()}) for row in rows] == (
+    assert [TrainingEpoch(int(row.pop("epoch")), **{k: float(v) for k, v in row.items()}) for row in rows] == (
         result.history
     )
 
@@ -165,7 +166,7 @@ def test_each_epoch_has_its_own_order_and_learning_rate(architecture, loaders, m
     assert orders == [0, 1, 2]
     last_steps = [len(loaders[0]) * epoch - 1 for epoch in (1, 2, 3)]
     assert [record.learning_rate for record in result.history] == [
-        learning_rate(step, len(loaders[0]), recipe) for step in last_steps
+        step_learning_rate(step, len(loaders[0]), recipe) for step in last_steps
     ]
 
 
@@ -186,7 +187,7 @@ def test_divergence_names_the_epoch(architecture, loaders, make_recipe) -> None:
     with pytest.raises(UserError, match=r"epoch 2, step"):
         poisoned = copy.deepcopy(loaders[0])
 
-        def poison(record: EpochRecord) -> None:
+        def poison(record: TrainingEpoch) -> None:
             poisoned.images[:] = float("inf")
 
         run(architecture, (poisoned, loaders[1]), make_recipe(), on_epoch=poison)

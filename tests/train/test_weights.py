@@ -10,7 +10,7 @@ import torch
 from tfnas.jobs.errors import UserError
 from tfnas.space import build_network
 from tfnas.train.training import train
-from tfnas.train.weights import load_weights, read_weights, replace_classifier, save_weights, transfer_network
+from tfnas.train.weights import load_own_weights, read_own_weights, replace_classifier, save_weights, transfer_network
 
 
 def test_round_trip_gives_the_same_outputs(architecture, tmp_path) -> None:
@@ -19,7 +19,7 @@ def test_round_trip_gives_the_same_outputs(architecture, tmp_path) -> None:
         network(torch.randn(8, 3, 16, 16))  # moves the running statistics
     save_weights(network, tmp_path / "weights.pt")
     other = build_network(architecture, 6)
-    load_weights(other, tmp_path / "weights.pt")
+    load_own_weights(other, tmp_path / "weights.pt")
     for key, value in network.state_dict().items():
         assert torch.equal(value, other.state_dict()[key]), key
     assert [path.name for path in tmp_path.iterdir()] == ["weights.pt"]
@@ -56,7 +56,7 @@ def test_a_damaged_file_is_one_line(architecture, tmp_path, damage, words) -> No
     save_weights(build_network(architecture, 6), path)
     damage(path)
     with pytest.raises(UserError, match=words) as caught:
-        read_weights(path)
+        read_own_weights(path)
     assert "\n" not in str(caught.value) and str(path) in str(caught.value)
 
 
@@ -70,11 +70,11 @@ def test_another_network_is_one_line(architecture, tmp_path) -> None:
         (build_network(without_se, 6), "has blocks.0.squeeze_excite"),
     ]:
         with pytest.raises(UserError, match=words) as caught:
-            load_weights(network, path)
+            load_own_weights(network, path)
         assert "\n" not in str(caught.value) and str(path) in str(caught.value)
     save_weights(build_network(without_se, 6), path)
     with pytest.raises(UserError, match=r"has no blocks.0.squeeze_excite"):
-        load_weights(build_network(architecture, 6), path)
+        load_own_weights(build_network(architecture, 6), path)
 
 
 CLASSIFIER = {"classifier.linear.weight", "classifier.linear.bias"}

@@ -4,7 +4,7 @@ A table is a dict: `base` to milliseconds, and for each operation a key like
 `MBInvertedResBlock_112_16_0_24_k3_s2_relu` (input size, input channels, SE channels, output channels,
 kernel, stride, activation) to a dict from width in expansion channels to milliseconds.
 
-A latency table that was made elsewhere, for `profile_latency.table`: our JSON or the authors' pickle.
+`open_external_table` reads the table that `profile_latency.table` names: our JSON or such a pickle.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
-from tfnas.jobs.artifacts import digest_file
+from tfnas.jobs.artifacts import digest_file, short_repr
 from tfnas.jobs.errors import UserError
 from tfnas.latency.params import ProfileLatencyParams
 from tfnas.latency.reach import reachable_range_ms
@@ -26,6 +26,47 @@ from tfnas.space import Space
 
 _KEY = re.compile(r"MBInvertedResBlock_(\d+)_(\d+)_(\d+)_(\d+)_k(\d+)_s(\d+)_(relu|relu6|swish)")
 _EXAMPLE = "MBInvertedResBlock_112_16_0_24_k3_s2_relu"
+SOURCE = "params.yaml: profile_latency.table"
+
+
+def open_external_table(profile: ProfileLatencyParams, space: Space, resolution: int) -> LatencyTable | None:
+    """The table that `profile_latency.table` names, checked; None where it is null.
+
+    Its details name the file that it came from, with its SHA-256.
+
+    Raises:
+        UserError: missing or damaged, or made for another space, resolution or batch size.
+    """
+    if profile.table is None:
+        return None
+    path = Path(profile.table)
+    if not path.is_file():
+        raise UserError(f"{SOURCE}: {path}: no such file; write the path of a table, or null to measure here")
+    table = _read(path, space, resolution)
+    _check(table, path, space, resolution, profile.batch_size)
+    return replace(table, details={**table.details, "copied_from": {"file": path.name, "sha256": digest_file(path)}})
+
+
+def _read(path: Path, space: Space, resolution: int) -> LatencyTable:
+    """By its first character: JSON begins with a brace, a pickle does not."""
+    with path.open("rb") as file:
+        is_json = file.read(64).lstrip()[:1] == b"{"
+    return LatencyTable.load(path) if is_json else read_latency_table(path, space=space.name, resolution=resolution)
+
+
+def _check(table: LatencyTable, path: Path, space: Space, resolution: int, batch_size: int) -> None:
+    pairs = (
+        ("space", table.space, space.name),
+        ("resolution", table.resolution, resolution),
+        ("profile_latency.batch_size", table.batch_size, batch_size),
+    )
+    for key, made_for, asked in pairs:
+        if made_for != asked:
+            raise UserError(
+                f"{SOURCE}: {path} was made for {key}: {made_for}, params.yaml has {asked}; change one of them"
+            )
+    table.check_fits(space, resolution, source=f"{SOURCE}: {path}")
+    reachable_range_ms(space, table)  # raises where a candidate's smallest or largest width is missing
 
 
 def read_latency_table(
@@ -104,74 +145,26 @@ def _unpickle(path: Path) -> Any:
 def _operation_key(path: Path, name: object) -> OperationKey:
     match = _KEY.fullmatch(name) if isinstance(name, str) else None
     if match is None:
-        _fail(path, f"key {_short(name)} is no operation; expected one like {_EXAMPLE}")
+        _fail(path, f"key {short_repr(name)} is no operation; expected one like {_EXAMPLE}")
     size, in_channels, se_channels, out_channels, kernel, stride = (int(text) for text in match.groups()[:6])
     return OperationKey(size, in_channels, out_channels, kernel, stride, se_channels, match[7])
 
 
 def _curve(path: Path, name: str, latencies: object) -> Curve:
     if not isinstance(latencies, dict) or not latencies:
-        _fail(path, f"key {name!r} holds {_short(latencies)}, expected a dict from width to milliseconds")
+        _fail(path, f"key {name!r} holds {short_repr(latencies)}, expected a dict from width to milliseconds")
     for width in latencies:
         if isinstance(width, bool) or not isinstance(width, int) or width < 1:
-            _fail(path, f"key {name!r}: width {_short(width)} is not a positive whole number")
+            _fail(path, f"key {name!r}: width {short_repr(width)} is not a positive whole number")
     widths = tuple(sorted(latencies))
     return Curve(widths, tuple(_milliseconds(path, f"{name}, width {w}", latencies[w]) for w in widths))
 
 
 def _milliseconds(path: Path, where: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        _fail(path, f"{where}: latency is {_short(value)}, expected milliseconds")
+        _fail(path, f"{where}: latency is {short_repr(value)}, expected milliseconds")
     return float(value)
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _fail(path: Path, what: str) -> NoReturn:
     raise UserError(f"{path}: {what}")
-
-
-SOURCE = "params.yaml: profile_latency.table"
-
-
-def open_external_table(profile: ProfileLatencyParams, space: Space, resolution: int) -> LatencyTable | None:
-    """The table that `profile_latency.table` names, checked; None where it is null.
-
-    Its details say which file it came from, with the SHA-256 of it.
-
-    Raises:
-        UserError: missing or damaged, or made for another space, resolution or batch size.
-    """
-    if profile.table is None:
-        return None
-    path = Path(profile.table)
-    if not path.is_file():
-        raise UserError(f"{SOURCE}: {path}: no such file; write the path of a table, or null to measure here")
-    table = _read(path, space, resolution)
-    _check(table, path, space, resolution, profile.batch_size)
-    return replace(table, details={**table.details, "copied_from": {"file": path.name, "sha256": digest_file(path)}})
-
-
-def _read(path: Path, space: Space, resolution: int) -> LatencyTable:
-    """JSON begins with a brace, a pickle does not. The authors' files do not say what they were made for."""
-    with path.open("rb") as file:
-        is_json = file.read(64).lstrip()[:1] == b"{"
-    return LatencyTable.load(path) if is_json else read_latency_table(path, space=space.name, resolution=resolution)
-
-
-def _check(table: LatencyTable, path: Path, space: Space, resolution: int, batch_size: int) -> None:
-    pairs = (
-        ("space", table.space, space.name),
-        ("resolution", table.resolution, resolution),
-        ("profile_latency.batch_size", table.batch_size, batch_size),
-    )
-    for key, made_for, asked in pairs:
-        if made_for != asked:
-            raise UserError(
-                f"{SOURCE}: {path} was made for {key}: {made_for}, params.yaml has {asked}; change the one or the other"
-            )
-    table.check_fits(space, resolution, source=f"{SOURCE}: {path}")
-    reachable_range_ms(space, table)  # every candidate at its ends: the widths must reach so far

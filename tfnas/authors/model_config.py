@@ -14,7 +14,7 @@ from tfnas.space.membership import misfits
 from tfnas.space.space import shipped_spaces
 
 STAGES = tuple(f"stage{number}" for number in range(1, 7))  # stages 3 to 8 of Table 1
-_PLAIN = {"bias": False, "use_bn": True, "affine": True, "groups": 1}  # the only layers that tfnas has
+_PLAIN = {"bias": False, "use_bn": True, "affine": True, "groups": 1}  # the only kind of layers that tfnas has
 _ORDER = {"ops_order": "weight_bn_act"}
 _CONVOLUTION = ("kernel_size", "stride", "in_channels", "out_channels", "act_func")
 _BLOCK = ("in_channels", "mid_channels", "se_channels", "out_channels", "kernel_size", "stride", "act_func")

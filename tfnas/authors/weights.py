@@ -1,8 +1,6 @@
-"""Opening the authors' `.pth.tar` files: tensors, dicts and numbers only, on the CPU.
+"""The authors' `.pth.tar` files: trained weights in our networks, and a network derived from a searched supernet.
 
-The authors' trained weights (`.pth.tar` of their training script) in our networks.
-
-Deriving a network from the authors' searched supernet (`searched_model_XX.pth.tar`).
+Only tensors, dicts and numbers are loaded, on the CPU.
 """
 
 from __future__ import annotations
@@ -20,60 +18,23 @@ from tfnas.space import Architecture, Candidate, Space
 from tfnas.space.membership import Choice, assemble
 
 _REFUSED = re.compile(r"GLOBAL ([\w.]+)")  # how torch names what it does not admit
-
-
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """What their training or search script saved, with `state_dict` free of DataParallel's `module.`.
-
-    Raises:
-        UserError: missing, truncated, unsafe to load, or without a `state_dict` of tensors.
-    """
-    path = Path(path)
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); pass one of the authors' .pth.tar files") from None
-    except pickle.UnpicklingError as error:
-        raise UserError(f"{path}: {_refusal(error)}") from None
-    except Exception as error:  # a truncated file raises RuntimeError, EOFError, KeyError and others
-        raise UserError(f"{path}: is not a complete checkpoint ({_first_sentence(error)}); download it again") from None
-    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
-        raise UserError(f"{path}: holds no 'state_dict'; pass a .pth.tar that the authors' code wrote")
-    for key, value in checkpoint["state_dict"].items():
-        if not isinstance(key, str) or not isinstance(value, Tensor):
-            raise UserError(f"{path}: state_dict has {key!r} with a {type(value).__name__}, expected a tensor")
-    state = {key.removeprefix("module."): value for key, value in checkpoint["state_dict"].items()}
-    return {**checkpoint, "state_dict": state}
-
-
-def _refusal(error: pickle.UnpicklingError) -> str:
-    """In our words: torch's own advise to load the file without the check."""
-    refused = _REFUSED.search(str(error))
-    if refused:
-        return f"refers to {refused[1]}; a complete checkpoint holds tensors, dicts and numbers only: refused"
-    return "is not a checkpoint; pass one of the authors' .pth.tar files, complete"
-
-
-def _first_sentence(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].partition(". ")[0]
-
-
 _OUTER = {"first_stem": "stem", "feature_mix_layer": "head", "classifier": "classifier"}
 _UNITS = {"inverted_bottleneck": "expand", "depth_conv": "depthwise", "point_linear": "project"}
 _LEAVES = {"conv": "conv", "bn": "norm", "linear": "linear"}
 _EXCITES = {"conv_reduce": "reduce", "conv_expand": "expand"}
 _BLOCK = re.compile(r"(?:second_stem|stage(\d)\.(\d+))\.(\w+)\.(\w+)\.(\w+)")
 _LAYER = re.compile(r"(first_stem|feature_mix_layer|classifier)\.(conv|bn|linear)\.(\w+)")
+# the order of their candidates, under our names; a supernet without SE has the first four
+_CANDIDATES = ("k3_e3", "k3_e6", "k5_e3", "k5_e6", "k3_e3_se", "k3_e6_se", "k5_e3_se", "k5_e6_se")
 
 
 def load_weights(network: nn.Module, path: str | Path) -> nn.Module:
     """Fill a network of `build_network` with the authors' weights; returns the same network.
 
     Raises:
-        UserError: as `read_weights`; or a tensor is missing, left over or of another shape.
+        UserError: as `read_authors_weights`; or a tensor is missing, left over or of another shape.
     """
-    ours, theirs = network.state_dict(), read_weights(path)
+    ours, theirs = network.state_dict(), read_authors_weights(path)
     for name, tensor in ours.items():
         if name not in theirs:
             raise UserError(f"{path}: has nothing for {name}; pass the weights of this architecture")
@@ -87,10 +48,10 @@ def load_weights(network: nn.Module, path: str | Path) -> nn.Module:
     return network
 
 
-def read_weights(path: str | Path) -> dict[str, Tensor]:
+def read_authors_weights(path: str | Path) -> dict[str, Tensor]:
     """The authors' weights under our names.
 
-    Their blocks lie in `second_stem` and in the lists `stage1` to `stage6`; ours are one list.
+    Their blocks are in `second_stem` and in the lists `stage1` to `stage6`; ours are one list.
 
     Raises:
         UserError: missing, truncated or unsafe file, or a tensor that no such network has.
@@ -126,15 +87,11 @@ def _layer_name(key: str) -> str | None:
     return f"{_OUTER[match[1]]}.{_LEAVES[match[2]]}.{match[3]}" if match else None
 
 
-# the order of their candidates, under our names; a supernet without SE has the first four
-_CANDIDATES = ("k3_e3", "k3_e6", "k5_e3", "k5_e6", "k3_e3_se", "k3_e6_se", "k5_e3_se", "k5_e6_se")
-
-
 def read_searched_supernet(path: str | Path, space: Space, *, name: str | None = None) -> Architecture:
     """The strongest operation of each layer and depth of each stage (Eq. 10, 11), with the widths of its mask.
 
     Their stages 1 to 6 are the searchable stages of `space`, in order. A width is the number of ones in
-    `mc_mask_dddict[stage][block][operation]`. Equal strengths go to the first, as in their parser.
+    `mc_mask_dddict[stage][block][operation]`. Ties go to the first, as in their parser.
 
     Args:
         name: of the architecture; default the file's name.
@@ -193,6 +150,43 @@ def _width(path: Path, where: str, mask: Tensor, limits: tuple[int, int]) -> int
     if mask.shape != (high,) or not low <= width <= high:
         _fail(path, f"{where}: width {width} of {mask.numel()}, the space has {low} to {high}")
     return width
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """What their training or search script saved; `state_dict` without DataParallel's prefix `module.`.
+
+    Raises:
+        UserError: missing, truncated, unsafe to load, or without a `state_dict` of tensors.
+    """
+    path = Path(path)
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); pass one of the authors' .pth.tar files") from None
+    except pickle.UnpicklingError as error:
+        raise UserError(f"{path}: {_refusal(error)}") from None
+    except Exception as error:  # a truncated file raises RuntimeError, EOFError, KeyError and others
+        raise UserError(f"{path}: is not a complete checkpoint ({_first_sentence(error)}); download it again") from None
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
+        raise UserError(f"{path}: holds no 'state_dict'; pass a .pth.tar that the authors' code wrote")
+    for key, value in checkpoint["state_dict"].items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise UserError(f"{path}: state_dict has {key!r} with a {type(value).__name__}, expected a tensor")
+    state = {key.removeprefix("module."): value for key, value in checkpoint["state_dict"].items()}
+    return {**checkpoint, "state_dict": state}
+
+
+def _refusal(error: pickle.UnpicklingError) -> str:
+    """In our words: torch's own message advises loading the file without the check."""
+    refused = _REFUSED.search(str(error))
+    if refused:
+        return f"refers to {refused[1]}; a complete checkpoint holds tensors, dicts and numbers only: refused"
+    return "is not a checkpoint; pass one of the authors' .pth.tar files, complete"
+
+
+def _first_sentence(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].partition(". ")[0]
 
 
 def _fail(path: Path, what: str) -> NoReturn:

@@ -82,13 +82,13 @@ def measure(options: argparse.Namespace, table: LatencyTable | None) -> tuple[Se
     """Every network's latency, and the name of the device."""
     from tfnas.compute.devices import find_device
     from tfnas.latency.backends import BackendOptions, device_of, open_backend
-    from tfnas.latency.baselines import compare, paper_peers, torchvision_peers
+    from tfnas.latency.baselines import compare, paper_baselines, torchvision_baselines
 
     device = find_device(options.device, source="tfnas compare: --device")
     asked = BackendOptions(options.device, options.threads, options.precision, bool(options.channels_last))
     backend = open_backend(options.backend, asked, source="tfnas compare: --backend")
     rows = compare(
-        [*paper_peers(options.resolution), *torchvision_peers(options.resolution)],
+        [*paper_baselines(options.resolution), *torchvision_baselines(options.resolution)],
         backend,
         device=device,
         threads=options.threads,
@@ -152,8 +152,8 @@ def summary(
 def table_rows(rows: Sequence[Compared], same_device: bool) -> Iterator[tuple[str, ...]]:
     """The cells of each row, as in `COLUMNS`."""
     for row in rows:
-        peer, ms = row.peer, row.timing.median_ms
+        baseline, ms = row.baseline, row.timing.median_ms
         by_table = "-" if row.table_ms is None else f"{row.table_ms:.3f}"
         error = "-" if row.table_ms is None or not same_device else f"{100 * (row.table_ms / ms - 1):+.1f} %"
-        sizes = (f"{peer.macs / 1e6:.1f} M", f"{peer.params / 1e6:.2f} M")
-        yield peer.name, f"{ms:.3f}", by_table, error, *sizes, f"{peer.top1:.1f} %", peer.source
+        sizes = (f"{baseline.macs / 1e6:.1f} M", f"{baseline.params / 1e6:.2f} M")
+        yield baseline.name, f"{ms:.3f}", by_table, error, *sizes, f"{baseline.top1:.1f} %", baseline.source

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from tfnas.deploy.export import Checked
-    from tfnas.deploy.model_card import Card, Measured, Promised
+    from tfnas.deploy.model_card import Card, LatencyTarget, Measured
     from tfnas.deploy.origin import Origin
     from tfnas.space import Architecture
 
@@ -86,20 +86,20 @@ def export(options: argparse.Namespace, formats: list[str]) -> Card:
     Raises:
         UserError: a file cannot be read, or an export is not the network.
     """
-    from tfnas.deploy.model_card import read_promised
+    from tfnas.deploy.model_card import read_latency_target
 
     subject = read_subject(options)
-    promised = read_promised(subject.architecture, subject.file, options.table)
+    latency_target = read_latency_target(subject.architecture, subject.file, options.table)
     options.resolution = options.resolution or subject.origin.resolution or 224
     options.threads = options.threads or subject.origin.value("device.threads", 1)
-    options.batch_size = options.batch_size or (promised.batch_size if promised else 1)
+    options.batch_size = options.batch_size or (latency_target.batch_size if latency_target else 1)
     checked, measured = export_and_measure(subject, formats, options)
-    return describe(subject, promised, checked, measured, options)
+    return describe(subject, latency_target, checked, measured, options)
 
 
 def describe(
     subject: Subject,
-    promised: Promised | None,
+    latency_target: LatencyTarget | None,
     checked: Mapping[Path, Checked],
     measured: Measured,
     options: argparse.Namespace,
@@ -118,7 +118,7 @@ def describe(
         metrics=read_json(metrics) if origin.fields and metrics.is_file() else {},
         origin=origin,
         trained_on=read_trained_on(origin),
-        promised=promised,
+        latency_target=latency_target,
         device=device_name("cpu"),
         batch_size=options.batch_size,
         threads=options.threads,
@@ -207,10 +207,10 @@ def summary(card: Card, folder: Path) -> str:
         f"{folder / name}: largest difference to eager {difference:.2g}, batches 1 and 7"
         for name, difference in card.differences.items()
     ]
-    promised = card.promised
-    if promised is not None:
-        target = "" if promised.target_ms is None else f"target {promised.target_ms:.3f} ms, "
-        lines.append(f"{target}table {promised.table_ms:.3f} ms ({promised.device}, {promised.how})")
+    latency_target = card.latency_target
+    if latency_target is not None:
+        target = "" if latency_target.target_ms is None else f"target {latency_target.target_ms:.3f} ms, "
+        lines.append(f"{target}table {latency_target.table_ms:.3f} ms ({latency_target.device}, {latency_target.how})")
     times = ", ".join(f"{name} {timing.median_ms:.3f} ms" for name, timing in card.measured.items())
     lines.append(f"{times} ({card.device}, batch {card.batch_size}, threads {card.threads})")
     if card.busy:

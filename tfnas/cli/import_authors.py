@@ -163,12 +163,12 @@ def import_config(options: argparse.Namespace) -> None:
 
 
 def import_weights(options: argparse.Namespace) -> None:
-    from tfnas.authors import load_weights, read_weights
+    from tfnas.authors import load_weights, read_authors_weights
     from tfnas.space import build_network
     from tfnas.train.weights import save_weights
 
     architecture = _read_architecture(options.architecture)
-    classifier = read_weights(options.file).get("classifier.linear.weight")
+    classifier = read_authors_weights(options.file).get("classifier.linear.weight")
     if classifier is None:
         raise UserError(f"{options.file}: has no classifier.linear.weight; pass the weights of a trained network")
     network = load_weights(build_network(architecture, len(classifier)), options.file)

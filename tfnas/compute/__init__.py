@@ -1,1 +1,1 @@
-"""What computes: devices and their clocks, several processes on one job, random states; code that changes results."""
+"""Devices and their clocks, several processes on one job, random seeds: code that can change results."""

@@ -1,7 +1,4 @@
-"""The seam between CPU and CUDA: everything device-specific is in this file.
-
-Which GPUs this machine has, and one of them for each job that runs on it.
-"""
+"""Everything that depends on the device, CPU or CUDA: opening it, timing on it, and claiming a GPU for each job."""
 
 from __future__ import annotations
 
@@ -31,10 +28,12 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-INTERRUPTED_SECONDS, INTERRUPTED_SHARE = 50e-6, 0.03  # of a call: less is the clocks' own and the caches'
+INTERRUPTED_SECONDS, INTERRUPTED_SHARE = 50e-6, 0.03  # of a call: less is due to clocks and caches
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
 
 logger = logging.getLogger("tfnas.devices")
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+_claimed: list[IO[str]] = []  # open, so locked, until this process ends
 
 
 def open_device(name: str, threads: int) -> torch.device:
@@ -43,7 +42,7 @@ def open_device(name: str, threads: int) -> torch.device:
     Where torchrun has started several processes, `cuda` is each one's own GPU.
 
     Raises:
-        UserError: CUDA is asked for and absent.
+        UserError: CUDA is requested but absent.
     """
     import torch
 
@@ -54,6 +53,23 @@ def open_device(name: str, threads: int) -> torch.device:
     if name == "cpu":
         keep_freed_memory()
     return find_device(name, source="params.yaml: device")
+
+
+def find_device(name: str, *, source: str) -> torch.device:
+    """The torch device of that name; `source` says in the error where the name was given.
+
+    Raises:
+        UserError: not the name of a device, or CUDA is requested but absent.
+    """
+    import torch
+
+    if not (match := re.fullmatch(r"cpu|cuda(?::(\d+))?", name)):
+        raise UserError(f"{source} {name!r}: write cpu, cuda or cuda:N")
+    if name != "cpu" and not torch.cuda.is_available():
+        raise UserError(f"{source} {name!r}: this machine has no usable CUDA device; write cpu")
+    if match[1] and int(match[1]) >= torch.cuda.device_count():
+        raise UserError(f"{source} {name!r}: this machine has {torch.cuda.device_count()}, counted from cuda:0")
+    return torch.device(name)
 
 
 @cache
@@ -86,9 +102,9 @@ def _cpu_quotas(folder: Path = Path("/sys/fs/cgroup")) -> list[int]:
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep the memory that it frees, to use it again (glibc; nothing elsewhere).
+    """Let this process reuse the memory that it frees (with glibc; elsewhere this does nothing).
 
-    By default glibc gives large blocks back to the system at once, so every training step asks for its tensors' memory
+    By default glibc returns large blocks to the system at once, so every training step asks for its tensors' memory
     again, and the system fills it with zeros, page by page.
     """
     if platform.libc_ver()[0] == "glibc":
@@ -97,21 +113,58 @@ def keep_freed_memory() -> None:
         libc.mallopt(_M_TRIM_THRESHOLD, -1)  # the heap never shrinks
 
 
-def find_device(name: str, *, source: str) -> torch.device:
-    """The torch device of that name; `source` says in the error where the name was given.
+def claim_gpu(device: str) -> str | None:
+    """Claim a GPU that no other tfnas job on this machine has; call it before torch looks for CUDA.
 
-    Raises:
-        UserError: no name of a device, or CUDA is asked for and absent.
+    Otherwise two jobs running at once on `cuda` would both use the first GPU.
+
+    Returns:
+        The GPU; None where there is no choice (cpu, cuda:N, torchrun, one GPU), or where all are taken.
     """
-    import torch
+    if device != "cuda" or distributed.world_size() > 1 or len(gpus := visible_gpus()) < 2:
+        return None
+    for gpu in gpus:
+        file = (Path(tempfile.gettempdir()) / f"tfnas-{os.getuid()}-gpu-{gpu}.lock").open("a", encoding="utf-8")
+        with contextlib.suppress(OSError):
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _claimed.append(file)
+            os.environ[VISIBLE] = gpu
+            return gpu
+        file.close()
+    logger.warning("all of the GPUs %s are in use by other jobs; this one shares the first", ", ".join(gpus))
+    return None
 
-    if not (match := re.fullmatch(r"cpu|cuda(?::(\d+))?", name)):
-        raise UserError(f"{source} {name!r}: write cpu, cuda or cuda:N")
-    if name != "cpu" and not torch.cuda.is_available():
-        raise UserError(f"{source} {name!r}: this machine has no usable CUDA device; write cpu")
-    if match[1] and int(match[1]) >= torch.cuda.device_count():
-        raise UserError(f"{source} {name!r}: this machine has {torch.cuda.device_count()}, counted from cuda:0")
-    return torch.device(name)
+
+def visible_gpus() -> list[str]:
+    """The GPUs that a process started here may use, by number or UUID as CUDA_VISIBLE_DEVICES takes them."""
+    if VISIBLE in os.environ:
+        return [name for name in os.environ[VISIBLE].split(",") if name and name != "-1"]
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return []
+    return [str(number) for number, line in enumerate(listed.splitlines()) if line.startswith("GPU ")]
+
+
+def device_name(name: str) -> str:
+    """A name that a person recognizes: the GPU's, or the CPU's model."""
+    if name.startswith("cuda"):
+        import torch
+
+        return torch.cuda.get_device_name(name)
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def cpu_governor() -> str | None:
+    """How the operating system sets the CPU's frequency (`performance`, `powersave`, ...), where known."""
+    try:
+        return Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").read_text().strip()
+    except OSError:
+        return None
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
@@ -165,11 +218,11 @@ def time_sequence(
 ) -> np.ndarray:
     """Milliseconds of each call when `runs` are called one after the other, `repeats` times; (repeats, len(runs)).
 
-    On the CPU a call during which the operating system gave the processor to somebody else counts by what this
-    thread computed, and not by the time that passed. On CUDA the time between events, as in `time_calls`.
+    On the CPU, when the operating system preempts a call, its CPU time is used instead of wall time. On CUDA, the time
+    between events, as in `time_calls`.
 
     Args:
-        here: whether the calls compute in this thread; if not, no call can be seen to be interrupted.
+        here: whether the calls compute in this thread; elsewhere, preemption cannot be detected.
     """
     import numpy as np
 
@@ -186,64 +239,3 @@ def time_sequence(
             wall[repeat, place] = time.perf_counter() - start
     interrupted = wall - computed > INTERRUPTED_SECONDS + INTERRUPTED_SHARE * wall
     return 1000.0 * np.where(interrupted & here, computed, wall)
-
-
-def cpu_governor() -> str | None:
-    """How the operating system sets the CPU's frequency (`performance`, `powersave`...), where it says so."""
-    try:
-        return Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").read_text().strip()
-    except OSError:
-        return None
-
-
-def device_name(name: str) -> str:
-    """A name a person recognises: the GPU's, or the CPU's model."""
-    if name.startswith("cuda"):
-        import torch
-
-        return torch.cuda.get_device_name(name)
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
-VISIBLE = "CUDA_VISIBLE_DEVICES"
-
-_claimed: list[IO[str]] = []  # open, so locked, until this process ends
-
-gpu_logger = logging.getLogger("tfnas.gpus")
-
-
-def visible_gpus() -> list[str]:
-    """The GPUs that a process started here may use, by number or UUID as CUDA_VISIBLE_DEVICES takes them."""
-    if VISIBLE in os.environ:
-        return [name for name in os.environ[VISIBLE].split(",") if name and name != "-1"]
-    try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return []
-    return [str(number) for number, line in enumerate(listed.splitlines()) if line.startswith("GPU ")]
-
-
-def claim_gpu(device: str) -> str | None:
-    """Take a GPU that no other job of tfnas on this machine has; before torch looks for CUDA.
-
-    Without it two jobs side by side on `cuda` would both compute on the first one.
-
-    Returns:
-        The GPU; None where the choice is made already (cpu, cuda:N, torchrun, one GPU), or where all are taken.
-    """
-    if device != "cuda" or distributed.world_size() > 1 or len(gpus := visible_gpus()) < 2:
-        return None
-    for gpu in gpus:
-        file = (Path(tempfile.gettempdir()) / f"tfnas-{os.getuid()}-gpu-{gpu}.lock").open("a", encoding="utf-8")
-        with contextlib.suppress(OSError):
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _claimed.append(file)
-            os.environ[VISIBLE] = gpu
-            return gpu
-        file.close()
-    gpu_logger.warning("all of the GPUs %s are in use by other jobs; this one shares the first", ", ".join(gpus))
-    return None

@@ -1,8 +1,6 @@
-"""Several processes on one job, as torchrun starts them; with one process every function here does nothing.
+"""Several processes on one job, as torchrun starts them; with a single process, every function here does nothing.
 
-torchrun says by environment variables who a process is (RANK, LOCAL_RANK, WORLD_SIZE).
-
-Mean and variance of a batch that several processes share, for BatchNorm.
+torchrun tells each process who it is by environment variables (RANK, LOCAL_RANK, WORLD_SIZE).
 
 N batch of one process, C channels, H W size.
 """
@@ -120,13 +118,13 @@ def check_equal(what: str, values: Any) -> None:
 
 
 def statistics_over_processes(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(N, C, H, W) to x less its mean, the mean (C,) and the biased variance (C,), over all processes' batches.
+    """(N, C, H, W) to x minus its mean, the mean (C,) and the biased variance (C,), over all processes' batches.
 
-    The batches have one size. The mean comes first and the variance about it second, so that no digits cancel out.
+    For BatchNorm; the batches have equal sizes. The variance is taken about the mean, so that no digits cancel out.
     """
     from tfnas.compute.averaging import MeanOverProcesses as _Mean
 
     mean: Tensor = _Mean.apply(x.mean((0, 2, 3)))
-    centred = x - mean[:, None, None]
-    variance: Tensor = _Mean.apply(centred.square().mean((0, 2, 3)))
-    return centred, mean, variance
+    centered = x - mean[:, None, None]
+    variance: Tensor = _Mean.apply(centered.square().mean((0, 2, 3)))
+    return centered, mean, variance

@@ -10,7 +10,7 @@ from tfnas.jobs.sections import Count, CountOrZero, Section
 
 
 class DeviceParams(Section):
-    """Where rank_classes, search, retrain and transfer compute."""
+    """Where rank_classes, warm_up, search, retrain and transfer compute."""
 
     name: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")]
     threads: Count  # CPU threads of one job

@@ -1,4 +1,4 @@
-"""Random states that follow from the seed and a name, so that jobs do not share streams."""
+"""Random seeds derived from the run's seed and a name, so that jobs do not share random streams."""
 
 from __future__ import annotations
 

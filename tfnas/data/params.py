@@ -10,7 +10,7 @@ from tfnas.jobs.sections import AS_LIST, Count, Fraction, NonNegative, Positive,
 
 
 class AugmentationParams(Section):
-    """Training augmentation: RandomResizedCrop, horizontal flip, colour jitter."""
+    """Training augmentation: RandomResizedCrop, horizontal flip, color jitter."""
 
     crop_scale: Annotated[tuple[Fraction, Fraction], AS_LIST]
     flip: bool

@@ -1,8 +1,6 @@
-"""Top-1 accuracy of each class, and class_accuracy.csv.
+"""Ranking classes by accuracy (Appendix B): EfficientNet-B0 with ImageNet's weights, a file's, or briefly trained here.
 
-The network that ranks classes: EfficientNet-B0 with ImageNet's weights, a file's, or fitted here (Appendix B).
-
-Training the ranking network briefly on the data set itself, where no weights of others know its classes.
+The result is class_accuracy.csv, the top-1 accuracy of each class.
 """
 
 from __future__ import annotations
@@ -29,6 +27,13 @@ from tfnas.jobs.errors import UserError
 from tfnas.jobs.progress import track
 
 COLUMNS = ("class", "images", "correct", "top1")  # top1 in percent
+FIT, IMAGENET = "fit", "imagenet"
+CLASSIFIER = "classifier.1.weight"  # (K, 1280)
+IMAGENET_CLASSES = 1000
+IMAGENET_SHA256 = "385e0240499426c022b773be1ae4da780f057b89c9694c7f47199f62746b6edd"  # of its sorted WordNet ids
+WNID = re.compile(r"n\d{8}")
+DOWNLOAD_SECONDS = 30  # of silence from the server
+ALTERNATIVES = "write `fit`, which trains it here, or a file of weights"
 
 
 class ClassAccuracy(NamedTuple):
@@ -44,6 +49,11 @@ class ClassAccuracy(NamedTuple):
         return 100.0 * self.correct / self.images
 
 
+def rank(rows: Iterable[ClassAccuracy]) -> list[ClassAccuracy]:
+    """Best class first; classes of the same accuracy by name."""
+    return sorted(rows, key=lambda row: (-row.top1, row.class_name))
+
+
 def count_correct(
     network: nn.Module,
     batches: Iterable[tuple[Tensor, Tensor]],
@@ -55,11 +65,9 @@ def count_correct(
     """Images of each class, and those whose largest logit is their label's.
 
     Args:
-        batches: (N, 3, H, W) images, (N,) labels; how they are cut into batches changes no result but for
-            rounding in the last bit.
+        batches: (N, 3, H, W) images, (N,) labels; how they are batched changes the result only by rounding in the
+            last bit.
     """
-    import torch
-
     network.eval()
     images = torch.zeros(num_classes, dtype=torch.int64, device=device)
     correct = torch.zeros_like(images)
@@ -72,17 +80,12 @@ def count_correct(
     return images.tolist(), correct.tolist()
 
 
-def rank(rows: Iterable[ClassAccuracy]) -> list[ClassAccuracy]:
-    """Best class first; classes of the same accuracy by name."""
-    return sorted(rows, key=lambda row: (-row.top1, row.class_name))
-
-
 def write_class_accuracy(rows: Sequence[ClassAccuracy], path: str | Path) -> None:
     write_table(path, COLUMNS, ((*row, row.top1) for row in rows))
 
 
 def read_class_accuracy(path: str | Path) -> list[ClassAccuracy]:
-    """The rows of class_accuracy.csv, ranked anew.
+    """The rows of class_accuracy.csv, ranked again.
 
     Raises:
         UserError: missing, damaged, a class twice, or more correct than images; names the line.
@@ -101,27 +104,11 @@ def read_class_accuracy(path: str | Path) -> list[ClassAccuracy]:
     return rank(rows.values())
 
 
-FIT, IMAGENET = "fit", "imagenet"
-CLASSIFIER = "classifier.1.weight"  # (K, 1280)
-IMAGENET_CLASSES = 1000
-IMAGENET_SHA256 = "385e0240499426c022b773be1ae4da780f057b89c9694c7f47199f62746b6edd"  # of its sorted WordNet ids
-WNID = re.compile(r"n\d{8}")
-DOWNLOAD_SECONDS = 30  # of silence from the server
-ALTERNATIVES = "write `fit`, which trains it here, or a file of weights"
-
-
-def build_ranking_network(num_classes: int) -> nn.Module:
-    """torchvision's EfficientNet-B0 with random weights; without dropout and drop-connect, as it is trained briefly."""
-    from torchvision.models import efficientnet_b0
-
-    return efficientnet_b0(num_classes=num_classes, dropout=0.0, stochastic_depth_prob=0.0)
-
-
 def load_ranking_network(weights: str, classes: Sequence[str]) -> nn.Module:
     """EfficientNet-B0 with ImageNet's weights, which torchvision downloads, or with those of a file.
 
     Args:
-        weights: `imagenet` or a file that `torch.save` wrote of a state dict; runs no code of the file's.
+        weights: `imagenet` or a state dict in a file that `torch.save` wrote; runs no code from the file.
         classes: of the data set, in the order of labels.
 
     Raises:
@@ -134,16 +121,23 @@ def load_ranking_network(weights: str, classes: Sequence[str]) -> nn.Module:
     return network
 
 
+def build_ranking_network(num_classes: int) -> nn.Module:
+    """torchvision's EfficientNet-B0 with random weights; without dropout and drop-connect, as it is trained briefly."""
+    from torchvision.models import efficientnet_b0
+
+    return efficientnet_b0(num_classes=num_classes, dropout=0.0, stochastic_depth_prob=0.0)
+
+
 def check_ranking_weights(weights: str, classes: Sequence[str]) -> None:
     """Raise UserError when the weights cannot be those of these classes; downloads nothing."""
     if weights == FIT:
         return
     if weights == IMAGENET:
-        fault = imagenet_fault(classes)
-        if fault is not None:
+        mismatch = imagenet_mismatch(classes)
+        if mismatch is not None:
             raise UserError(
                 f"params.yaml: rank_classes.weights: imagenet knows the 1,000 classes of ImageNet by the order of"
-                f" their WordNet ids, but {fault}; {ALTERNATIVES}"
+                f" their WordNet ids, but {mismatch}; {ALTERNATIVES}"
             )
         return
     path = Path(weights)
@@ -154,12 +148,14 @@ def check_ranking_weights(weights: str, classes: Sequence[str]) -> None:
             f"{path}: knows {known} classes, the data set has {len(classes)}; pass weights that were trained on its"
             f" classes in sorted order, or write rank_classes.weights: fit"
         )
-    fault = imagenet_fault(classes) if _looks_like_imagenet(classes) else None
-    if fault is not None:
-        raise UserError(f"{path}: knows {known} classes by their order, but {fault}; write rank_classes.weights: fit")
+    mismatch = imagenet_mismatch(classes) if _looks_like_imagenet(classes) else None
+    if mismatch is not None:
+        raise UserError(
+            f"{path}: knows {known} classes by their order, but {mismatch}; write rank_classes.weights: fit"
+        )
 
 
-def imagenet_fault(classes: Sequence[str]) -> str | None:
+def imagenet_mismatch(classes: Sequence[str]) -> str | None:
     """Why these are not ImageNet's classes in the order of its labels; None when they are."""
     if len(classes) != IMAGENET_CLASSES:
         return f"the data set has {len(classes)} classes"
@@ -181,7 +177,7 @@ def _download() -> dict[str, Tensor]:
 
     weights = EfficientNet_B0_Weights.IMAGENET1K_V1
     try:
-        with _impatient():
+        with _short_timeout():
             return dict(weights.get_state_dict(progress=False, check_hash=True, weights_only=True, map_location="cpu"))
     except (URLError, OSError, RuntimeError) as error:  # RuntimeError: another hash
         reason = getattr(error, "reason", error)
@@ -193,8 +189,8 @@ def _download() -> dict[str, Tensor]:
 
 
 @contextmanager
-def _impatient() -> Iterator[None]:
-    """A server that does not answer is an error within half a minute; torch sets no limit."""
+def _short_timeout() -> Iterator[None]:
+    """Give up on a silent server after half a minute; torch itself sets no limit."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(DOWNLOAD_SECONDS)
     try:
@@ -236,13 +232,13 @@ def fit(
     state: dict[str, Any] | None = None,
     on_epoch: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> None:
-    """Train with Adam, its rate falling by a cosine to 0, then take BatchNorm's statistics anew.
+    """Train with Adam and a cosine learning rate, then estimate BatchNorm's statistics again.
 
-    Ours: the paper's ranking network comes trained on ImageNet. Brief, so that classes still differ in accuracy.
+    Ours: the paper's ranking network is trained on ImageNet. Brief, so that classes still differ in accuracy.
 
     Args:
-        state: what `on_epoch` was given after an epoch; go on from there.
-        on_epoch: called after each epoch with all that the next one depends on.
+        state: what `on_epoch` was given after an epoch; resumes from there.
+        on_epoch: called after each epoch with everything that the next one depends on.
 
     Raises:
         UserError: no whole batch, or a loss that is not finite.
@@ -272,7 +268,7 @@ def fit(
         on_epoch({"epochs": epoch + 1} | {name: part.state_dict() for name, part in parts.items()})
     if not math.isfinite(loss.item()):
         raise UserError("params.yaml: rank_classes.fit: the loss is not finite; lower fit.learning_rate")
-    loader.set_epoch(params.epochs - 1)  # also where all epochs were done before
+    loader.set_epoch(params.epochs - 1)  # even if all epochs were done before
     estimate_statistics(network, loader, device=device, precision=precision)
 
 
@@ -287,10 +283,10 @@ def cross_entropy(
 
 @torch.no_grad()
 def estimate_statistics(network: nn.Module, loader: EpochLoader, *, device: torch.device, precision: str) -> None:
-    """Put the means over all batches of an epoch in place of BatchNorm's running ones.
+    """Replace BatchNorm's running statistics by the means over all batches of an epoch.
 
-    After a few dozen steps those still hold what the first steps saw: on the digits a network that had learned
-    nine tenths of its batches gave one and the same class to every image.
+    After a few dozen steps, the running ones still reflect the first steps: on the digits, a network that classified
+    nine tenths of its batches correctly gave every image the same class.
     """
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]

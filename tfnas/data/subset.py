@@ -1,10 +1,7 @@
-"""Accuracy groups: consecutive classes of the ranking, as even as possible.
+"""The classes and images of a search (Appendix B): one class from each accuracy group, its images split in two parts.
 
-The classes and images of a search (Appendix B): one class out of each accuracy group, split in two parts.
-
-The paper says that a class is drawn at random and 80 % of its images train the weights. Here the draw and the split
-follow from hashes of the seed and of names, so they are the same on every machine, and an image that is added moves
-no other one.
+In the paper, a class is drawn at random and 80 % of its images train the weights. Here the draw and the split follow
+from hashes of the seed and of names: they are the same on every machine, and adding an image moves no other one.
 """
 
 from __future__ import annotations
@@ -23,23 +20,6 @@ from tfnas.data.sources.image_folder import class_name
 from tfnas.jobs.errors import UserError
 
 Item = TypeVar("Item")
-
-
-def check_groups(groups: int, num_classes: int) -> None:
-    """Raise UserError when there are more groups than classes."""
-    if groups > num_classes:
-        raise UserError(
-            f"params.yaml: build_subset.groups: {groups} groups, but there are {num_classes} classes to draw from;"
-            f" write {num_classes} or fewer"
-        )
-
-
-def cut(ranked: Sequence[Item], groups: int) -> list[Sequence[Item]]:
-    """Consecutive groups whose sizes differ by one at most."""
-    bounds = [len(ranked) * group // groups for group in range(groups + 1)]
-    return [ranked[start:end] for start, end in pairwise(bounds)]
-
-
 RANKED_GROUPS, RANDOM, CLASS_LIST = "ranked_groups", "random", "class_list"
 CLASS_COLUMN_NAMES = ("class", "wnid")
 MIN_IMAGES = 2  # of a drawn class: one for each part
@@ -83,8 +63,8 @@ def build_subset(
     """Choose classes and split the training images of each.
 
     Args:
-        strategy: ranked_groups: one class of each accuracy group; random: as many of all classes, which the paper
-            compares it with; class_list: those of a list.
+        strategy: ranked_groups: one class of each accuracy group; random: as many of all classes, the paper's
+            baseline; class_list: those of a list.
 
     Raises:
         UserError: more groups than classes, a class of the list that is not there, or a chosen class with a single
@@ -120,8 +100,8 @@ def choose_classes(
 ) -> list[ChosenClass]:
     """The classes of a strategy, in the order of names, which gives the labels.
 
-    With class_list and random, `group` is the accuracy group among as many groups as there are chosen classes, so that
-    it shows how evenly they lie.
+    With class_list and random, `group` is the accuracy group among as many groups as there are chosen classes: it shows
+    how evenly the classes are spread.
 
     Raises:
         UserError: as `build_subset`.
@@ -146,13 +126,55 @@ def choose_classes(
     return [ChosenClass(label, *row) for label, row in enumerate(sorted(rows))]
 
 
-def read_class_list(path: str | Path) -> list[str]:
-    """The classes that a file names: one a line, or the column `class` or `wnid` of a CSV file with a header.
-
-    Commas, semicolons and tabs may part the columns, and a byte order mark may come first, as a spreadsheet writes it.
+def draw_classes(accuracies: Iterable[ClassAccuracy], groups: int, *, seed: int) -> list[ChosenClass]:
+    """One class of each accuracy group, in the order of names, which gives the labels.
 
     Raises:
-        UserError: missing, no text, a line without a class, fewer than two classes, or one twice.
+        UserError: more groups than classes.
+    """
+    ranked = rank(accuracies)
+    check_groups(groups, len(ranked))
+    drawn = []
+    for group, members in enumerate(cut(ranked, groups), start=1):
+        winner = min(members, key=lambda row: (derive_seed(seed, "draw", row.class_name), row.class_name))
+        drawn.append((winner.class_name, group, winner.top1))
+    return [ChosenClass(label, *row) for label, row in enumerate(sorted(drawn))]
+
+
+def check_groups(groups: int, num_classes: int) -> None:
+    """Raise UserError when there are more groups than classes."""
+    if groups > num_classes:
+        raise UserError(
+            f"params.yaml: build_subset.groups: {groups} groups, but there are {num_classes} classes to draw from;"
+            f" write {num_classes} or fewer"
+        )
+
+
+def cut(ranked: Sequence[Item], groups: int) -> list[Sequence[Item]]:
+    """Consecutive groups whose sizes differ by one at most."""
+    bounds = [len(ranked) * group // groups for group in range(groups + 1)]
+    return [ranked[start:end] for start, end in pairwise(bounds)]
+
+
+def split_images(paths: Iterable[str], train_fraction: float, *, seed: int) -> tuple[list[str], list[str]]:
+    """The images of one class in two parts, each sorted by path.
+
+    The first has `train_fraction` of them, rounded down as in the authors' lists (617 of 772), but each part has at
+    least one image.
+    """
+    shuffled = sorted(paths, key=lambda path: (derive_seed(seed, "split", path), path))
+    exact = Fraction(str(train_fraction)) * len(shuffled)  # 0.29 of 100 are 29; in floats, 28.99...
+    count = min(max(int(exact), 1), len(shuffled) - 1)
+    return sorted(shuffled[:count]), sorted(shuffled[count:])
+
+
+def read_class_list(path: str | Path) -> list[str]:
+    """The classes that a file names: one per line, or the column `class` or `wnid` of a CSV file with a header.
+
+    Columns may be separated by commas, semicolons or tabs, and a byte order mark may come first, as spreadsheets write.
+
+    Raises:
+        UserError: missing, not text, a line without a class, fewer than two classes, or a duplicate.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
@@ -176,7 +198,7 @@ def read_class_list(path: str | Path) -> list[str]:
 
 
 def _class_column(lines: list[str]) -> tuple[list[list[str]], int]:
-    """The cells of each line below a header, and which of them is the class; the first one without a header."""
+    """The cells of each line below the header, and the index of the class column; without a header, the first."""
     for separator in ",;\t":
         rows = [[cell.strip() for cell in cells] for cells in csv.reader(lines, delimiter=separator)]
         rows = [row for row in rows if any(row)]  # a spreadsheet writes empty rows as separators alone
@@ -185,30 +207,3 @@ def _class_column(lines: list[str]) -> tuple[list[list[str]], int]:
         if column is not None:
             return rows[1:], column
     return [[line.strip().strip('"')] for line in lines], 0
-
-
-def draw_classes(accuracies: Iterable[ClassAccuracy], groups: int, *, seed: int) -> list[ChosenClass]:
-    """One class of each accuracy group, in the order of names, which gives the labels.
-
-    Raises:
-        UserError: more groups than classes.
-    """
-    ranked = rank(accuracies)
-    check_groups(groups, len(ranked))
-    drawn = []
-    for group, members in enumerate(cut(ranked, groups), start=1):
-        winner = min(members, key=lambda row: (derive_seed(seed, "draw", row.class_name), row.class_name))
-        drawn.append((winner.class_name, group, winner.top1))
-    return [ChosenClass(label, *row) for label, row in enumerate(sorted(drawn))]
-
-
-def split_images(paths: Iterable[str], train_fraction: float, *, seed: int) -> tuple[list[str], list[str]]:
-    """The images of one class in two parts, each sorted by path.
-
-    The first has `train_fraction` of them, rounded down as in the authors' lists (617 of 772), but each part has one
-    image at least.
-    """
-    shuffled = sorted(paths, key=lambda path: (derive_seed(seed, "split", path), path))
-    exact = Fraction(str(train_fraction)) * len(shuffled)  # 0.29 of 100 are 29; in floats, 28.99...
-    count = min(max(int(exact), 1), len(shuffled) - 1)
-    return sorted(shuffled[:count]), sorted(shuffled[count:])

@@ -1,4 +1,4 @@
-"""What only the contents of a manifest's images tell: broken ones, the same one twice, more than one frame."""
+"""Checks that need the contents of images: broken ones, duplicates, several frames."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FRAME_SUFFIXES = (".gif", ".webp", ".apng", ".avif", ".tif", ".tiff")
 logger = logging.getLogger("tfnas.data")
 
 
-class Twins(NamedTuple):
+class Duplicates(NamedTuple):
     """Pictures with the same bytes as an earlier one."""
 
     splits: list[tuple[str, str]]  # paths: of val and of train
@@ -64,9 +64,9 @@ def verify_images(listing: Listing, store: Store, *, threads: int) -> Listing:
     return Listing(records, sorted(broken), listing.left_out)
 
 
-def announce_twins(root: Path, records: Sequence[ManifestRecord]) -> None:
+def announce_duplicates(root: Path, records: Sequence[ManifestRecord]) -> None:
     """Say once how many pictures of val are in train as well, and how many are in two classes."""
-    twins = find_twins(root, records)
+    twins = find_duplicates(root, records)
     kinds = ((twins.splits, "images of val that are in train as well"), (twins.classes, "images in two classes"))
     parts = [f"{words}: {len(pairs)} (as {pairs[0][0]}, which is {pairs[0][1]})" for pairs, words in kinds if pairs]
     if parts:
@@ -79,7 +79,7 @@ def announce_twins(root: Path, records: Sequence[ManifestRecord]) -> None:
         )
 
 
-def find_twins(root: Path, records: Sequence[ManifestRecord], most: int = MOST_COMPARED) -> Twins:
+def find_duplicates(root: Path, records: Sequence[ManifestRecord], most: int = MOST_COMPARED) -> Duplicates:
     """Images whose files hold the same bytes, in train and val or in two classes.
 
     Only files of equal size are opened, the largest ones first, as small ones are often of equal size by chance; not
@@ -101,7 +101,7 @@ def find_twins(root: Path, records: Sequence[ManifestRecord], most: int = MOST_C
         splits += [(record.path, train.path) for record in group if train is not None and record.split == "val"]
         first = group[0]
         classes += [(record.path, first.path) for record in group if record.class_name != first.class_name]
-    return Twins(splits, classes, compared, sum(map(len, alike)))
+    return Duplicates(splits, classes, compared, sum(map(len, alike)))
 
 
 def _same_content(root: Path, groups: Iterable[list[ManifestRecord]], length: int) -> Iterable[list[ManifestRecord]]:
@@ -111,7 +111,7 @@ def _same_content(root: Path, groups: Iterable[list[ManifestRecord]], length: in
         try:
             with (root / record.path).open("rb") as file:
                 return hashlib.blake2b(file.read(length), digest_size=16).digest()
-        except OSError:  # the one who needs the image says so
+        except OSError:  # reported when the image is needed
             return record.path.encode()
 
     groups = list(groups)

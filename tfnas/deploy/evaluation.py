@@ -1,11 +1,7 @@
-"""Accuracy of a trained network, in all and for each class.
-
-The labelled images of a folder to evaluate on, whichever of the known layouts it has.
-"""
+"""Accuracy of a trained network, overall and per class, on a folder of labeled images in any known layout."""
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -16,14 +12,25 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from tfnas.data import ImageDataset, eval_transform, load_transfer_set, manifest_samples, read_manifest
+from tfnas.data.images.loader import Batch
 from tfnas.data.images.transforms import Transform
 from tfnas.data.sources.cifar_files import FORMATS
 from tfnas.data.sources.image_folder import announce_left_out, class_names, scan_class_folders
-from tfnas.jobs.artifacts import atomic_path, spreadsheet_cell
+from tfnas.jobs.artifacts import spreadsheet_cell, write_csv
 from tfnas.jobs.errors import UserError
 from tfnas.train.loop import evaluate_sums
 from tfnas.train.metrics import Metrics, MetricSums
-from tfnas.train.step import Batch
+
+LAYOUTS = "manifest.csv and images/ of prepare_data, a CIFAR set, val/<class>/*, or <class>/*"
+
+
+def evaluate_by_class(
+    network: nn.Module, batches: Iterable[Batch], classes: Sequence[str], *, device: torch.device, precision: str
+) -> tuple[Metrics, list[ClassRow]]:
+    """The same numbers as `tfnas.train.loop.evaluate`, bit for bit, and those of each class."""
+    confusion = Confusion(len(classes), device)
+    evaluate_sums(network.to(device), batches, confusion, precision=precision)
+    return confusion.result(), confusion.rows(classes)
 
 
 @dataclass(frozen=True)
@@ -50,28 +57,9 @@ class Confusion(MetricSums):
         self.counts += torch.bincount(pairs, minlength=self.counts.numel()).view_as(self.counts)
 
     def rows(self, classes: Sequence[str]) -> list[ClassRow]:
-        """One row a class, in the order of the labels."""
+        """One row per class, in the order of the labels."""
         counts = self.counts.cpu()
         return [_row(counts[label], label, classes) for label in range(len(classes))]
-
-
-def evaluate_by_class(
-    network: nn.Module, batches: Iterable[Batch], classes: Sequence[str], *, device: torch.device, precision: str
-) -> tuple[Metrics, list[ClassRow]]:
-    """The numbers of `tfnas.train.loop.evaluate`, bit for bit, and those of each class."""
-    confusion = Confusion(len(classes), device)
-    evaluate_sums(network.to(device), batches, confusion, precision=precision)
-    return confusion.result(), confusion.rows(classes)
-
-
-def write_rows(rows: Sequence[ClassRow], path: Path) -> None:
-    """One row a class, as CSV for a spreadsheet."""
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [column.name for column in fields(ClassRow)], lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            cells = asdict(row).items()
-            writer.writerow({name: spreadsheet_cell(cell) if isinstance(cell, str) else cell for name, cell in cells})
 
 
 def _row(counts: Tensor, label: int, classes: Sequence[str]) -> ClassRow:
@@ -82,7 +70,13 @@ def _row(counts: Tensor, label: int, classes: Sequence[str]) -> ClassRow:
     return ClassRow(classes[label], images, 100.0 * correct / images if images else None, taken_for)
 
 
-LAYOUTS = "manifest.csv and images/ of prepare_data, a CIFAR set, val/<class>/*, or <class>/*"
+def write_rows(rows: Sequence[ClassRow], path: Path) -> None:
+    """One row per class, as CSV for a spreadsheet."""
+    cells = (
+        {name: spreadsheet_cell(cell) if isinstance(cell, str) else cell for name, cell in asdict(row).items()}
+        for row in rows
+    )
+    write_csv(path, [column.name for column in fields(ClassRow)], cells)
 
 
 def read_image_set(
@@ -91,8 +85,8 @@ def read_image_set(
     """The images to validate on, as ((3, R, R) image, label) items, and the names of the classes.
 
     Args:
-        folder: with `LAYOUTS`; the first that is there counts.
-        images: where the paths of a manifest lie, when not in images/ beside it.
+        folder: in one of `LAYOUTS`; the first match counts.
+        images: where the paths of a manifest are, when not in images/ next to it.
         exif: apply or ignore EXIF turns; None: as prepare_data was told, and apply them in other folders.
 
     Raises:

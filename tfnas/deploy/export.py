@@ -84,7 +84,7 @@ def max_difference(network: nn.Module, runner: Runner, resolution: int) -> float
 
 
 def export_checked(network: nn.Module, resolution: int, path: Path, *, threads: int, tolerance: float) -> Checked:
-    """Export by the file's suffix, run the file, and compare; what runs it comes back with its `difference`.
+    """Export by the file's suffix, run the file, and compare; returns its runner with the `difference`.
 
     Raises:
         UserError: its logits are further from eager's than `tolerance`; the file is removed.
@@ -103,7 +103,7 @@ def export_checked(network: nn.Module, resolution: int, path: Path, *, threads: 
 
 
 class Checked:
-    """An export that was run beside eager."""
+    """An export whose logits were compared with eager's."""
 
     def __init__(self, runner: Runner, difference: float) -> None:
         self._runner, self.difference = runner, difference
@@ -118,7 +118,7 @@ def _example(resolution: int) -> Tensor:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Without the exporter's own reports; errors are raised as ever."""
+    """Suppress the exporter's own reports; errors are still raised."""
     loggers = [logging.getLogger(name) for name in ("onnxscript", "torch.onnx", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():

@@ -1,7 +1,4 @@
-"""A trained network out of its two files.
-
-The classes of a picture.
-"""
+"""A trained network, loaded from its two files, and the classes that it sees in a picture."""
 
 from __future__ import annotations
 
@@ -16,9 +13,7 @@ from tfnas.data import eval_transform
 from tfnas.data.images.decoding import APPLY, read_image, turned_tensor
 from tfnas.jobs.errors import UserError
 from tfnas.space import Architecture, build_network, zoo
-from tfnas.train.weights import find_mismatch
-
-CLASSIFIER = "classifier.linear.weight"  # (classes, features)
+from tfnas.train.weights import CLASSIFIER, fill_network, read_own_weights
 
 
 def load_network(architecture: Architecture | str | Path, weights: str | Path) -> nn.Module:
@@ -38,20 +33,8 @@ def load_network(architecture: Architecture | str | Path, weights: str | Path) -
     if CLASSIFIER not in state:
         raise UserError(f"{weights}: has no {CLASSIFIER}; pass the weights of a trained network")
     network = build_network(architecture, len(state[CLASSIFIER]))
-    fill(network, state, source=str(weights))
+    fill_network(network, state, source=str(weights))
     return network.eval()
-
-
-def fill(network: nn.Module, state: dict[str, Tensor], *, source: str) -> None:
-    """Put weights into a network.
-
-    Raises:
-        UserError: they belong to another network; names the first difference.
-    """
-    fault = find_mismatch(network, state)
-    if fault is not None:
-        raise UserError(f"{source}: {fault}; pass the weights and the architecture of one training")
-    network.load_state_dict(state)
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:
@@ -61,12 +44,10 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         UserError: missing or damaged.
     """
     if str(path).endswith(".tar"):
-        from tfnas.authors import read_weights as read_authors_weights
+        from tfnas.authors import read_authors_weights
 
         return read_authors_weights(path)
-    from tfnas.train.weights import read_weights
-
-    return read_weights(path)
+    return read_own_weights(path)
 
 
 def classify(

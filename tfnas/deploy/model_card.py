@@ -1,7 +1,4 @@
-"""A network's latency by several runtimes, beside its target and its table.
-
-MODEL_CARD.md of an exported network: what it is, how it was made, how good and how fast it is.
-"""
+"""MODEL_CARD.md of an exported network: what it is, how it was made, how accurate it is, and how fast on what."""
 
 from __future__ import annotations
 
@@ -20,81 +17,13 @@ from tfnas.data.images.transforms import CROP_FRACTION, MEAN, STD, THUMBNAIL
 from tfnas.deploy.export import Runner
 from tfnas.deploy.origin import Origin, TrainedOn, read_origin
 from tfnas.jobs.artifacts import read_json, write_text
+from tfnas.jobs.sections import flatten
 from tfnas.latency import LatencyTable
 from tfnas.latency.measuring import BUSY_SHARE
 from tfnas.latency.timing import Timer, Timing, measuring
 from tfnas.space import Architecture, count_macs, count_params
 
 ROUNDS, WARMUP_RUNS = 5, 3
-
-
-@dataclass(frozen=True)
-class Promised:
-    """What the search went by: the target and the table's latency, on the table's device."""
-
-    table_ms: float
-    target_ms: float | None
-    device: str
-    batch_size: int
-    how: str  # batch, threads and runtime, for a reader
-
-
-def read_promised(architecture: Architecture, file: Path | None, table: Path | None) -> Promised | None:
-    """From the latency table, and from the metrics.json that derive wrote beside the architecture's file.
-
-    Args:
-        table: latency_table.json; None for the one that the provenance beside `file` names, if any.
-
-    Raises:
-        UserError: a file is damaged, or the table has no such operation.
-    """
-    beside = read_origin(file) if file is not None else None
-    if table is None and beside is not None:
-        table = beside.input_named("latency_table.json")
-    if table is None:
-        return None
-    found = LatencyTable.load(table)
-    target_ms = None
-    if file is not None and beside is not None and beside.stage == "derive":
-        target_ms = read_json(file.with_name("metrics.json")).get("target_ms")
-    return Promised(found.latency_ms(architecture), target_ms, found.device, found.batch_size, _how(found))
-
-
-def _how(table: LatencyTable) -> str:
-    """Tables that were made elsewhere need not say by what."""
-    threads, backend = table.details.get("threads"), table.details.get("backend")
-    parts = [f"batch {table.batch_size}"]
-    parts += [f"threads {threads}"] if threads else []
-    return ", ".join(parts + ([str(backend)] if backend else []))
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Each runtime's latency on this machine, and the share of the time in which this process computed."""
-
-    timings: Mapping[str, Timing]
-    cpu_share: float
-
-    @property
-    def busy(self) -> bool:
-        """Other programs took so much of the processor that the latencies are too long."""
-        return self.cpu_share < BUSY_SHARE
-
-
-def measure(runners: Mapping[str, Runner], resolution: int, *, batch_size: int, threads: int, repeats: int) -> Measured:
-    """Each runner on one batch, measured in turns so that a disturbance hits all alike."""
-    images = torch.randn(batch_size, 3, resolution, resolution, generator=torch.Generator().manual_seed(0))
-    timer = Timer(torch.device("cpu"), WARMUP_RUNS)
-    rounds: dict[str, list[list[float]]] = {name: [] for name in runners}
-    with measuring(threads):
-        start, start_computed = time.perf_counter(), time.thread_time()
-        for _ in range(ROUNDS):
-            for name, runner in runners.items():
-                rounds[name].append(timer.samples_ms(partial(runner, images), repeats))
-        share = (time.thread_time() - start_computed) / (time.perf_counter() - start)
-    return Measured({name: Timing.of_rounds(samples) for name, samples in rounds.items()}, share)
-
-
 DRAWING, CLASSES = "architecture.svg", "classes.txt"
 SHOWN_CLASSES = 20
 RECIPE_NOTES = ("root", "targets", "datasets", "resolution", "checkpoint_every_steps", "execution")  # not of a recipe
@@ -107,17 +36,17 @@ class Card:
     architecture: Architecture
     resolution: int
     num_classes: int
-    metrics: Mapping[str, Any]  # of metrics.json beside the weights; empty where there is none
+    metrics: Mapping[str, Any]  # of metrics.json next to the weights; empty where there is none
     origin: Origin
     trained_on: TrainedOn
-    promised: Promised | None
+    latency_target: LatencyTarget | None
     device: str  # that the measurements were made on
     batch_size: int
     threads: int
     measured: Mapping[str, Timing]  # by runtime
     differences: Mapping[str, float]  # by file: largest difference to eager
     digests: Mapping[str, str] = field(default_factory=dict)  # SHA-256 by file
-    busy: bool = False  # other programs ran beside the measurements
+    busy: bool = False  # other programs ran during the measurements
     random_weights: bool = False  # never trained
 
     @property
@@ -151,20 +80,13 @@ def _lines(card: Card) -> Iterator[str]:
     yield from ("## Provenance", "", *_provenance(card.origin))
 
 
-def _as_code(name: str) -> str:
-    """A name in Markdown as it is: no markup, no mathematics."""
-    fence = "`" * (1 + max(map(len, re.findall("`+", name)), default=0))
-    inner = f" {name} " if name.startswith("`") or name.endswith("`") else name
-    return f"{fence}{inner}{fence}"
-
-
 def _use(card: Card) -> Iterator[str]:
     size, classes = card.resolution, card.trained_on.classes
     turned = "turned as its EXIF tag says" if card.exif == APPLY else "taken as it lies in the file, whatever EXIF says"
     yield f"A picture is {turned}, and laid on white where it is transparent;"
     yield "values of more than 8 bits are scaled to 8."
     yield f"Input: `images`, (N, 3, {size}, {size}) float32. The shorter side of a picture is resized to"
-    yield f"{round(size / CROP_FRACTION)} pixels and the centre cut out; one of {THUMBNAIL} or less to {size}, uncut."
+    yield f"{round(size / CROP_FRACTION)} pixels and the center cut out; one of {THUMBNAIL} or less to {size}, uncut."
     yield f"RGB in [0, 1], less the mean {list(MEAN)}, divided by {list(STD)}."
     names = "" if classes else "; their names are not recorded"
     yield f"Output: `logits`, (N, {card.num_classes}), one a class{names}."
@@ -216,32 +138,22 @@ def _recipe(origin: Origin) -> Iterator[str]:
         yield "Not recorded beside the weights."
         return
     rows = {key: value for key, value in origin.recipe.items() if key not in RECIPE_NOTES}
+    values = [(name, str(v).lower() if isinstance(v, bool) else v) for name, v in flatten(rows).items()]
     dropout = next((v for k, v in origin.fields.get("params", {}).items() if k.endswith(".dropout")), None)
-    yield from _table(("parameter", "value"), [*_flat(rows).items(), ("dropout", dropout)])
-
-
-def _flat(values: Mapping[str, Any]) -> dict[str, str]:
-    """As they stand in params.yaml, nested ones under dotted names."""
-    found: dict[str, str] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            found |= {f"{key}.{name}": text for name, text in _flat(value).items()}
-        else:
-            found[key] = str(value).lower() if isinstance(value, bool) else str(value)
-    return found
+    yield from _table(("parameter", "value"), [*values, ("dropout", dropout)])
 
 
 def _latency(card: Card) -> Iterator[str]:
     rows: list[tuple[Any, ...]] = []
-    if card.promised is not None:
-        where = (card.promised.device, card.promised.how)
-        if card.promised.target_ms is not None:
-            rows.append(("target", *where, f"{card.promised.target_ms:.3f}"))
-        rows.append(("latency table", *where, f"{card.promised.table_ms:.3f}"))
+    if card.latency_target is not None:
+        where = (card.latency_target.device, card.latency_target.how)
+        if card.latency_target.target_ms is not None:
+            rows.append(("target", *where, f"{card.latency_target.target_ms:.3f}"))
+        rows.append(("latency table", *where, f"{card.latency_target.table_ms:.3f}"))
     here = (card.device, f"batch {card.batch_size}, threads {card.threads}")
     rows += [(name, *here, f"{timing.median_ms:.3f}") for name, timing in card.measured.items()]
     yield from _table(("what", "device", "how", "ms"), rows)
-    if card.promised is not None:
+    if card.latency_target is not None:
         yield from ("", "Target and table are promises about the table's device and runtime alone.")
     if card.busy:
         yield from ("", "Other programs ran beside the measurements of the runtimes: those are too long.")
@@ -264,8 +176,82 @@ def _provenance(origin: Origin) -> Iterator[str]:
         yield f"- input `{path}`: SHA-256 {digest[:16]}..."
 
 
+def _as_code(name: str) -> str:
+    """A name in Markdown, verbatim: no markup, no mathematics."""
+    fence = "`" * (1 + max(map(len, re.findall("`+", name)), default=0))
+    inner = f" {name} " if name.startswith("`") or name.endswith("`") else name
+    return f"{fence}{inner}{fence}"
+
+
 def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> Iterator[str]:
     yield "| " + " | ".join(head) + " |"
     yield "|" + "---|" * len(head)
     for row in rows:
         yield "| " + " | ".join(str(cell) for cell in row) + " |"
+
+
+@dataclass(frozen=True)
+class LatencyTarget:
+    """What the search aimed at: the target and the table's latency, on the table's device."""
+
+    table_ms: float
+    target_ms: float | None
+    device: str
+    batch_size: int
+    how: str  # batch, threads and runtime, for a reader
+
+
+def read_latency_target(architecture: Architecture, file: Path | None, table: Path | None) -> LatencyTarget | None:
+    """From the latency table, and from the metrics.json that derive wrote next to the architecture's file.
+
+    Args:
+        table: latency_table.json; None for the one named by the provenance next to `file`, if any.
+
+    Raises:
+        UserError: a file is damaged, or the table has no such operation.
+    """
+    beside = read_origin(file) if file is not None else None
+    if table is None and beside is not None:
+        table = beside.input_named("latency_table.json")
+    if table is None:
+        return None
+    found = LatencyTable.load(table)
+    target_ms = None
+    if file is not None and beside is not None and beside.stage == "derive":
+        target_ms = read_json(file.with_name("metrics.json")).get("target_ms")
+    return LatencyTarget(found.latency_ms(architecture), target_ms, found.device, found.batch_size, _how(found))
+
+
+def _how(table: LatencyTable) -> str:
+    """Batch, threads and runtime; external tables may not record the latter two."""
+    threads, backend = table.details.get("threads"), table.details.get("backend")
+    parts = [f"batch {table.batch_size}"]
+    parts += [f"threads {threads}"] if threads else []
+    return ", ".join(parts + ([str(backend)] if backend else []))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Each runtime's latency on this machine, and the share of the time in which this process computed."""
+
+    timings: Mapping[str, Timing]
+    cpu_share: float
+
+    @property
+    def busy(self) -> bool:
+        """Whether other programs took so much of the processor that the latencies are too long."""
+        return self.cpu_share < BUSY_SHARE
+
+
+def measure(runners: Mapping[str, Runner], resolution: int, *, batch_size: int, threads: int, repeats: int) -> Measured:
+    """Each runner on one batch, measured in turn so that a disturbance affects all of them equally."""
+    images = torch.randn(batch_size, 3, resolution, resolution, generator=torch.Generator().manual_seed(0))
+    timer = Timer(torch.device("cpu"), WARMUP_RUNS)
+    rounds: dict[str, list[list[float]]] = {name: [] for name in runners}
+    with measuring(threads):
+        start, start_computed = time.perf_counter(), time.thread_time()
+        for _ in range(ROUNDS):
+            for name, runner in runners.items():
+                rounds[name].append(timer.samples_ms(partial(runner, images), repeats))
+        share = (time.thread_time() - start_computed) / (time.perf_counter() - start)
+    return Measured({name: Timing.of_rounds(samples) for name, samples in rounds.items()}, share)

@@ -1,7 +1,4 @@
-"""Where weights come from: what `provenance.json` beside them says.
-
-What data weights were trained and validated on, as far as their provenance and the files that it names still say.
-"""
+"""Where weights come from: the `provenance.json` next to them, and the data that they were trained on."""
 
 from __future__ import annotations
 
@@ -11,8 +8,10 @@ from typing import Any
 
 from tfnas.data import eval_transform, load_transfer_set, manifest_samples, read_manifest, transfer_root
 from tfnas.data.images.decoding import IGNORE
-from tfnas.jobs.artifacts import digest_file, read_json
+from tfnas.jobs.artifacts import PROVENANCE, digest_file, read_json
 from tfnas.jobs.errors import UserError
+
+SIZE = 32  # of a transform whose images are never read
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class Origin:
 
     @property
     def dataset(self) -> str | None:
-        """Of a transfer, whose folder is named after its data set; None where it has been moved elsewhere."""
+        """The data set of a transfer, after which its folder is named; None where it was moved elsewhere."""
         datasets: list[str] = self.recipe.get("datasets", []) if self.stage == "transfer" else []
         if self.folder.absolute().name in datasets:
             return self.folder.absolute().name
@@ -67,7 +66,7 @@ class Origin:
     def exif(self) -> str | None:
         """Whether EXIF turns were applied to the training's images; None where that is not known."""
         settings = self.value("prepare_data")
-        return settings.get("exif", IGNORE) if isinstance(settings, dict) else None  # as before there was a choice
+        return settings.get("exif", IGNORE) if isinstance(settings, dict) else None  # as before the setting existed
 
     @property
     def eval_batch_size(self) -> int | None:
@@ -82,11 +81,8 @@ def read_origin(file: str | Path) -> Origin:
     Raises:
         UserError: there is one, and it cannot be read.
     """
-    path = Path(file).with_name("provenance.json")
+    path = Path(file).with_name(PROVENANCE)
     return Origin(read_json(path, kind="provenance", version=1) if path.is_file() else {}, path.parent)
-
-
-SIZE = 32  # of a transform that is not used
 
 
 @dataclass(frozen=True)
@@ -105,7 +101,7 @@ class TrainedOn:
 
 
 def read_trained_on(origin: Origin) -> TrainedOn:
-    """Names and counts come from files that are still those of the training; of others there are none."""
+    """The data that weights were trained on; names and counts only from files unchanged since the training."""
     if origin.stage == "transfer":
         return _transfer_set(origin)
     source, root = origin.value("prepare_data.source"), origin.value("prepare_data.root")

@@ -131,7 +131,7 @@ class TimmNetwork(Network):
 
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Compute each block again in the backward pass instead of keeping what is in it.
+        """Compute each block again in the backward pass instead of keeping its activations.
 
         BatchNorm's running statistics then see each batch twice, as with timm's own networks.
         """
@@ -139,7 +139,7 @@ class TimmNetwork(Network):
 
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Which weights lie how deep, for timm's decay of the learning rate by layer; `coarse` by resolution."""
+        """The depth of each weight, for timm's layer-wise learning rates; `coarse` by resolution."""
         blocks: list[tuple[str, tuple[int, ...] | None]] = [(r"^blocks\.(\d+)", None)]
         if coarse:
             ends = [info["block"] for info in self.feature_info]
@@ -218,7 +218,7 @@ def _feature_info(architecture: Architecture, output_stride: int) -> list[dict[s
 
 
 def register_with_timm() -> list[str]:
-    """Make the twelve published networks known to timm; returns their names there. Twice is as once.
+    """Make the twelve published networks known to timm; returns their names there. Calling it twice is harmless.
 
     timm finds no networks of other packages by itself, and importing tfnas has no effects, so this is a call.
 
@@ -267,7 +267,7 @@ def _build(name: str, pretrained: bool, options: dict[str, Any]) -> nn.Module:
 
 
 def _config() -> dict[str, Any]:
-    """What timm's data loading asks for: the paper's 224 x 224 images and the usual normalisation."""
+    """What timm's data loading asks for: the paper's 224 x 224 images and the usual normalization."""
     from tfnas.data.images.transforms import CROP_FRACTION, MEAN, STD
 
     return {

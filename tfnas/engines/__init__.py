@@ -1,1 +1,1 @@
-"""Snakemake and DVC over one pipeline: what the Snakefile calls, and how each learns of the other's work."""
+"""Snakemake and DVC on one pipeline: what the Snakefile calls, and how each engine learns of the other's work."""

@@ -1,4 +1,4 @@
-"""What differs between two runs of the pipeline: of two commits, by DVC, or of two runs that MLflow has."""
+"""What differs between two runs of the pipeline: two commits, read by DVC, or two runs that MLflow has."""
 
 from __future__ import annotations
 
@@ -14,50 +14,11 @@ from tfnas.jobs.artifacts import git_trouble
 from tfnas.jobs.errors import UserError
 
 if TYPE_CHECKING:
-    from tfnas.tracking.runs import TrackedJob
+    from tfnas.tracking.records import TrackedJob
 
 RUN_ID = re.compile(r"[0-9a-f]{32}")
-WORKSPACE = "workspace"  # the folder as it stands, as DVC calls it
+WORKSPACE = "workspace"  # the folder as it is, in DVC's words
 PIPELINE_ID = re.compile(r"[0-9a-f]{12}")
-
-
-@dataclass(frozen=True)
-class Side:
-    """One of the two: what it is, and its values by dotted names."""
-
-    kind: str
-    params: Mapping[str, Any]
-    metrics: Mapping[str, Any]
-    missing: tuple[str, ...] = ()  # metrics files that DVC records and the cache does not hold
-    jobs: tuple[TrackedJob, ...] = ()  # of a pipeline id, whose values these are
-
-    def only(self, names: Container[str]) -> Side:
-        """The same with the values of some of its jobs."""
-        jobs = tuple(job for job in self.jobs if job.job in names)
-        params = {name: value for job in jobs for name, value in job.params.items()}
-        metrics = {f"{job.job}.{name}": value for job in jobs for name, value in job.metrics.items()}
-        return replace(self, params=params, metrics=metrics, jobs=jobs)
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A parameter or metric with another value, or on one side only (None on the other)."""
-
-    what: str  # params | metrics
-    name: str
-    a: Any
-    b: Any
-
-    @property
-    def change(self) -> float | None:
-        """b - a, of two numbers."""
-        if isinstance(self.a, bool) or isinstance(self.b, bool):
-            return None
-        try:
-            change = float(self.b) - float(self.a)
-        except (TypeError, ValueError):
-            return None
-        return change if math.isfinite(change) else None
 
 
 def read_side(folder: Path, name: str) -> Side:
@@ -89,7 +50,7 @@ def differences(a: Side, b: Side) -> list[Difference]:
         UserError: the sides are of different kinds, whose names do not agree.
     """
     if a.kind != b.kind:
-        raise UserError(f"compare-runs: {a.kind} and {b.kind} have other names for their values; name two of a kind")
+        raise UserError(f"compare-runs: {a.kind} and {b.kind} name their values differently; name two of a kind")
     if a.jobs and b.jobs:
         common = {job.job for job in a.jobs} & {job.job for job in b.jobs}
         a, b = a.only(common), b.only(common)
@@ -99,6 +60,45 @@ def differences(a: Side, b: Side) -> list[Difference]:
             if of_a.get(name) != of_b.get(name):
                 found.append(Difference(what, name, of_a.get(name), of_b.get(name)))
     return found
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two: what it is, and its values by dotted names."""
+
+    kind: str
+    params: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    missing: tuple[str, ...] = ()  # metrics files that DVC records but the cache lacks
+    jobs: tuple[TrackedJob, ...] = ()  # of a pipeline id, whose values these are
+
+    def only(self, names: Container[str]) -> Side:
+        """The same, reduced to the values of some of its jobs."""
+        jobs = tuple(job for job in self.jobs if job.job in names)
+        params = {name: value for job in jobs for name, value in job.params.items()}
+        metrics = {f"{job.job}.{name}": value for job in jobs for name, value in job.metrics.items()}
+        return replace(self, params=params, metrics=metrics, jobs=jobs)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A parameter or metric that differs, or that only one side has (None on the other)."""
+
+    what: str  # params | metrics
+    name: str
+    a: Any
+    b: Any
+
+    @property
+    def change(self) -> float | None:
+        """b - a, of two numbers."""
+        if isinstance(self.a, bool) or isinstance(self.b, bool):
+            return None
+        try:
+            change = float(self.b) - float(self.a)
+        except (TypeError, ValueError):
+            return None
+        return change if math.isfinite(change) else None
 
 
 def _revision(folder: Path, name: str) -> Side | None:
@@ -119,14 +119,14 @@ def _revision(folder: Path, name: str) -> Side | None:
 
 
 def _run(run_id: str) -> Side:
-    from tfnas.tracking.runs import read_run
+    from tfnas.tracking.records import read_job
 
-    job = read_run(run_id)
+    job = read_job(run_id)
     return Side("an MLflow run", job.params, job.metrics)
 
 
 def _pipeline(pipeline_id: str) -> Side | None:
-    from tfnas.tracking.runs import read_pipeline
+    from tfnas.tracking.records import read_pipeline
 
     jobs = read_pipeline(pipeline_id)
     if not jobs:

@@ -1,13 +1,7 @@
-"""Whether dvc.lock is still the one that Snakemake knows.
+"""DVC in a project folder: its stages and recorded results, its dvc.lock, and its list of running processes.
 
-An edit from A to B and back to A is the trap: Snakemake's own records can call a file up to date that DVC has
-replaced since. So the digest of dvc.lock is kept beside those records; while it differs, Snakemake must not guess.
-
-What DVC says of a project folder, and what it is told.
-
-What DVC has recorded of a result, and whether it is still so.
-
-DVC's list of who works on which files (`.dvc/tmp/rwlock`): read, and entered by a Snakemake that runs jobs.
+An edit from A to B and back to A is a trap: Snakemake's own records can call a file up to date that DVC has replaced
+since. So the digest of dvc.lock is kept next to those records, and while it differs, Snakemake must not guess.
 """
 
 from __future__ import annotations
@@ -27,144 +21,14 @@ from tfnas.jobs.artifacts import digest_file, write_text
 from tfnas.jobs.errors import UserError
 
 LOCK = "dvc.lock"
-KNOWN = Path(".snakemake") / "tfnas-dvc-lock.sha256"
-
-
-def lock_digest(folder: Path) -> str:
-    """Digest of dvc.lock; empty when there is none."""
-    path = folder / LOCK
-    return digest_file(path) if path.exists() else ""
-
-
-def lock_has_moved(folder: Path) -> bool:
-    """Whether DVC has run since the last `remember_lock`."""
-    known = folder / KNOWN
-    return lock_digest(folder) != (known.read_text(encoding="utf-8") if known.exists() else "")
-
-
-def remember_lock(folder: Path) -> None:
-    """Note that Snakemake's records agree with dvc.lock."""
-    write_text(folder / KNOWN, lock_digest(folder))
-
-
+KNOWN_LOCK = Path(".snakemake") / "tfnas-dvc-lock.sha256"  # of the dvc.lock that Snakemake's records agree with
 NO_SCM = re.compile(r"^\s*no_scm\s*=\s*true\b", re.MULTILINE | re.IGNORECASE)
 NO_GIT = "    no_scm = true  # by tfnas: there is no git repository\n"
 CORE = "[core]\n"
-
-
-@dataclass(frozen=True)
-class ValuesAt:
-    """Parameter and metrics files at a revision, by their paths; `missing` are metrics that the cache does not hold."""
-
-    params: dict[str, Any]
-    metrics: dict[str, Any]
-    missing: list[str]
-
-
-class DvcProject:
-    """An open DVC project: its stages, which of them are stale, and committing without running.
-
-    DVC's own messages and progress bars are left out; its errors are a `UserError`.
-    """
-
-    def __init__(self, repo: Any, folder: Path) -> None:
-        self._repo = repo
-        self._folder = folder.resolve()
-
-    def outputs(self) -> dict[str, list[str]]:
-        """Every stage with the files that it writes, relative to the folder, in the order of dvc.yaml."""
-        return {stage.name: [self._relative(out.fs_path) for out in stage.outs] for stage in self._repo.index.stages}
-
-    def changed(self) -> set[str]:
-        """Stages of which an input, a parameter or an output is not as dvc.lock has it."""
-        addresses = set(self._repo.status())  # they depend on the working directory
-        return {stage.name for stage in self._repo.index.stages if stage.addressing in addresses}
-
-    def stale(self) -> set[str]:
-        """Stages that have changed, and all that depend on them: what DVC would run again."""
-        return self.with_dependents(self.changed())
-
-    def with_dependents(self, names: set[str]) -> set[str]:
-        """Stages of these names, and all that depend on them."""
-        import networkx
-
-        graph = self._repo.index.graph  # from a stage to those that it depends on
-        return {
-            stage.name
-            for stage in self._repo.index.stages
-            if any(other.name in names for other in {stage, *networkx.descendants(graph, stage)})
-        }
-
-    def commit(self, name: str) -> None:
-        """Take a stage as done with the files that are there, into dvc.lock and the cache.
-
-        The files themselves stay as they are (DVC would replace them by links into its cache), so that Snakemake
-        finds the times that it knows.
-        """
-        with chdir(self._folder):  # where DVC looks for a stage that is given by its name
-            self._repo.commit(name, force=True, relink=False)
-
-    def checkout(self, *, force: bool) -> list[str]:
-        """Put the outputs of dvc.lock in place; those that the cache does not hold.
-
-        Raises:
-            UserError: it would replace files that DVC has not saved, without `force`.
-        """
-        from dvc.exceptions import CheckoutError
-
-        try:
-            self._repo.checkout(force=force)
-        except CheckoutError as error:
-            return [self._relative(str(Path(path).resolve())) for path in error.target_infos]
-        return []
-
-    def note_links(self, names: Iterable[str]) -> None:
-        """Let `dvc checkout` know the outputs of stages as its own, which it removes where dvc.yaml has them no more.
-
-        It knows a file again by its time, so this follows each touch.
-        """
-        wanted = set(names)
-        for stage in self._repo.index.stages:
-            for out in stage.outs if stage.name in wanted else ():
-                self._repo.state.save_link(out.fs_path, self._repo.fs)
-
-    def values_at(self, revision: str | None) -> ValuesAt | None:
-        """What a commit, or a DVC experiment, has; of the folder as it stands for None. None: no such revision."""
-        from dvc.scm import RevError, resolve_rev
-
-        try:
-            name = "" if revision is None else resolve_rev(self._repo.scm, revision)  # as DVC keys the folder
-        except RevError:
-            return None
-        revisions = None if revision is None else [name]
-        params = self._repo.params.show(revs=revisions, hide_workspace=False)[name].get("data", {})
-        metrics = self._repo.metrics.show(revs=revisions, hide_workspace=False)[name].get("data", {})
-        return ValuesAt(
-            {path: file["data"] for path, file in params.items() if "data" in file},
-            {path: file["data"] for path, file in metrics.items() if "data" in file},
-            [path for path, file in metrics.items() if "error" in file],
-        )
-
-    def _relative(self, path: str) -> str:
-        return os.path.relpath(path, self._folder)
-
-
-def settle_scm(folder: Path) -> None:
-    """Let DVC do without git in a folder that is in no repository, as of a zip file, and use git where there is one.
-
-    By `core.no_scm` in `.dvc/config.local`, which git ignores; DVC refuses every command otherwise.
-    """
-    path = folder / ".dvc" / "config.local"
-    shared = folder / ".dvc" / "config"
-    if not path.parent.is_dir() or (shared.exists() and NO_SCM.search(shared.read_text(encoding="utf-8"))):
-        return
-    has_git = any((place / ".git").exists() for place in (folder.resolve(), *folder.resolve().parents))
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    if not has_git and not NO_SCM.search(text):
-        text = text if CORE in text else CORE + text
-        write_text(path, text.replace(CORE, CORE + NO_GIT, 1))
-    elif has_git and NO_GIT in text:
-        write_text(path, text.replace(NO_GIT, ""))
+SAME, CHANGED, MISSING = "same", "changed", "missing"
+NOT_RECORDED, NO_PROJECT = "not recorded", "no DVC project"
+LIST = Path(".dvc") / "tmp" / "rwlock"  # who works on which files
+_entered = ExitStack()
 
 
 @contextmanager
@@ -187,22 +51,150 @@ def open_project(folder: Path) -> Iterator[DvcProject]:
         raise UserError(f"{folder / 'dvc.yaml'}: DVC says: {' '.join(str(error).split())}") from None
 
 
-SAME, CHANGED, MISSING = "same", "changed", "missing"
-NOT_RECORDED, NO_PROJECT = "not recorded", "no DVC project"
+def settle_scm(folder: Path) -> None:
+    """Let DVC work without git in a folder outside any repository (an unpacked zip file), and with git elsewhere.
+
+    Sets `core.no_scm` in `.dvc/config.local`, which git ignores; without it, DVC refuses every command.
+    """
+    path = folder / ".dvc" / "config.local"
+    shared = folder / ".dvc" / "config"
+    if not path.parent.is_dir() or (shared.exists() and NO_SCM.search(shared.read_text(encoding="utf-8"))):
+        return
+    has_git = any((place / ".git").exists() for place in (folder.resolve(), *folder.resolve().parents))
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    if not has_git and not NO_SCM.search(text):
+        text = text if CORE in text else CORE + text
+        write_text(path, text.replace(CORE, CORE + NO_GIT, 1))
+    elif has_git and NO_GIT in text:
+        write_text(path, text.replace(NO_GIT, ""))
+
+
+class DvcProject:
+    """An open DVC project: its stages, which of them are stale, and committing without running.
+
+    DVC's own messages and progress bars are suppressed; its errors become a `UserError`.
+    """
+
+    def __init__(self, repo: Any, folder: Path) -> None:
+        self._repo = repo
+        self._folder = folder.resolve()
+
+    def outputs(self) -> dict[str, list[str]]:
+        """The files that each stage writes, relative to the folder, in the order of dvc.yaml."""
+        return {stage.name: [self._relative(out.fs_path) for out in stage.outs] for stage in self._repo.index.stages}
+
+    def changed(self) -> set[str]:
+        """Stages with an input, a parameter or an output that differs from dvc.lock."""
+        addresses = set(self._repo.status())  # they depend on the working directory
+        return {stage.name for stage in self._repo.index.stages if stage.addressing in addresses}
+
+    def stale(self) -> set[str]:
+        """Changed stages and their dependents: what DVC would run again."""
+        return self.with_dependents(self.changed())
+
+    def with_dependents(self, names: set[str]) -> set[str]:
+        """Stages of these names, and their dependents."""
+        import networkx
+
+        graph = self._repo.index.graph  # from a stage to those that it depends on
+        return {
+            stage.name
+            for stage in self._repo.index.stages
+            if any(other.name in names for other in {stage, *networkx.descendants(graph, stage)})
+        }
+
+    def commit(self, name: str) -> None:
+        """Record a stage as done with the present files, in dvc.lock and the cache.
+
+        The files themselves are left alone (DVC would replace them by links into its cache), so that Snakemake finds
+        the timestamps that it knows.
+        """
+        with chdir(self._folder):  # where DVC looks for a stage that is given by its name
+            self._repo.commit(name, force=True, relink=False)
+
+    def checkout(self, *, force: bool) -> list[str]:
+        """Put the outputs that dvc.lock records in place; returns those that the cache lacks.
+
+        Raises:
+            UserError: it would replace files that DVC has not saved, without `force`.
+        """
+        from dvc.exceptions import CheckoutError
+
+        try:
+            self._repo.checkout(force=force)
+        except CheckoutError as error:
+            return [self._relative(str(Path(path).resolve())) for path in error.target_infos]
+        return []
+
+    def note_links(self, names: Iterable[str]) -> None:
+        """Let `dvc checkout` know outputs as its own, which it removes once dvc.yaml does not have them any more.
+
+        It recognizes a file by its timestamp, so this must follow each touch.
+        """
+        wanted = set(names)
+        for stage in self._repo.index.stages:
+            for out in stage.outs if stage.name in wanted else ():
+                self._repo.state.save_link(out.fs_path, self._repo.fs)
+
+    def values_at(self, revision: str | None) -> ValuesAt | None:
+        """The values of a commit or a DVC experiment (None: of the folder as it is); None where there is none."""
+        from dvc.scm import RevError, resolve_rev
+
+        try:
+            name = "" if revision is None else resolve_rev(self._repo.scm, revision)  # as DVC keys the folder
+        except RevError:
+            return None
+        revisions = None if revision is None else [name]
+        params = self._repo.params.show(revs=revisions, hide_workspace=False)[name].get("data", {})
+        metrics = self._repo.metrics.show(revs=revisions, hide_workspace=False)[name].get("data", {})
+        return ValuesAt(
+            {path: file["data"] for path, file in params.items() if "data" in file},
+            {path: file["data"] for path, file in metrics.items() if "data" in file},
+            [path for path, file in metrics.items() if "error" in file],
+        )
+
+    def _relative(self, path: str) -> str:
+        return os.path.relpath(path, self._folder)
+
+
+@dataclass(frozen=True)
+class ValuesAt:
+    """Parameter and metrics files at a revision, by their paths; `missing` are metrics that the cache does not hold."""
+
+    params: dict[str, Any]
+    metrics: dict[str, Any]
+    missing: list[str]
+
+
+def lock_digest(folder: Path) -> str:
+    """Digest of dvc.lock; empty when there is none."""
+    path = folder / LOCK
+    return digest_file(path) if path.exists() else ""
+
+
+def lock_has_moved(folder: Path) -> bool:
+    """Whether DVC has run since the last `remember_lock`."""
+    known = folder / KNOWN_LOCK
+    return lock_digest(folder) != (known.read_text(encoding="utf-8") if known.exists() else "")
+
+
+def remember_lock(folder: Path) -> None:
+    """Record that Snakemake's records agree with dvc.lock."""
+    write_text(folder / KNOWN_LOCK, lock_digest(folder))
 
 
 @dataclass(frozen=True)
 class DvcRecord:
-    """The DVC stage that writes a file, the digest in dvc.lock, and whether the file is still that."""
+    """The DVC stage that writes a file, the digest in dvc.lock, and whether the file still has it."""
 
     stage: str | None
     md5: str | None
-    state: str  # one of those above
-    cached: bool = False  # `dvc checkout` brings the recorded one back without a remote
+    state: str  # SAME, CHANGED, ...
+    cached: bool = False  # `dvc checkout` restores the recorded file without a remote
 
 
 def dvc_records(folder: Path, paths: Sequence[Path]) -> tuple[DvcRecord, ...]:
-    """What dvc.lock says of each file, or of the output folder that it lies in.
+    """What dvc.lock says about each file, or about the output folder that it is in.
 
     Raises:
         UserError: DVC cannot read the project's files.
@@ -235,13 +227,8 @@ def _find(outs: Sequence[tuple[str, Any]], file: Path) -> DvcRecord:
     return DvcRecord(None, None, NOT_RECORDED)
 
 
-LIST = Path(".dvc") / "tmp" / "rwlock"
-
-_entered = ExitStack()
-
-
 def check_dvc_idle(folder: Path) -> None:
-    """Raise UserError where DVC runs stages in this folder."""
+    """Raise UserError where DVC is running stages in this folder."""
     listed = _living(folder / LIST)
     for entry in (*listed["write"].values(), *(entry for entries in listed["read"].values() for entry in entries)):
         if entry["pid"] != os.getpid() and entry["cmd"] != "snakemake":
@@ -250,7 +237,7 @@ def check_dvc_idle(folder: Path) -> None:
 
 
 def keep_dvc_out(folder: Path) -> None:
-    """Enter the whole folder into the list, until `let_dvc_in` or this process's end: DVC refuses to run a stage.
+    """Enter the whole folder into DVC's list: it refuses to run stages until `let_dvc_in` or this process ends.
 
     Raises:
         UserError: DVC works in this folder.
@@ -272,20 +259,20 @@ def keep_dvc_out(folder: Path) -> None:
 
 
 def let_dvc_in() -> None:
-    """Leave the list again: this process itself may use DVC now."""
+    """Leave the list, so that this process itself may use DVC."""
     _entered.close()
 
 
 def _living(path: Path) -> dict[str, dict[str, Any]]:
-    """The list, without those who have ended; they are dropped from the file, too.
+    """The list without processes that have ended, which are dropped from the file as well.
 
-    DVC drops them itself, but takes a process that has got the number since for the same one.
+    DVC drops them itself, but mistakes a new process with the same id for the old one.
     """
     try:
         written, listed = path.stat().st_mtime, json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {"write": {}, "read": {}}
-    except ValueError:  # cut off by a power cut; DVC would refuse it
+    except ValueError:  # truncated by a power cut; DVC would refuse it
         written, listed = 0.0, {"write": {}, "read": {"": []}}
     write = {name: entry for name, entry in listed.get("write", {}).items() if _lives(entry, written)}
     read = {name: [e for e in entries if _lives(e, written)] for name, entries in listed.get("read", {}).items()}
@@ -296,7 +283,7 @@ def _living(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def _lives(entry: dict[str, Any], written: float) -> bool:
-    """Whether the process that an entry of a list written then names is still the one it meant."""
+    """Whether the process in an entry, of a list written at that time, is still the same one."""
     import psutil
 
     try:

@@ -1,12 +1,8 @@
-"""Telling either engine what the other has done, without running anything again.
+"""Telling each engine what the other has done, without running anything; and what the Snakefile calls around a run.
 
-Of a file that is as Snakemake left it, Snakemake's word counts; of any other, and of all where dvc.lock has moved since
-the last sync, DVC's. Neither counts against what the job itself has recorded (`disagreements`): both can be told by
-hand that a file is up to date.
-
-What the Snakefile checks before it builds a DAG.
-
-The results of the commit that is checked out, from the DVC cache, known to both engines.
+For a file that is as Snakemake left it, Snakemake's word counts; for any other, and for all of them where dvc.lock has
+changed since the last sync, DVC's. Neither counts against the job's own record (`disagreements`), since both can be
+told by hand that a file is up to date.
 """
 
 from __future__ import annotations
@@ -24,29 +20,19 @@ from typing import Any
 from tfnas.data.manifest import FOLDERS, describe_changed_images
 from tfnas.engines.dvc import LOCK, DvcProject, let_dvc_in, lock_has_moved, open_project, remember_lock
 from tfnas.engines.snakemake import SYNCING, forget, is_running, replaced, snakemake
-from tfnas.engines.trust import PROVENANCE, disagreements, job_of
+from tfnas.engines.trust import disagreements, job_of
+from tfnas.jobs.artifacts import PROVENANCE
 from tfnas.jobs.errors import UserError
 from tfnas.jobs.redaction import redact
 from tfnas.space import load_space
 from tfnas.stages.dependencies import check_named_files
 from tfnas.stages.params import Params, load_params
 
-
-@dataclass(frozen=True)
-class Synced:
-    """What a sync did: which engine was told, and the stages that it now takes as done, or as stale.
-
-    `refused` says of stages that an engine called up to date why they are not.
-    """
-
-    told: str
-    done: tuple[str, ...]
-    stale: tuple[str, ...]
-    refused: Mapping[str, str] = field(default_factory=dict)
+PARAMS_FILE = "params.yaml"
 
 
 def sync(folder: Path) -> Synced:
-    """Bring the engine that has not run up to date with the one that has, in a project folder.
+    """Tell the engine that has not run about the work of the one that has, in a project folder.
 
     Raises:
         UserError: no project folder, or an engine refuses (its own message is passed on).
@@ -62,16 +48,24 @@ def sync(folder: Path) -> Synced:
 def check_project(folder: Path) -> None:
     for name in ("Snakefile", "dvc.yaml", "params.yaml"):
         if not (folder / name).exists():
-            raise UserError(f"{folder / name}: is missing; this is done in the project's folder")
+            raise UserError(f"{folder / name}: is missing; run this in the project's folder")
 
 
-def is_in_step(folder: Path, outputs: Sequence[str]) -> bool:
-    """Whether Snakemake's records are of the outputs that are there, and of this dvc.lock."""
-    return not lock_has_moved(folder) and not replaced(folder, outputs)
+@dataclass(frozen=True)
+class Synced:
+    """What a sync did: which engine was told, and the stages that it now takes as done or as stale.
+
+    `refused` gives the reasons for stages that an engine called up to date but that are not.
+    """
+
+    told: str
+    done: tuple[str, ...]
+    stale: tuple[str, ...]
+    refused: Mapping[str, str] = field(default_factory=dict)
 
 
 def catch_up(folder: Path, project: DvcProject) -> Synced:
-    """Tell Snakemake what DVC says of the outputs that are not as Snakemake left them; of all, where dvc.lock moved."""
+    """Tell Snakemake what DVC says about outputs that Snakemake did not leave so; about all, where dvc.lock moved."""
     outputs = project.outputs()
     if lock_has_moved(folder):
         names = tuple(outputs)
@@ -82,7 +76,7 @@ def catch_up(folder: Path, project: DvcProject) -> Synced:
     refused = _refused(folder, {name: outputs[name] for name in names if name not in stale}, outputs)
     stale |= project.with_dependents(set(refused))
     done = tuple(name for name in names if name not in stale)
-    if done:  # all that DVC calls up to date, or those that were left out would be older than what they depend on
+    if done:  # all that DVC calls up to date: the others would end up older than what they depend on
         _touch(folder, project, [path for name in outputs if name not in stale for path in outputs[name]])
     for name in stale & set(names):
         for path in outputs[name]:
@@ -91,42 +85,8 @@ def catch_up(folder: Path, project: DvcProject) -> Synced:
     return Synced("Snakemake", done, tuple(name for name in names if name in stale), refused)
 
 
-def forget_blessed(folder: Path, outputs: Sequence[str]) -> dict[str, str]:
-    """Have jobs run again that Snakemake calls up to date and whose own records disagree, as after its `--touch`.
-
-    Returns:
-        Why, by job.
-    """
-    reasons = disagreements(folder, outputs)
-    fresh = _fresh_outputs(folder) if reasons else set()
-    blessed = {}
-    for job, reason in reasons.items():
-        own = [path for path in outputs if job_of([f"{Path(path).parent}/{PROVENANCE}"]) == job]
-        if set(own) <= fresh:
-            blessed[job] = reason
-            for path in own:
-                forget(folder, path)
-    return blessed
-
-
-def _refused(
-    folder: Path, claimed: Mapping[str, Sequence[str]], outputs: Mapping[str, Sequence[str]], *, thorough: bool = False
-) -> dict[str, str]:
-    """Of the stages that an engine calls up to date those whose own records disagree, with the reason."""
-    jobs = {job_of(paths): name for name, paths in claimed.items()}
-    every = [path for paths in outputs.values() for path in paths]
-    found = disagreements(folder, every, thorough=jobs if thorough else ()) if jobs else {}
-    return {jobs[job]: reason for job, reason in found.items() if job in jobs}
-
-
-def _touch(folder: Path, project: DvcProject, outputs: Sequence[str]) -> None:
-    """Have Snakemake record outputs as they are now, each later than what it depends on."""
-    snakemake(folder, "--touch", "--forceall", "--cores", "1", "--quiet", "all", "--no-hooks", "--", *outputs)
-    project.note_links(project.outputs())
-
-
 def _tell_dvc(folder: Path, project: DvcProject) -> Synced:
-    """Commit, without running, every stage whose outputs Snakemake and the job's own record call up to date."""
+    """Commit, without running, every stage that both Snakemake and the job's own record call up to date."""
     outputs, changed = project.outputs(), project.changed()
     if not changed:
         return Synced("DVC", tuple(outputs), ())
@@ -140,164 +100,60 @@ def _tell_dvc(folder: Path, project: DvcProject) -> Synced:
     done = tuple(name for name in claimed if name not in stale)
     for name in (name for name in done if name in changed):
         project.commit(name)
-        remember_lock(folder)  # after each: killed here, the next sync would take a moved dvc.lock for DVC's own run
+        remember_lock(folder)  # after each: after a kill, the next sync would take dvc.lock for a run of DVC
     project.note_links(done)
     remember_lock(folder)
     return Synced("DVC", done, tuple(name for name in outputs if name not in done), refused)
 
 
+def _refused(
+    folder: Path, claimed: Mapping[str, Sequence[str]], outputs: Mapping[str, Sequence[str]], *, thorough: bool = False
+) -> dict[str, str]:
+    """The stages that an engine calls up to date but whose own records disagree, with the reasons."""
+    jobs = {job_of(paths): name for name, paths in claimed.items()}
+    every = [path for paths in outputs.values() for path in paths]
+    found = disagreements(folder, every, thorough=jobs if thorough else ()) if jobs else {}
+    return {jobs[job]: reason for job, reason in found.items() if job in jobs}
+
+
+def _touch(folder: Path, project: DvcProject, outputs: Sequence[str]) -> None:
+    """Make Snakemake record outputs as they are now, each newer than what it depends on."""
+    snakemake(folder, "--touch", "--forceall", "--cores", "1", "--quiet", "all", "--no-hooks", "--", *outputs)
+    project.note_links(project.outputs())
+
+
 def _fresh_outputs(folder: Path) -> set[str]:
-    """Files that `snakemake --summary` finds present and in no need of an update."""
+    """Files that `snakemake --summary` calls present and up to date."""
     table = snakemake(folder, "--summary", "--quiet", "all")
     rows = csv.DictReader(table[table.index("output_file\t") :].splitlines(), delimiter="\t")
     return {row["output_file"] for row in rows if (row["status"], row["plan"]) == ("ok", "no update")}
 
 
-PARAMS_FILE = "params.yaml"
+def forget_touched(folder: Path, outputs: Sequence[str]) -> dict[str, str]:
+    """Make jobs run again that Snakemake calls up to date but whose own records disagree, as after its `--touch`.
 
-
-def check_place(*folders: Path) -> None:
-    """Refuse folders that the programs under us cannot work in.
-
-    Snakemake takes what stands between braces for a name, `PATH` and `PYTHONPATH` part at colons, and MLflow makes no
-    database where the path of its own code has a percent sign.
-
-    Raises:
-        UserError: such a character in a path.
+    Returns:
+        The reasons, by job.
     """
-    for folder, forbidden in (*((folder, "{}:") for folder in folders), (Path(sys.prefix), "%")):
-        found = [character for character in forbidden if character in str(folder)]
-        if found:
-            raise UserError(f"{folder}: the pipeline cannot run where a path has {found[0]} in it; rename that folder")
-
-
-def check_workdir_params() -> Params:
-    """The working directory's params.yaml, checked whole, with its search space.
-
-    Raises:
-        UserError: a mistake in the file.
-    """
-    params = load_params(PARAMS_FILE)
-    check_named_files(params, PARAMS_FILE)
-    load_space(params.space)
-    return params
-
-
-def check_config(config: Mapping[str, Any]) -> None:
-    """Compare Snakemake's `config` with the file.
-
-    Raises:
-        UserError: they differ (--config, --configfile), which the scripts and DVC would not see.
-    """
-    from snakemake.common.configfile import load_configfile
-
-    raw = load_configfile(PARAMS_FILE)
-    for key in {*config, *raw}:
-        if key not in raw or key not in config or config[key] != raw[key]:
-            raise UserError(
-                f"{PARAMS_FILE}: --config or --configfile changes {key!r} for Snakemake only, the scripts and DVC read"
-                " the file; edit the file, or use `snakemake --directory DIR` with a params.yaml of its own in DIR"
-            )
-
-
-def learn_from_dvc(folder: Path, outputs: Sequence[str]) -> None:
-    """Before the DAG is built: bring Snakemake's records up to date where DVC or a hand has changed something.
-
-    Not while another Snakemake runs there, which has files under way.
-
-    Raises:
-        UserError: an engine refuses.
-    """
-    if SYNCING in os.environ or not (folder / ".dvc").is_dir():
-        return
-    in_step = is_in_step(folder, outputs)
-    if is_running(folder):
-        if not in_step:
-            _say("another Snakemake runs in this folder: results are not compared with DVC's")
-        return
-    if not in_step:
-        from tfnas.engines.dvc import open_project
-
-        with open_project(folder) as project:
-            synced = catch_up(folder, project)
-        _say(_explain(synced))
-        _say_refused(synced.refused)
-    _say_refused(forget_blessed(folder, outputs))
-
-
-def say_changed_images(params: Params, folder: Path) -> None:
-    """Before the DAG is built: neither engine looks into `prepare_data.root`, and the manifest is of an earlier day."""
-    line = describe_changed_images(params.prepare_data.root, folder / "results" / "prepare_data" / FOLDERS)
-    if line is not None and SYNCING not in os.environ:
-        _say(line)
-
-
-def tell_dvc(folder: Path) -> None:
-    """After a run: commit to DVC what is up to date. A failure is a line and no more: the run's own outcome stands."""
-    if SYNCING in os.environ or not (folder / ".dvc").is_dir():
-        return
-    let_dvc_in()
-    try:
-        synced = sync(folder)
-    except Exception as error:
-        _say(f"DVC does not know of these results yet, `tfnas sync` tells it ({error})")
-        return
-    _say(f"{len(synced.done)} stages are up to date in DVC as well")
-    _say_refused(synced.refused)
-
-
-def _say_refused(reasons: Mapping[str, str]) -> None:
+    reasons = disagreements(folder, outputs)
+    fresh = _fresh_outputs(folder) if reasons else set()
+    touched = {}
     for job, reason in reasons.items():
-        _say(f"{job} was called up to date and is not: {reason}; the next run of Snakemake makes it again")
+        own = [path for path in outputs if job_of([f"{Path(path).parent}/{PROVENANCE}"]) == job]
+        if set(own) <= fresh:
+            touched[job] = reason
+            for path in own:
+                forget(folder, path)
+    return touched
 
 
-def repeat_errors(snakemake_logs: Sequence[str]) -> None:
-    """Say as this process's last words why jobs failed: Snakemake writes thousands of characters after a job's own."""
-    text = "".join(Path(log).read_text(encoding="utf-8", errors="replace") for log in snakemake_logs)
-    for line in reversed(failures(text)):  # the last that is registered comes first
-        atexit.register(print, line, file=sys.stderr)
-
-
-def failures(text: str) -> list[str]:
-    """One line for each failed job in what Snakemake logged: its own last error, and where its log is."""
-    found = re.findall(r"^Error in rule (\w+):\n(?:    .*\n)*?    log: (\S+)", text, re.MULTILINE)
-    return [f"error: {_last_error(Path(log))} ({rule}; log: {log})" for rule, log in dict.fromkeys(found)]
-
-
-def _last_error(log: Path) -> str:
-    """A job's last error; of a fault of ours the line that ends the traceback."""
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
-    errors = [line.partition(" ERROR ")[2] for line in lines if " ERROR " in line]
-    if not errors:
-        return "the job ended without a word: it was killed, or memory ran out"
-    return errors[-1] if errors[-1] != "failed" else next(line for line in reversed(lines) if line.strip())
-
-
-def _explain(synced: Synced) -> str:
-    text = f"results changed outside Snakemake: DVC calls {len(synced.done)} stages up to date"
-    if not synced.stale:
-        return text
-    return (
-        f"{text}, {len(synced.stale)} stale; after a git checkout, `tfnas restore` brings back the results that"
-        " dvc.lock records"
-    )
-
-
-def _say(line: str) -> None:
-    print(f"tfnas: {redact(line)}", file=sys.stderr)
-
-
-@dataclass(frozen=True)
-class Restored:
-    """The stages that are up to date now, those that would run, and what the cache lacks."""
-
-    done: tuple[str, ...]
-    stale: tuple[str, ...]
-    missing: tuple[str, ...]  # outputs that dvc.lock records
+def is_in_step(folder: Path, outputs: Sequence[str]) -> bool:
+    """Whether Snakemake's records match the present outputs and this dvc.lock."""
+    return not lock_has_moved(folder) and not replaced(folder, outputs)
 
 
 def restore(folder: Path, *, force: bool = False) -> Restored:
-    """Put the results that dvc.lock records in place (`dvc checkout`), and let the engines agree on them.
+    """Put the results that dvc.lock records in place (`dvc checkout`), and make both engines know them.
 
     Raises:
         UserError: no project or no dvc.lock; or results that DVC has not saved would be replaced, without `force`.
@@ -315,3 +171,141 @@ def restore(folder: Path, *, force: bool = False) -> Restored:
         names, stale = project.outputs(), project.stale()
     done = tuple(name for name in names if name not in stale)
     return Restored(done, tuple(name for name in names if name in stale), tuple(missing))
+
+
+@dataclass(frozen=True)
+class Restored:
+    """The stages that are up to date now, those that would run, and outputs missing from the cache."""
+
+    done: tuple[str, ...]
+    stale: tuple[str, ...]
+    missing: tuple[str, ...]  # outputs that dvc.lock records
+
+
+def check_place(*folders: Path) -> None:
+    """Refuse folders whose names the underlying programs cannot handle.
+
+    Snakemake reads braces as placeholders, `PATH` and `PYTHONPATH` are split at colons, and MLflow cannot make a
+    database where the path of its own code has a percent sign.
+
+    Raises:
+        UserError: such a character in a path.
+    """
+    for folder, forbidden in (*((folder, "{}:") for folder in folders), (Path(sys.prefix), "%")):
+        found = [character for character in forbidden if character in str(folder)]
+        if found:
+            raise UserError(f"{folder}: the pipeline cannot run where a path has {found[0]} in it; rename that folder")
+
+
+def check_workdir_params() -> Params:
+    """The working directory's params.yaml, completely checked, including its search space.
+
+    Raises:
+        UserError: a mistake in the file.
+    """
+    params = load_params(PARAMS_FILE)
+    check_named_files(params, PARAMS_FILE)
+    load_space(params.space)
+    return params
+
+
+def check_config(config: Mapping[str, Any]) -> None:
+    """Compare Snakemake's `config` with params.yaml.
+
+    Raises:
+        UserError: they differ (--config, --configfile), which the scripts and DVC would not see.
+    """
+    from snakemake.common.configfile import load_configfile
+
+    raw = load_configfile(PARAMS_FILE)
+    for key in {*config, *raw}:
+        if key not in raw or key not in config or config[key] != raw[key]:
+            raise UserError(
+                f"{PARAMS_FILE}: --config or --configfile changes {key!r} for Snakemake only, the scripts and DVC read"
+                " the file; edit the file, or use `snakemake --directory DIR` with a params.yaml of its own in DIR"
+            )
+
+
+def learn_from_dvc(folder: Path, outputs: Sequence[str]) -> None:
+    """Before the DAG is built: update Snakemake's records where DVC or a person has changed results.
+
+    Not while another Snakemake is running there and still writing files.
+
+    Raises:
+        UserError: an engine refuses.
+    """
+    if SYNCING in os.environ or not (folder / ".dvc").is_dir():
+        return
+    in_step = is_in_step(folder, outputs)
+    if is_running(folder):
+        if not in_step:
+            _say("another Snakemake runs in this folder: results are not compared with DVC's")
+        return
+    if not in_step:
+        with open_project(folder) as project:
+            synced = catch_up(folder, project)
+        _say(_explain(synced))
+        _say_refused(synced.refused)
+    _say_refused(forget_touched(folder, outputs))
+
+
+def say_changed_images(params: Params, folder: Path) -> None:
+    """Before the DAG is built: say where listed images have changed, since no engine looks into `prepare_data.root`."""
+    line = describe_changed_images(params.prepare_data.root, folder / "results" / "prepare_data" / FOLDERS)
+    if line is not None and SYNCING not in os.environ:
+        _say(line)
+
+
+def tell_dvc(folder: Path) -> None:
+    """After a run: commit to DVC what is up to date. A failure is only a line, since the run itself has succeeded."""
+    if SYNCING in os.environ or not (folder / ".dvc").is_dir():
+        return
+    let_dvc_in()
+    try:
+        synced = sync(folder)
+    except Exception as error:
+        _say(f"DVC does not know of these results yet, `tfnas sync` tells it ({error})")
+        return
+    _say(f"{len(synced.done)} stages are up to date in DVC as well")
+    _say_refused(synced.refused)
+
+
+def _explain(synced: Synced) -> str:
+    text = f"results changed outside Snakemake: DVC calls {len(synced.done)} stages up to date"
+    if not synced.stale:
+        return text
+    return (
+        f"{text}, {len(synced.stale)} stale; after a git checkout, `tfnas restore` brings back the results that"
+        " dvc.lock records"
+    )
+
+
+def _say_refused(reasons: Mapping[str, str]) -> None:
+    for job, reason in reasons.items():
+        _say(f"{job} was called up to date and is not: {reason}; the next run of Snakemake makes it again")
+
+
+def _say(line: str) -> None:
+    print(f"tfnas: {redact(line)}", file=sys.stderr)
+
+
+def repeat_errors(snakemake_logs: Sequence[str]) -> None:
+    """Say again at exit why jobs failed: Snakemake buries a job's own message under thousands of characters."""
+    text = "".join(Path(log).read_text(encoding="utf-8", errors="replace") for log in snakemake_logs)
+    for line in reversed(failures(text)):  # the last one registered is printed first
+        atexit.register(print, line, file=sys.stderr)
+
+
+def failures(text: str) -> list[str]:
+    """One line for each failed job in Snakemake's log: its own last error, and where its log is."""
+    found = re.findall(r"^Error in rule (\w+):\n(?:    .*\n)*?    log: (\S+)", text, re.MULTILINE)
+    return [f"error: {_last_error(Path(log))} ({rule}; log: {log})" for rule, log in dict.fromkeys(found)]
+
+
+def _last_error(log: Path) -> str:
+    """A job's last error; for a bug of ours, the last line of the traceback."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
+    errors = [line.partition(" ERROR ")[2] for line in lines if " ERROR " in line]
+    if not errors:
+        return "the job ended without a message: it was killed, or memory ran out"
+    return errors[-1] if errors[-1] != "failed" else next(line for line in reversed(lines) if line.strip())

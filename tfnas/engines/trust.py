@@ -1,7 +1,8 @@
 """What a stage's results depend on besides other stages' results, and whether a job's own record agrees with it.
 
-Neither engine's word is enough: `snakemake --touch` and `dvc commit -f` take any file for the outcome of today's
-parameters and code. What a job wrote into its provenance.json when it ran is not moved by either."""
+Neither engine's word is enough: `snakemake --touch` and `dvc commit -f` accept any file as the outcome of today's
+parameters and code. Neither of them changes what a job wrote into its provenance.json when it ran.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +12,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tfnas.jobs.artifacts import digest_file, read_json, seal
+from tfnas.jobs.artifacts import PROVENANCE, digest_file, read_json, seal
 from tfnas.jobs.errors import UserError
+from tfnas.jobs.sections import flatten
 from tfnas.stages.dependencies import digest_code, files_in
 from tfnas.stages.params import Params, load_params, stage_params
 from tfnas.stages.registry import LIBRARY, STAGES
-from tfnas.tracking.runs import flatten
-
-PROVENANCE = "provenance.json"
 
 
 def code_files(root: Path, stage: str) -> list[str]:
@@ -38,20 +37,20 @@ def user_files(stage: str) -> list[str]:
 def values_as_text(params: Params, stage: str, target: str | None) -> str:
     """The values that a stage depends on; Snakemake re-runs a job when this text changes.
 
-    They are the validated ones, so that two spellings of a number (`3` and `3.0`) are one value, as for DVC.
+    They are the validated values, so that two spellings of a number (`3` and `3.0`) are equal, as they are for DVC.
     """
     return json.dumps(stage_params(params, stage, target), sort_keys=True)
 
 
 def disagreements(folder: Path, outputs: Iterable[str], *, thorough: Iterable[str] = ()) -> dict[str, str]:
-    """Why results are not those of today's parameters, code and inputs, by job, e.g. `search/A`.
+    """Why results do not match today's parameters, code and inputs, by job, e.g. `search/A`.
 
-    A result that another job has read is compared by the digests that both have recorded, without reading it.
+    A result that another job has read is compared by the digests that both recorded, without reading it.
 
     Args:
         folder: of the project.
-        outputs: declared files; jobs are found by their provenance.json among them, those without one left out.
-        thorough: jobs whose outputs are read and compared with the digests that they recorded.
+        outputs: declared files; a job is found by its provenance.json among them.
+        thorough: jobs whose outputs are also read and compared with the recorded digests.
     """
     folders = [Path(path).parent for path in outputs if Path(path).name == PROVENANCE]
     records = {place: _read(folder / place / PROVENANCE) for place in folders if (folder / place / PROVENANCE).exists()}
@@ -63,7 +62,7 @@ def disagreements(folder: Path, outputs: Iterable[str], *, thorough: Iterable[st
         job = "/".join(place.parts[1:])
         found = record if isinstance(record, str) else _disagreement(record, place, folder, params, known)
         if found is None and job in names and not isinstance(record, str):
-            found = _spoilt(record["outputs"], folder)
+            found = _damaged(record["outputs"], folder)
         if found is not None:
             reasons[job] = found
     return reasons
@@ -75,7 +74,7 @@ def job_of(outputs: Iterable[str]) -> str:
 
 
 def _read(path: Path) -> Mapping[str, Any] | str:
-    """A record, or what is wrong with it."""
+    """A record, or a message about what is wrong with it."""
     try:
         record = read_json(path, kind="provenance", version=1)
     except UserError:
@@ -88,7 +87,7 @@ def _read(path: Path) -> Mapping[str, Any] | str:
 def _disagreement(
     record: Mapping[str, Any], place: Path, folder: Path, params: Params, known: Mapping[str, str]
 ) -> str | None:
-    """The first thing that is not as it was when the job ran."""
+    """The first thing that has changed since the job ran."""
     stage, target = place.parts[1], place.parts[2] if len(place.parts) > 2 else None
     if record["stage"] != stage or any(Path(path).parent != place for path in record["outputs"]):
         return f"its {PROVENANCE} is another job's"
@@ -116,7 +115,7 @@ def _digest_now(path: str, folder: Path, known: Mapping[str, str]) -> str | None
     return digest_file(folder / path) if (folder / path).exists() else None
 
 
-def _spoilt(outputs: Mapping[str, str], folder: Path) -> str | None:
+def _damaged(outputs: Mapping[str, str], folder: Path) -> str | None:
     for path, digest in outputs.items():
         if not (folder / path).exists() or digest_file(folder / path) != digest:
             return f"{path} is not what the job wrote"

@@ -1,1 +1,1 @@
-"""TODO."""
+"""What every job needs and no result depends on: artifacts, checkpoints, locks, errors, progress, parameter files."""

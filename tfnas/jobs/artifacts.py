@@ -1,7 +1,8 @@
-"""Atomic writing and reading of artifacts, their digests, and where they came from."""
+"""Artifacts: written atomically, read with clear errors, digested, and recorded with their provenance."""
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import os
@@ -10,7 +11,7 @@ import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -19,6 +20,7 @@ from typing import Any
 
 from tfnas.jobs.errors import UserError
 
+PROVENANCE = "provenance.json"  # written next to the outputs of every job
 SNAKEMAKE_MARK = ".snakemake_timestamp"  # .dvcignore leaves it out as well
 NOT_IN_XML = re.compile(r"[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
@@ -27,9 +29,9 @@ RECORDED_PACKAGES = ("tfnas", "torch", "torchvision", "numpy")
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """A temporary name beside `path`, renamed to it when the block ends well, removed when not.
+    """A temporary path next to `path`: renamed to it when the block succeeds, removed when it fails.
 
-    What was written is on the disk before the name is, so that a power cut leaves the old file or the new one.
+    The contents are flushed to disk before the rename, so a power cut leaves either the old file or the new one.
 
     Raises:
         OSError: naming `path`, where the disk is full or may not be written.
@@ -51,7 +53,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what writers that were killed had under temporary names in a folder; nobody may write there now."""
+    """Remove the temporary files that killed writers left in a folder; nobody may be writing there."""
     for path in folder.glob(".*.tmp"):
         if path.is_dir():
             shutil.rmtree(path)
@@ -75,6 +77,14 @@ def write_text(path: str | Path, text: str) -> None:
 
 def write_json(path: str | Path, payload: Any) -> None:
     write_text(path, json.dumps(payload, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_csv(path: str | Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
+    """A header and one line per row, atomically."""
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def read_json(path: str | Path, *, kind: str | None = None, version: int | None = None) -> dict[str, Any]:
@@ -101,15 +111,15 @@ def read_json(path: str | Path, *, kind: str | None = None, version: int | None 
 
 
 def shorten(text: str, longest: int) -> str:
-    """A name as a figure can hold it: its beginning and an ellipsis where it is longer, and what XML forbids as �."""
+    """A name short enough for a figure: cut with an ellipsis, and with � for characters that XML forbids."""
     text = NOT_IN_XML.sub("\N{REPLACEMENT CHARACTER}", text)
     return text if len(text) <= longest else text[: longest - 1].rstrip() + "…"
 
 
 def spreadsheet_cell(text: str) -> str:
-    """A text that a spreadsheet shows and does not run: an apostrophe before what it would take for a formula.
+    """A text that a spreadsheet shows instead of running: an apostrophe goes before what looks like a formula.
 
-    For files that people open and no stage reads; those between stages hold names as they are.
+    Only for files that people open; files between stages keep names unchanged.
     """
     if not text.startswith(FORMULA_STARTS):
         return text
@@ -118,6 +128,12 @@ def spreadsheet_cell(text: str) -> str:
     except ValueError:
         return f"'{text}"
     return text
+
+
+def short_repr(value: object) -> str:
+    """The `repr` of a value for an error message, 60 characters at most."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def digest_text(text: str) -> str:
@@ -197,7 +213,7 @@ def write_provenance(
     code: Mapping[str, str] | None = None,
     mlflow_run_id: str | None = None,
 ) -> None:
-    """Write `provenance.json` beside a job's outputs.
+    """Write `provenance.json` next to a job's outputs.
 
     It is a file of its own, so that a job repeated with the same outcome leaves the same bytes in
     everything that later stages read.
@@ -220,7 +236,7 @@ def write_provenance(
         "packages": package_versions(),
         "mlflow_run_id": mlflow_run_id,
     }
-    write_json(Path(folder) / "provenance.json", record | {"seal": seal(record)})
+    write_json(Path(folder) / PROVENANCE, record | {"seal": seal(record)})
 
 
 def seal(record: Mapping[str, Any]) -> str:

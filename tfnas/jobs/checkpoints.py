@@ -1,11 +1,7 @@
-"""Work that goes on beside the program, one piece at a time: writing, which mostly waits for the disk.
+"""Checkpoints of a running job: written in the background, resumed only while nothing the job depends on has changed.
 
-Checkpoints of a job under way: resumed when nothing the job depends on has changed, else begun afresh.
-
-The DVC experiment that a job belongs to: its name, and the project's folder.
-
-`dvc exp run --queue` and `--temp` run in a folder of their own, which DVC removes at the end: what must outlive it
-(tracking, checkpoints) belongs into the project's folder.
+`dvc exp run --queue` and `--temp` run in a folder of their own, which DVC removes at the end. What must outlive it
+(checkpoints, tracking) goes into the project's folder.
 """
 
 from __future__ import annotations
@@ -20,36 +16,25 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 from tfnas.jobs.artifacts import atomic_path, remove_unfinished
 from tfnas.jobs.errors import UserError
 from tfnas.jobs.locks import release_lock, take_lock
 
-
-class Background:
-    """One thread, which ends with this object. What a piece of work raised, the next call raises here, once."""
-
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tfnas-background")
-        self._pending: Future[None] | None = None
-
-    def begin(self, work: Callable[[], None]) -> None:
-        """Wait for the last piece of work, and begin this one."""
-        self.wait()
-        self._pending = self._pool.submit(work)
-
-    def wait(self) -> None:
-        """Until the last piece of work is done."""
-        pending, self._pending = self._pending, None
-        if pending is not None:
-            pending.result()
-
-
+CHECKPOINTS = Path("checkpoints")  # in the working directory, next to results/ and logs/
 KEPT = 2  # the newest, and one more in case the newest is damaged
 LOCK_NAME = "lock"
 
 logger = logging.getLogger("tfnas.checkpoints")
+
+
+class Checkpoints(Protocol):
+    """Where a search or a training saves its state: a `CheckpointFolder`, or memory in a test."""
+
+    def load(self) -> dict[str, Any] | None: ...
+
+    def save(self, state: dict[str, Any]) -> None: ...
 
 
 class CheckpointFolder:
@@ -60,14 +45,15 @@ class CheckpointFolder:
             checkpoints.save(state)         # after each epoch
             checkpoints.discard()           # when the results are written
 
-    A state is copied when it is saved and written beside the job, whose next steps need not wait for the disk. A kill
-    in between leaves the state before. What writing raises (a full disk, say), the next call or leaving raises.
+    A state is copied when it is saved and written in the background, so the job's next steps need not wait for the
+    disk. A kill in between leaves the previous state. An error in writing (a full disk, say) is raised by the next
+    call or on leaving.
 
     Args:
-        path: the folder. For an experiment that DVC runs in a folder of its own, one beside those of the project,
-            with the digest in its path: experiments run side by side.
-        digest: of all that the job's result depends on (parameters, inputs). Checkpoints of another
-            digest are not resumed, and go with the first one saved.
+        path: the folder. For an experiment that DVC runs elsewhere, one next to the project's own, with the digest in
+            its path, since experiments run side by side.
+        digest: of everything the job's result depends on (parameters, inputs). Checkpoints with another digest are
+            not resumed, and are removed when the first new one is saved.
 
     Raises:
         UserError: on entering, when another process runs the same job.
@@ -101,17 +87,17 @@ class CheckpointFolder:
             self._remove_empty()
 
     def load(self) -> dict[str, Any] | None:
-        """The newest sound state of this digest, on the CPU; None when there is none."""
+        """The newest intact state with this digest, on the CPU; None when there is none."""
         self._background.wait()
         for path in reversed(self._files()):
             state = _read(path)
             if state is not None and state["digest"] == self._digest:
                 return dict(state["state"])
-            logger.warning("%s: is damaged; left out", path)
+            logger.warning("%s: is damaged; skipped", path)
         return None
 
     def save(self, state: dict[str, Any]) -> None:
-        """Write a state of tensors and plain values, atomically, beside the job; the last two are kept."""
+        """Write a state of tensors and plain values, atomically and in the background; the last two are kept."""
         assert self._lock is not None, "save needs the folder's lock: use `with`"
         copied = _copied({"digest": self._digest, "state": state})
         self._background.begin(lambda: self._write(copied))
@@ -159,7 +145,7 @@ def _lasting(path: Path, digest: str) -> Path:
 
 
 def _copied(value: Any) -> Any:
-    """The same on the CPU, with tensors that the job's next steps do not change."""
+    """A copy on the CPU, whose tensors the job's next steps do not change."""
     import torch
 
     if isinstance(value, torch.Tensor):
@@ -173,10 +159,29 @@ def _copied(value: Any) -> Any:
     return value
 
 
+class Background:
+    """One thread for writing, which mostly waits for the disk; an error in it is raised once, by the next call."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tfnas-background")
+        self._pending: Future[None] | None = None
+
+    def begin(self, work: Callable[[], None]) -> None:
+        """Wait for the previous task, then start this one."""
+        self.wait()
+        self._pending = self._pool.submit(work)
+
+    def wait(self) -> None:
+        """Wait until the last task is done."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+
 def write_tensors(payload: dict[str, Any], path: str | Path) -> None:
     """`torch.save`, atomically, and with the same bytes for the same payload.
 
-    Saved by name, torch would write the temporary file's name into the file.
+    Given a file name, torch would write that (temporary) name into the file.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""The one exception that means: the user can fix this."""
+"""Errors that the user can fix, each told in one line."""
 
 from __future__ import annotations
 
@@ -27,6 +27,14 @@ class UserError(ValueError):
 
     def __str__(self) -> str:
         return redact(super().__str__())
+
+
+class NonFiniteLossError(UserError):
+    """A loss that is infinite or not a number: the search or the training has diverged."""
+
+    def __init__(self, value: float, *, loss: str = "loss", step: int | None = None) -> None:
+        super().__init__(f"the {loss} is {value}")
+        self.step = step  # counted from 1 within its epoch, where the raiser knows it
 
 
 def reason_of(error: BaseException) -> str:

@@ -1,6 +1,6 @@
-"""Lock files that the kernel frees when their process ends, however it ends.
+"""One process per job: lock files that the kernel frees when their owner ends, and the engine watchdog.
 
-Ends a job whose engine has been killed: it would go on unseen, and the next run would meet it.
+The watchdog ends a job whose engine was killed; otherwise it would run on unseen and collide with the next run.
 """
 
 from __future__ import annotations
@@ -18,7 +18,14 @@ from typing import IO, Any
 
 from tfnas.jobs.errors import UserError
 
-LOCK_POLL_SECONDS = 0.2
+POLL_SECONDS = 0.5  # between two looks at a lock or at the engine
+ENGINE = "TFNAS_ENGINE"  # process id of the Snakemake that runs the job; the Snakefile sets it
+DVC = "DVC_STAGE"  # set by DVC
+SHELLS = ("sh", "bash", "dash", "zsh", "ksh", "fish")
+GRACE_SECONDS = 20.0
+ENDS_WITHIN_SECONDS = 2 * POLL_SECONDS + GRACE_SECONDS  # the longest that the next run has to wait
+
+logger = logging.getLogger("tfnas.watchdog")
 
 
 @contextmanager
@@ -51,7 +58,7 @@ def take_lock(path: Path, *, job: str, wait_seconds: float = 0.0) -> IO[str]:
             owner = file.read().strip() or "unknown"
             file.close()
             if time.monotonic() < until:
-                time.sleep(LOCK_POLL_SECONDS)
+                time.sleep(POLL_SECONDS)
                 continue
             raise UserError(f"{job}: another process ({owner}) runs this job; wait until it ends, or stop it") from None
         if path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino:
@@ -60,11 +67,6 @@ def take_lock(path: Path, *, job: str, wait_seconds: float = 0.0) -> IO[str]:
             file.flush()
             return file
         file.close()  # the other process removed it between our opening and locking
-
-
-def release_lock(file: IO[str], path: Path) -> None:
-    path.unlink(missing_ok=True)
-    file.close()
 
 
 def _open(path: Path) -> IO[str]:
@@ -76,14 +78,9 @@ def _open(path: Path) -> IO[str]:
             continue
 
 
-ENGINE = "TFNAS_ENGINE"  # process id of the Snakemake that runs the job; the Snakefile sets it
-DVC = "DVC_STAGE"  # set by DVC
-SHELLS = ("sh", "bash", "dash", "zsh", "ksh", "fish")
-ENGINE_POLL_SECONDS = 0.5
-GRACE_SECONDS = 20.0
-ENDS_WITHIN_SECONDS = 2 * ENGINE_POLL_SECONDS + GRACE_SECONDS  # what the next run has to wait at most
-
-logger = logging.getLogger("tfnas.orphans")
+def release_lock(file: IO[str], path: Path) -> None:
+    path.unlink(missing_ok=True)
+    file.close()
 
 
 def end_with_engine() -> None:
@@ -97,6 +94,15 @@ def end_with_engine() -> None:
     threading.Thread(target=_watch, args=(_engine(),), daemon=True).start()
 
 
+def _watch(engine: Any) -> None:
+    while engine is not None and _is_alive(engine):
+        time.sleep(POLL_SECONDS)
+    logger.warning("the engine that ran this job has ended, so the job ends; the same command resumes it")
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE_SECONDS)
+    os._exit(130)  # in the middle of a long call
+
+
 def _engine() -> Any:
     """The engine's process; None when it has ended already."""
     import psutil
@@ -107,15 +113,6 @@ def _engine() -> Any:
         return next(process for process in psutil.Process().parents() if process.name() not in SHELLS)
     except (psutil.NoSuchProcess, StopIteration):
         return None
-
-
-def _watch(engine: Any) -> None:
-    while engine is not None and _is_alive(engine):
-        time.sleep(ENGINE_POLL_SECONDS)
-    logger.warning("the engine that ran this job has ended, so the job ends; the same command goes on with it")
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(GRACE_SECONDS)
-    os._exit(130)  # in the middle of a long call
 
 
 def _is_alive(process: Any) -> bool:

@@ -16,7 +16,7 @@ LOG_EVERY_SECONDS = 10.0
 logger = logging.getLogger("tfnas.progress")
 
 
-class Progress:
+class ProgressBar:
     """A bar on a terminal, and a line in the log every ten seconds and at the end."""
 
     def __init__(self, label: str, total: float, unit: str) -> None:
@@ -52,7 +52,7 @@ def announce(log: logging.Logger, line: str) -> None:
 
 def track(items: Iterable[Item], *, label: str, total: int, unit: str = "step") -> Iterator[Item]:
     """Yield the items; show a bar on a terminal and log a line every ten seconds and at the end."""
-    progress = Progress(label, total, unit)
+    progress = ProgressBar(label, total, unit)
     try:
         for item in items:
             yield item

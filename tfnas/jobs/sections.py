@@ -1,16 +1,16 @@
-"""What the sections of params.yaml are made of.
-
-Turning a pydantic error into one line: file, key, value and the fix.
-"""
+"""The base class and number types of the sections of params.yaml, and pydantic errors as one line with the fix."""
 
 from __future__ import annotations
 
 import difflib
 import re
 import typing
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from tfnas.jobs.artifacts import short_repr
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0), AfterValidator(abs)]  # abs: -0.0 is 0.0, for both engines
@@ -31,10 +31,21 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values under dotted names, such as `search.weights.momentum`."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
 def explain(error: ValidationError, model: type[BaseModel], *, source: str) -> str:
     """The first mistake as `file: key: what is wrong (value); fix`, and how many more there are.
 
-    A misspelt key goes before the missing one that it makes.
+    A misspelled key goes before the missing one that it makes.
     """
     details = sorted(error.errors(), key=lambda detail: detail["type"] != "extra_forbidden")
     first = details[0]
@@ -54,13 +65,13 @@ def _describe(detail: Any, model: type[BaseModel]) -> str:
     if kind == "missing":
         return f"{key}: is missing; add it"
     if kind in ("model_type", "model_attributes_type"):
-        return f"{key}: expected keys and values, got {_short(detail['input'])}"
+        return f"{key}: expected keys and values, got {short_repr(detail['input'])}"
     if location[-1:] == ("[key]",):
         return f"{'.'.join(map(str, location[:-2]))}: {_describe_name(detail['input'])}"
     message = detail["msg"].removeprefix("Value error, ")
     if kind == "value_error" and not location:  # about the whole file, which would follow as the value
         return message
-    return f"{key}: {message[0].lower() + message[1:]}, got {_short(detail['input'])}{_fix(kind, detail['input'])}"
+    return f"{key}: {message[0].lower() + message[1:]}, got {short_repr(detail['input'])}{_fix(kind, detail['input'])}"
 
 
 def _describe_name(name: Any) -> str:
@@ -101,11 +112,6 @@ def spell(value: Any) -> str:
         text = re.sub(r"e([+-])0(\d)$", r"e\1\2", repr(value))
         return re.sub(r"^(-?\d+)e", r"\1.0e", text)  # 1.1 wants a point
     return repr(value) if isinstance(value, str) else str(value)
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _keys_at(model: Any, location: tuple[Any, ...]) -> list[str]:

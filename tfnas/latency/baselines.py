@@ -1,4 +1,4 @@
-"""The paper's Table 2 on one's own device: the published networks and torchvision's, measured side by side."""
+"""The paper's Table 2 on your own device: the published networks and torchvision's, measured side by side."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from tfnas.jobs.artifacts import write_text
 from tfnas.jobs.errors import UserError
 from tfnas.latency.backends import Backend, stopwatch_of
+from tfnas.latency.backends.protocol import Stopwatch
 from tfnas.latency.table import LatencyTable
-from tfnas.latency.timing import Probe, Stopwatch, Timer, Timing, measuring, time_probes
+from tfnas.latency.timing import Probe, Timer, Timing, measuring, time_probes
 from tfnas.space import Architecture, build_network, count_macs, count_params, zoo
 
 NUM_CLASSES = 1000
@@ -34,8 +35,8 @@ COLUMNS = ("network", "latency_ms", "spread_ms", "table_ms", "macs", "params", "
 
 
 @dataclass(frozen=True)
-class Peer:
-    """A network to compare with, and what is published of it."""
+class Baseline:
+    """A network to compare with, and what is published about it."""
 
     name: str
     build: Callable[[], nn.Module]
@@ -48,64 +49,54 @@ class Peer:
 
 @dataclass(frozen=True)
 class Compared:
-    """A network as measured here; `table_ms` where a table has its operations."""
+    """A network as measured on this device; `table_ms` where a table has its operations."""
 
-    peer: Peer
+    baseline: Baseline
     timing: Timing
     table_ms: float | None
 
 
-def paper_peers(resolution: int) -> list[Peer]:
+def paper_baselines(resolution: int) -> list[Baseline]:
     """The twelve networks of the paper, with its top-1 (Tables 9 and 11)."""
-    return [_paper_peer(name, resolution) for name in zoo.names()]
+    return [_paper_baseline(name, resolution) for name in zoo.names()]
 
 
-def torchvision_peers(resolution: int) -> list[Peer]:
+def _paper_baseline(name: str, resolution: int) -> Baseline:
+    architecture, published = zoo.load(name), zoo.published(name)
+    return Baseline(
+        name=name,
+        build=partial(build_network, architecture, NUM_CLASSES),
+        macs=count_macs(architecture, resolution, NUM_CLASSES),
+        params=count_params(architecture, NUM_CLASSES),
+        top1=published.top1,
+        source=f"TF-NAS paper Table {11 if 'MBV2' in name else 9}",
+        architecture=architecture,
+    )
+
+
+def torchvision_baselines(resolution: int) -> list[Baseline]:
     """Comparable networks of torchvision with fresh weights (nothing is downloaded), and its published top-1."""
-    return [_torchvision_peer(name, resolution) for name in TORCHVISION]
+    return [_torchvision_baseline(name, resolution) for name in TORCHVISION]
 
 
-def compare(
-    peers: Sequence[Peer],
-    backend: Backend,
-    *,
-    device: torch.device,
-    threads: int,
-    batch_size: int,
-    resolution: int,
-    warmup_runs: int,
-    repeats: int,
-    seed: int,
-    table: LatencyTable | None = None,
-    stopwatch: Stopwatch | None = None,
-) -> list[Compared]:
-    """Measure every network, interleaved in rounds of random order; fastest first."""
-    shape = (batch_size, 3, resolution, resolution)
-    with measuring(threads):
-        timings = time_probes(
-            {peer.name: Probe(peer.build, shape) for peer in peers},
-            timer=Timer(device, warmup_runs, stopwatch or stopwatch_of(backend)),
-            backend=backend,
-            repeats=repeats,
-            seed=seed,
-            label="networks",
-        )
-    rows = [Compared(peer, timings[peer.name], table_ms(peer, table)) for peer in peers]
-    return sorted(rows, key=lambda row: row.timing.median_ms)
+def _torchvision_baseline(name: str, resolution: int) -> Baseline:
+    from torchvision.models import get_model, get_model_weights
 
-
-def table_ms(peer: Peer, table: LatencyTable | None) -> float | None:
-    """The latency of a network by the table; None where it lies outside the table's space."""
-    if table is None or peer.architecture is None or peer.architecture.space != table.space:
-        return None
-    try:
-        return table.latency_ms(peer.architecture)
-    except UserError:  # a width that the table does not reach
-        return None
+    build = partial(get_model, name, weights=None)
+    weights = get_model_weights(name)["IMAGENET1K_V1"]
+    module = build().eval()
+    return Baseline(
+        name=name,
+        build=build,
+        macs=count_module_macs(module, resolution),
+        params=sum(parameter.numel() for parameter in module.parameters()),
+        top1=float(weights.meta["_metrics"]["ImageNet-1K"]["acc@1"]),
+        source="torchvision IMAGENET1K_V1",
+    )
 
 
 def count_module_macs(module: nn.Module, resolution: int) -> int:
-    """Multiply-adds of one image through the module's convolutions and linear layers; no biases, as `count_macs`.
+    """Multiply-adds of one image through the module's convolutions and linear layers; no biases, as in `count_macs`.
 
     Args:
         module: on the meta device or the CPU, in eval mode.
@@ -126,41 +117,53 @@ def count_module_macs(module: nn.Module, resolution: int) -> int:
     return total
 
 
+def compare(
+    baselines: Sequence[Baseline],
+    backend: Backend,
+    *,
+    device: torch.device,
+    threads: int,
+    batch_size: int,
+    resolution: int,
+    warmup_runs: int,
+    repeats: int,
+    seed: int,
+    table: LatencyTable | None = None,
+    stopwatch: Stopwatch | None = None,
+) -> list[Compared]:
+    """Measure every network, interleaved in rounds of random order; fastest first."""
+    shape = (batch_size, 3, resolution, resolution)
+    with measuring(threads):
+        timings = time_probes(
+            {baseline.name: Probe(baseline.build, shape) for baseline in baselines},
+            timer=Timer(device, warmup_runs, stopwatch or stopwatch_of(backend)),
+            backend=backend,
+            repeats=repeats,
+            seed=seed,
+            label="networks",
+        )
+    rows = [Compared(baseline, timings[baseline.name], table_ms(baseline, table)) for baseline in baselines]
+    return sorted(rows, key=lambda row: row.timing.median_ms)
+
+
+def table_ms(baseline: Baseline, table: LatencyTable | None) -> float | None:
+    """The latency of a network by the table; None where it is outside the table's space."""
+    if table is None or baseline.architecture is None or baseline.architecture.space != table.space:
+        return None
+    try:
+        return table.latency_ms(baseline.architecture)
+    except UserError:  # a width that the table does not reach
+        return None
+
+
 def write_comparison(rows: Sequence[Compared], path: str | Path) -> None:
-    """Write CSV: `COLUMNS`, one row a network; `table_ms` is empty where there is none."""
+    """Write CSV: `COLUMNS`, one row per network; `table_ms` is empty where there is none."""
     lines = [",".join(COLUMNS)]
     for row in rows:
-        peer, timing = row.peer, row.timing
+        baseline, timing = row.baseline, row.timing
         by_table = "" if row.table_ms is None else f"{row.table_ms:.6f}"
-        cells = (peer.name, f"{timing.median_ms:.6f}", f"{timing.spread_ms:.6f}", by_table)
-        lines.append(",".join([*cells, str(peer.macs), str(peer.params), f"{peer.top1:.3f}", peer.source]))
+        cells = (baseline.name, f"{timing.median_ms:.6f}", f"{timing.spread_ms:.6f}", by_table)
+        lines.append(
+            ",".join([*cells, str(baseline.macs), str(baseline.params), f"{baseline.top1:.3f}", baseline.source])
+        )
     write_text(path, "\n".join(lines) + "\n")
-
-
-def _paper_peer(name: str, resolution: int) -> Peer:
-    architecture, published = zoo.load(name), zoo.published(name)
-    return Peer(
-        name=name,
-        build=partial(build_network, architecture, NUM_CLASSES),
-        macs=count_macs(architecture, resolution, NUM_CLASSES),
-        params=count_params(architecture, NUM_CLASSES),
-        top1=published.top1,
-        source=f"TF-NAS paper Table {11 if 'MBV2' in name else 9}",
-        architecture=architecture,
-    )
-
-
-def _torchvision_peer(name: str, resolution: int) -> Peer:
-    from torchvision.models import get_model, get_model_weights
-
-    build = partial(get_model, name, weights=None)
-    weights = get_model_weights(name)["IMAGENET1K_V1"]
-    module = build().eval()
-    return Peer(
-        name=name,
-        build=build,
-        macs=count_module_macs(module, resolution),
-        params=sum(parameter.numel() for parameter in module.parameters()),
-        top1=float(weights.meta["_metrics"]["ImageNet-1K"]["acc@1"]),
-        source="torchvision IMAGENET1K_V1",
-    )

@@ -21,7 +21,7 @@ CONFIDENCE = 0.95  # one-sided, that the correction helps
 
 @dataclass(frozen=True)
 class Calibration:
-    """A correction and what it is worth: each network is judged by the correction fitted to all the others."""
+    """A correction and its benefit, cross-validated: each network is judged by the fit to all the others."""
 
     scale: float
     offset_ms: float
@@ -32,11 +32,11 @@ class Calibration:
 
     @property
     def helps(self) -> bool:
-        """Whether it makes networks that it was not fitted to better, by more than chance would."""
+        """Whether it improves networks that it was not fitted to, by more than chance."""
         return self.least_gain_percent > 0.0
 
     def as_details(self, *, applied: bool) -> dict[str, Any]:
-        """As it stands in a table's details."""
+        """As recorded in a table's details."""
         return {**asdict(self), "applied": applied}
 
 

@@ -1,4 +1,4 @@
-"""From visits to latencies: the machine's drift taken out, outliers left out, and how sure the rest is.
+"""From visits to latencies: drift removed, outliers dropped, and the uncertainty of the rest.
 
 V visits, P points. The model: log of a latency = the point's level + the offset of the visit.
 """
@@ -14,13 +14,13 @@ from tfnas.latency.tours import NETWORK, Point, Visit
 
 SIGMA = 1.4826  # a normal distribution's standard deviation, in median absolute deviations
 MEDIAN_ERROR = 1.2533  # standard error of a median, in standard errors of a mean
-OUTLIER_SIGMAS, OUTLIER_LEAST = 5.0, 0.05  # an outlier is further off than both
-ROUNDS = 3  # of taking turns between levels and offsets; more change nothing
+OUTLIER_SIGMAS, OUTLIER_LEAST = 5.0, 0.05  # an outlier is further off than both of them
+ROUNDS = 3  # of alternating between levels and offsets; more change nothing
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What the visits say of one point."""
+    """What the visits say about one point."""
 
     latency_ms: float
     spread_ms: float  # interquartile range of its visits, drift taken out

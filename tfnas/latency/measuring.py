@@ -1,9 +1,4 @@
-"""What is measured: blocks, the fixed parts, whole networks.
-
-The measurements made so far, in a file: a profile that was killed goes on from there.
-
-One profile under way: the device and how it is measured, what was measured so far, and whether it is busy.
-"""
+"""A profile in progress: what is measured and how, and a journal from which a killed profile resumes."""
 
 from __future__ import annotations
 
@@ -33,127 +28,21 @@ from tfnas.space.membership import assemble
 from tfnas.space.network import MBInvRes
 from tfnas.space.space import halve
 
-
-def block_probe(key: OperationKey, width: int, batch_size: int) -> Probe:
-    """One MBInvRes block; where stride and channels allow, its residual is part of it."""
-    block = Block(key.kernel, key.in_channels, width, key.se_channels, key.out_channels, key.act, key.stride)
-    return Probe(partial(MBInvRes, block), (batch_size, key.in_channels, key.resolution, key.resolution))
-
-
-def network_probe(architecture: Architecture, resolution: int, num_classes: int, batch_size: int) -> Probe:
-    """A whole network."""
-    shape = (batch_size, architecture.stem.in_channels, resolution, resolution)
-    return Probe(partial(build_network, architecture, num_classes), shape)
-
-
-def fixed_parts(space: Space, resolution: int, num_classes: int, batch_size: int) -> dict[str, Probe]:
-    """What every network of the space has: stem, fixed blocks, 1x1 convolution, pooling with classifier.
-
-    The authors' code sums the same parts as `base`.
-    """
-    fixed = {stage.stage for stage in space.stages if stage.fixed is not None}
-    candidate = space.candidates[0]
-    choices = {stage.stage: [(candidate, candidate.width_range(stage.in_channels)[0])] for stage in space.stages}
-    smallest = assemble(space, "smallest", choices)
-    network = build_network(smallest, num_classes)
-    parts: dict[str, Probe] = {}
-
-    def add(name: str, module: nn.Module, channels: int, size: int) -> None:
-        parts[name] = Probe(partial(copy.deepcopy, module), (batch_size, channels, size, size))
-
-    add("stem", network.get_submodule("stem"), space.stem.in_channels, resolution)
-    size = halve(resolution, space.stem.stride)
-    for index, (size, block) in enumerate(smallest.block_resolutions(resolution)):
-        if block.stage in fixed:
-            add(f"block {index}", network.get_submodule(f"blocks.{index}"), block.in_channels, size)
-    last = smallest.blocks[-1]
-    add("head", network.get_submodule("head"), last.out_channels, halve(size, last.stride))
-    end = nn.Sequential(network.get_submodule("pool"), nn.Flatten(1), network.get_submodule("classifier"))
-    add("classifier", end, space.head.out_channels, halve(size, last.stride))
-    return parts
-
-
 logger = logging.getLogger("tfnas.latency")
-
-
-class Journal:
-    """Visits, one a line of JSON, under a first line that says what they are measurements of.
-
-    Args:
-        path: None keeps nothing on disk.
-        measured: what must be the same for old measurements to count (device, batch, versions...).
-    """
-
-    def __init__(self, path: Path | None, measured: Mapping[str, Any]) -> None:
-        self._path, self._measured = path, json.loads(json.dumps(measured))
-        self.visits: list[Visit] = self._read() if path is not None else []
-        if self.visits:
-            seconds = sum(visit.seconds for visit in self.visits)
-            logger.info("goes on from %d tours (%.0f s) in %s", len(self.visits), seconds, path)
-
-    def append(self, visit: Visit) -> None:
-        """Keep a visit; it is on disk when this returns, as far as the operating system goes."""
-        self.visits.append(visit)
-        if self._path is not None:
-            if len(self.visits) == 1:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                self._path.write_text(json.dumps(self._measured) + "\n")
-            with self._path.open("a") as file:
-                file.write(json.dumps(_to_plain(visit)) + "\n")
-
-    def discard(self) -> None:
-        """Remove the file: its measurements are in a table now."""
-        if self._path is not None:
-            self._path.unlink(missing_ok=True)
-
-    def _read(self) -> list[Visit]:
-        """All whole lines; a last line that was cut off is cut from the file, too."""
-        assert self._path is not None
-        try:
-            text = self._path.read_text()
-        except FileNotFoundError:
-            return []
-        whole = text[: text.rfind("\n") + 1]
-        lines = whole.splitlines()
-        try:
-            if not lines or json.loads(lines[0]) != self._measured:
-                logger.info("%s holds measurements of something else; measured anew", self._path)
-                return []
-            visits = [_from_plain(json.loads(line)) for line in lines[1:]]
-        except (ValueError, TypeError, KeyError):
-            logger.warning("%s is damaged; measured anew", self._path)
-            return []
-        if whole != text:
-            self._path.write_text(whole)
-        return visits
-
-
-def _to_plain(visit: Visit) -> dict[str, Any]:
-    points = [[list(key) if isinstance(key, OperationKey) else key, number] for key, number in visit.points]
-    return {**visit._asdict(), "points": points}
-
-
-def _from_plain(plain: dict[str, Any]) -> Visit:
-    points: list[Point] = [
-        (OperationKey(*key) if isinstance(key, list) else key, number) for key, number in plain["points"]
-    ]
-    return Visit(tuple(points), tuple(plain["latencies_ms"]), plain["cpu_share"], plain["seconds"])
-
-
-BUSY_SHARE = 0.9  # of the time, in which this process computes; less means that it has to wait for others
-BUSY_SECONDS = 10.0  # of measuring, before that is judged
-COMPARED = 4  # operations whose widths are compared to find the alignment
+BUSY_SHARE = 0.9  # of the time; a process that computes less has to wait for others
+BUSY_SECONDS = 10.0  # of measuring before that is judged
+COMPARED = 4  # operations that are compared to find the alignment
 COMPARED_ROUNDS = 5
-ALIGNMENT = "alignment"  # the journal's entry of what was found
+ALIGNMENT = "alignment"  # the entry in the journal
 
 
 class Measuring:
     """Measures visits on one device and keeps them.
 
     Args:
-        space: what tells it from another one of the same name.
-        backend: default the one that `params` name.
-        journal: file that keeps the visits, so that a killed profile goes on; None keeps nothing.
+        space: digest that distinguishes it from another space of the same name.
+        backend: default the one that `params` names.
+        journal: file that keeps the visits, so that a killed profile can resume; None keeps nothing.
         time_calls: the clock; default the backend's own, or `tfnas.compute.devices.time_sequence`.
 
     Raises:
@@ -186,21 +75,21 @@ class Measuring:
 
     @property
     def device_name(self) -> str:
-        """As it stands in the table."""
+        """As recorded in the table."""
         return device_of(self.backend, self.params.device)
 
     @property
     def cpu_share(self) -> float:
-        """Of the seconds measured, the part in which this process computed; 1.0 where that cannot be told."""
+        """The share of the measured time in which this process computed; 1.0 where that is unknown."""
         weights = [visit.seconds for visit in self.visits]
         return float(np.average([visit.cpu_share for visit in self.visits], weights=weights)) if weights else 1.0
 
     def discard(self) -> None:
-        """Forget the journal's file, once a table holds what it says."""
+        """Remove the journal's file, once a table holds its contents."""
         self._journal.discard()
 
     def described(self) -> dict[str, Any]:
-        """How it is measured, as it stands in a table's details."""
+        """How it is measured, as recorded in a table's details."""
         params = self.params
         return {
             "backend": self.backend.name,
@@ -216,7 +105,7 @@ class Measuring:
 
     @contextmanager
     def session(self, parts: Mapping[str, Probe], networks: Sequence[Architecture]) -> Iterator[None]:
-        """The state of the process in which it is measured, and what the names of points stand for."""
+        """The conditions of measuring, and the probes that the names of points mean."""
         self._probes = {(name, 0): probe for name, probe in parts.items()}
         size, batch, classes = self.resolution, self.params.batch_size, self.params.num_classes
         for number, network in enumerate(networks):
@@ -225,7 +114,7 @@ class Measuring:
             yield
 
     def visit(self, points: Sequence[Point]) -> Visit:
-        """Measure points in turn and keep the result."""
+        """Measure points one after another, and keep the result."""
         start = time.perf_counter()
         latencies_ms, share = self.measure(points)
         return self.keep(Visit(tuple(points), latencies_ms, share, time.perf_counter() - start))
@@ -234,17 +123,17 @@ class Measuring:
         """Write a visit into the journal.
 
         Raises:
-            UserError: the machine is too busy, and is not to be measured on then.
+            UserError: the machine is too busy, and `on_busy` is `refuse`.
         """
         self.seconds += visit.seconds
         self._journal.append(visit)
-        self._look_whether_busy()
+        self._check_busy()
         return visit
 
     def measure(self, points: Sequence[Point]) -> tuple[tuple[float, ...], float]:
-        """Prepare the points' modules, run them in turn; the median of each one's repeats, and the share of CPU time.
+        """Build the points' modules and run them in turn; the median of each one's repeats, and the share of CPU time.
 
-        Every time anew, so that no module keeps one lucky or unlucky place in memory.
+        Modules are built each time, so that none keeps one lucky or unlucky place in memory.
         """
         runs = [self._prepare(point) for point in points]
         if self.params.warmup_runs:
@@ -263,7 +152,7 @@ class Measuring:
             probe = self._probes[point]
         return self.backend.prepare(*build(probe, self.device))
 
-    def _look_whether_busy(self) -> None:
+    def _check_busy(self) -> None:
         if self._warned or self.seconds < BUSY_SECONDS:
             return
         share = self.cpu_share
@@ -282,7 +171,7 @@ class Measuring:
         logger.warning("%s", what)
 
     def _measured(self) -> dict[str, Any]:
-        """What must be the same for kept visits to count."""
+        """What must agree for kept visits to count."""
         return {
             **self.described(),
             "space": self._space,
@@ -294,7 +183,7 @@ class Measuring:
 
 
 def find_device_alignment(measuring: Measuring, ranges: Mapping[OperationKey, tuple[int, int]]) -> int:
-    """Which widths the device favours, from neighbouring widths of a few operations; found once, then kept."""
+    """The alignment of widths that the device favors, found once from neighboring widths of a few operations."""
     for visit in measuring.visits:
         if visit.points[0][0] == ALIGNMENT:
             return visit.points[0][1]
@@ -315,3 +204,106 @@ def _compared(measuring: Measuring, key: OperationKey, widths: Sequence[int]) ->
         latencies_ms, _ = measuring.measure([(key, widths[i]) for i in order])
         samples.append(np.asarray(latencies_ms)[np.argsort(order)])
     return dict(zip(widths, np.median(samples, 0).tolist(), strict=True))
+
+
+def block_probe(key: OperationKey, width: int, batch_size: int) -> Probe:
+    """One MBInvRes block, including its residual where stride and channels allow one."""
+    block = Block(key.kernel, key.in_channels, width, key.se_channels, key.out_channels, key.act, key.stride)
+    return Probe(partial(MBInvRes, block), (batch_size, key.in_channels, key.resolution, key.resolution))
+
+
+def network_probe(architecture: Architecture, resolution: int, num_classes: int, batch_size: int) -> Probe:
+    """A whole network."""
+    shape = (batch_size, architecture.stem.in_channels, resolution, resolution)
+    return Probe(partial(build_network, architecture, num_classes), shape)
+
+
+def fixed_parts(space: Space, resolution: int, num_classes: int, batch_size: int) -> dict[str, Probe]:
+    """The parts that all networks of the space share: stem, fixed blocks, 1x1 convolution, pooling with classifier.
+
+    The authors' code sums the same parts as `base`.
+    """
+    fixed = {stage.stage for stage in space.stages if stage.fixed is not None}
+    candidate = space.candidates[0]
+    choices = {stage.stage: [(candidate, candidate.width_range(stage.in_channels)[0])] for stage in space.stages}
+    smallest = assemble(space, "smallest", choices)
+    network = build_network(smallest, num_classes)
+    parts: dict[str, Probe] = {}
+
+    def add(name: str, module: nn.Module, channels: int, size: int) -> None:
+        parts[name] = Probe(partial(copy.deepcopy, module), (batch_size, channels, size, size))
+
+    add("stem", network.get_submodule("stem"), space.stem.in_channels, resolution)
+    size = halve(resolution, space.stem.stride)
+    for index, (size, block) in enumerate(smallest.block_resolutions(resolution)):
+        if block.stage in fixed:
+            add(f"block {index}", network.get_submodule(f"blocks.{index}"), block.in_channels, size)
+    last = smallest.blocks[-1]
+    add("head", network.get_submodule("head"), last.out_channels, halve(size, last.stride))
+    end = nn.Sequential(network.get_submodule("pool"), nn.Flatten(1), network.get_submodule("classifier"))
+    add("classifier", end, space.head.out_channels, halve(size, last.stride))
+    return parts
+
+
+class Journal:
+    """Visits in a file, one per line of JSON, after a first line that says what was measured.
+
+    Args:
+        path: None keeps nothing on disk.
+        measured: what must agree for old measurements to count (device, batch, versions...).
+    """
+
+    def __init__(self, path: Path | None, measured: Mapping[str, Any]) -> None:
+        self._path, self._measured = path, json.loads(json.dumps(measured))
+        self.visits: list[Visit] = self._read() if path is not None else []
+        if self.visits:
+            seconds = sum(visit.seconds for visit in self.visits)
+            logger.info("resumes with %d tours (%.0f s) from %s", len(self.visits), seconds, path)
+
+    def append(self, visit: Visit) -> None:
+        """Keep a visit; when this returns, the operating system has it."""
+        self.visits.append(visit)
+        if self._path is not None:
+            if len(self.visits) == 1:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._path.write_text(json.dumps(self._measured) + "\n")
+            with self._path.open("a") as file:
+                file.write(json.dumps(_to_plain(visit)) + "\n")
+
+    def discard(self) -> None:
+        """Remove the file: its measurements are in a table now."""
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+
+    def _read(self) -> list[Visit]:
+        """All complete lines; a truncated last line is removed from the file."""
+        assert self._path is not None
+        try:
+            text = self._path.read_text()
+        except FileNotFoundError:
+            return []
+        whole = text[: text.rfind("\n") + 1]
+        lines = whole.splitlines()
+        try:
+            if not lines or json.loads(lines[0]) != self._measured:
+                logger.info("%s holds measurements of something else; measured anew", self._path)
+                return []
+            visits = [_from_plain(json.loads(line)) for line in lines[1:]]
+        except (ValueError, TypeError, KeyError):
+            logger.warning("%s is damaged; measured anew", self._path)
+            return []
+        if whole != text:
+            self._path.write_text(whole)
+        return visits
+
+
+def _to_plain(visit: Visit) -> dict[str, Any]:
+    points = [[list(key) if isinstance(key, OperationKey) else key, number] for key, number in visit.points]
+    return {**visit._asdict(), "points": points}
+
+
+def _from_plain(plain: dict[str, Any]) -> Visit:
+    points: list[Point] = [
+        (OperationKey(*key) if isinstance(key, list) else key, number) for key, number in plain["points"]
+    ]
+    return Visit(tuple(points), tuple(plain["latencies_ms"]), plain["cpu_share"], plain["seconds"])

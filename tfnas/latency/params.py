@@ -23,7 +23,7 @@ class ConstraintParams(Section):
 
 
 class ProfileLatencyParams(Section):
-    table: str | None  # made elsewhere; null: measured here
+    table: str | None  # made elsewhere; null: measured on this device
     device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")]
     backend: str  # a shipped one or an entry point of the group tfnas.latency_backends
     precision: Literal["float32", "bfloat16", "float16"]
@@ -31,7 +31,7 @@ class ProfileLatencyParams(Section):
     threads: Count
     batch_size: Count
     num_classes: Count
-    minutes: Positive  # budget of the measuring
+    minutes: Positive  # budget for measuring
     tolerance: Annotated[float, Field(gt=0, lt=1)]  # relative; of each knot, and of the lines between knots
     warmup_runs: CountOrZero
     repeats: Count  # runs in a row each time a point is visited

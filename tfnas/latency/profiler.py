@@ -12,24 +12,24 @@ import numpy as np
 from tfnas.compute.devices import cpu_governor
 from tfnas.compute.seeding import derive_seed
 from tfnas.jobs.artifacts import package_versions
-from tfnas.jobs.progress import Progress
+from tfnas.jobs.progress import ProgressBar
 from tfnas.latency.estimate import Estimates, estimate
 from tfnas.latency.measuring import Measuring, find_device_alignment, fixed_parts
 from tfnas.latency.table import FIXED_PARTS, Curve, LatencyTable, OperationKey
 from tfnas.latency.tours import NETWORK, Point, Slot, Visit, deal_tours, first_knots, further_knots, tour_slots
 from tfnas.space import Architecture, Space
 
-MIN_VISITS = 3  # of every point, before its uncertainty means anything
+MIN_VISITS = 3  # of a point, before its uncertainty means anything
 NETWORK_VISITS = 6  # at least, of every whole network
-MAX_VISITS = 40  # a point that is still uncertain then stays so
-GROWTH = 0.15  # new knots of one round of refinement, as a share of those there are
+MAX_VISITS = 40  # after which a point may stay uncertain
+GROWTH = 0.15  # new knots per round of refinement, as a share of the present ones
 
 Knots = dict[OperationKey, list[int]]
 logger = logging.getLogger("tfnas.latency")
 
 
 class Profile(NamedTuple):
-    """A table, and what whole networks took in the same minutes."""
+    """A table, and the latencies of whole networks in the same minutes."""
 
     table: LatencyTable
     networks_ms: list[float]  # in the order in which they were given
@@ -38,7 +38,7 @@ class Profile(NamedTuple):
 def profile_space(
     space: Space, measuring: Measuring, *, networks: Sequence[Architecture] = (), seed: int = 0
 ) -> Profile:
-    """Measure every operation of the space, its fixed parts, and whole networks beside them.
+    """Measure every operation of the space, its fixed parts, and whole networks along with them.
 
     Round by round: points that are new or uncertain are dealt into tours in random order and measured; where a
     line between knots is not within the tolerance, a knot is added. It ends when nothing is uncertain or the
@@ -86,7 +86,7 @@ def _measure(
 ) -> None:
     """Rounds of visits, until the budget is spent or nothing is left to do."""
     budget, tolerance = 60.0 * measuring.params.minutes, measuring.params.tolerance
-    progress = Progress("profile", budget, "second")
+    progress = ProgressBar("profile", budget, "second")
     progress.advance(min(measuring.seconds, budget))
     every = [(NETWORK, number) for number in range(networks)]
     while True:
@@ -125,7 +125,7 @@ def _wants(point: Point, known: Estimates, tolerance: float) -> bool:
 
 
 def _refine(knots: Knots, known: Estimates, alignment: int, tolerance: float) -> None:
-    """Put knots where the lines between those that are known well enough are worst."""
+    """Add knots where the lines between well-known knots are worst."""
     found: list[tuple[float, OperationKey, int]] = []
     for key, widths in knots.items():
         estimates = {width: known.points[key, width] for width in widths if (key, width) in known.points}
@@ -168,7 +168,7 @@ def _curve(key: OperationKey, widths: Sequence[int], found: Estimates, measuring
 
 
 def _details(measuring: Measuring, found: Estimates, parts_ms: dict[str, float]) -> dict[str, Any]:
-    """How the table was measured, as it stands in its file."""
+    """How the table was measured, as recorded in its file."""
     tours: list[Visit] = [visit for visit in measuring.visits if len(visit.points) > 1]
     uncertain = [point.uncertainty for point in found.points.values() if np.isfinite(point.uncertainty)]
     return {

@@ -18,7 +18,7 @@ from tfnas.space.space import first_difference
 KIND = "latency_table"
 FORMAT_VERSION = 1
 FIXED_PARTS = "fixed_parts_of"  # in the details: the parts of the space that `base_ms` holds
-_LISTS = ("widths", "latencies_ms", "spreads_ms", "counts")  # of an operation, in the file
+_LISTS = ("widths", "latencies_ms", "spreads_ms", "counts")  # of an operation in the file
 
 
 class OperationKey(NamedTuple):

@@ -1,7 +1,4 @@
-"""Timing a callable on a device: warm-up, repeats, several rounds, robust summaries.
-
-Measuring many modules fairly: in several rounds, each in its own random order.
-"""
+"""Timing modules fairly on one device: warm-up, repeats, several rounds in random order, robust summaries."""
 
 from __future__ import annotations
 
@@ -18,8 +15,17 @@ from torch import nn
 from tfnas.compute.devices import keep_freed_memory, time_calls, warn_of_threads
 from tfnas.jobs.progress import track
 from tfnas.latency.backends import Backend
+from tfnas.latency.backends.protocol import Stopwatch
 
-Stopwatch = Callable[[torch.device, Callable[[], object], int], Sequence[float]]
+ROUNDS = 10  # at most, sharing the repeats; two tables agree better with ten rounds than with five
+Key = TypeVar("Key", bound=Hashable)
+
+
+class Probe(NamedTuple):
+    """One module to be measured."""
+
+    build: Callable[[], nn.Module]
+    input_shape: tuple[int, ...]  # (N, C, H, W)
 
 
 class Timing(NamedTuple):
@@ -33,8 +39,8 @@ class Timing(NamedTuple):
     def of_rounds(cls, rounds: Sequence[Sequence[float]]) -> Timing:
         """The median over the rounds of each round's median.
 
-        A round that something else on the machine disturbed is outvoted as a whole. Medians and not
-        minima: a network pays the usual price of its blocks, not the best one.
+        A round that something else disturbed is outvoted as a whole. Medians, not minima: a network pays the usual
+        price of its blocks, not the best one.
         """
         median_ms = float(np.median([np.median(samples_ms) for samples_ms in rounds]))
         every = np.concatenate([np.asarray(samples_ms, dtype=float) for samples_ms in rounds])
@@ -44,7 +50,7 @@ class Timing(NamedTuple):
 
 @dataclass(frozen=True)
 class Timer:
-    """Times callables on one device; `stopwatch` does the clock's part."""
+    """Times callables on one device, with a stopwatch."""
 
     device: torch.device
     warmup_runs: int
@@ -59,11 +65,11 @@ class Timer:
 
 @contextmanager
 def measuring(threads: int) -> Iterator[None]:
-    """What holds while anything is timed: `threads` CPU threads, no autograd, no garbage collection.
+    """The conditions of every timing: `threads` CPU threads, no autograd, garbage collection off.
 
-    Threads, random state and garbage collection are afterwards as they were. The process keeps the memory it frees,
-    from here on: handed back to the system, it is filled with zeros at the next run, page by page. That costs some
-    networks of Table 1 a quarter to a third more and others nothing, by what lies at the heap's end.
+    Threads, random state and garbage collection are restored afterward. From here on the process keeps the memory that
+    it frees: memory handed back to the system comes back filled with zeros, page by page, which makes some networks of
+    Table 1 a quarter to a third slower and others not at all, depending on what is at the end of the heap.
     """
     keep_freed_memory()
     threads_before, collects = torch.get_num_threads(), gc.isenabled()
@@ -80,26 +86,14 @@ def measuring(threads: int) -> Iterator[None]:
             gc.enable()
 
 
-ROUNDS = 10  # at most; each holds its share of the repeats. Of two tables, ten rounds agree better than five do
-
-Key = TypeVar("Key", bound=Hashable)
-
-
-class Probe(NamedTuple):
-    """One module to be measured."""
-
-    build: Callable[[], nn.Module]
-    input_shape: tuple[int, ...]  # (N, C, H, W)
-
-
 def time_probes(
     probes: Mapping[Key, Probe], *, timer: Timer, backend: Backend, repeats: int, seed: int, label: str
 ) -> dict[Key, Timing]:
     """Measure every probe `repeats` times, spread over the rounds; call it under `measuring`.
 
-    Every round visits the probes in an order of its own, so that a drift of the machine's speed spreads
-    over all of them and does not look like a dependence on the width. Each visit builds the module anew:
-    that costs about two runs of it, and no probe keeps one lucky or unlucky place in memory.
+    Every round visits the probes in its own order, so that a drift of the machine's speed spreads over all of them
+    instead of looking like a dependence on the width. Each visit builds the module again, which costs about two runs:
+    no probe keeps one lucky or unlucky place in memory.
     """
     shares = split_repeats(repeats)
     samples: dict[Key, list[list[float]]] = {key: [] for key in probes}
@@ -110,17 +104,17 @@ def time_probes(
     return {key: Timing.of_rounds(rounds) for key, rounds in samples.items()}
 
 
-def split_repeats(repeats: int) -> list[int]:
-    """Repeats of each round, as even as possible; no round is empty."""
-    rounds = min(ROUNDS, repeats)
-    return [repeats // rounds + (number < repeats % rounds) for number in range(rounds)]
-
-
 def _visits(keys: list[Key], rounds: int, seed: int) -> Iterator[tuple[int, Key]]:
     random = np.random.default_rng(seed)
     for number in range(rounds):
         for index in random.permutation(len(keys)):
             yield number, keys[index]
+
+
+def split_repeats(repeats: int) -> list[int]:
+    """Repeats of each round, as even as possible; no round is empty."""
+    rounds = min(ROUNDS, repeats)
+    return [repeats // rounds + (number < repeats % rounds) for number in range(rounds)]
 
 
 def build(probe: Probe, device: torch.device) -> tuple[nn.Module, torch.Tensor]:

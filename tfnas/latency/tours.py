@@ -1,17 +1,14 @@
-"""Tours: blocks are timed where they run, one after the other as in a whole network.
+"""Where and at which widths blocks are timed: in tours, and at knots.
 
-A block that runs again and again by itself finds its weights in the nearest cache and its memory handed back
-warm, and looks 15 to 50 % faster than inside a network. So each tour is as long as the deepest network of the
-space: stem, fixed blocks, one operation for every layer, head and classifier, each run once in turn, several
-times over. The authors' script times each operation alone.
+A *tour* times blocks one after another, as in a whole network. A block that runs repeatedly by itself finds its weights
+in the nearest cache and its memory still warm, and looks 15 to 50 % faster than inside a network. So each tour is as
+long as the deepest network of the space: stem, fixed blocks, one operation for every layer, head and classifier, run in
+turn, several times over. The authors' script times each operation alone.
 
-At which widths an operation is measured: first a few, then more where a line between them is not good enough.
-
-A device may be faster at every `alignment`-th width (vector registers, blocked layouts): ONNX Runtime takes a third
-of the time at multiples of 4 channels. Widths that are multiples and widths that are not are two classes, and each
-has knots of its own.
-
-Finding out which widths a device favors: every 4th, 8th or 16th may be faster than those around it.
+A *knot* is a width at which an operation is measured: first a few, then more where the line between two of them is not
+good enough. A device may be faster at every `alignment`-th width (vector registers, blocked layouts): ONNX Runtime
+takes a third of the time at multiples of 4 channels. So multiples and other widths are two classes, each with its own
+knots.
 """
 
 from __future__ import annotations
@@ -37,7 +34,7 @@ class Visit(NamedTuple):
 
     points: tuple[Point, ...]
     latencies_ms: tuple[float, ...]  # median of the repeats; not a number where nothing was measured
-    cpu_share: float  # of the time that passed, the part in which this process computed; 1.0 where unknown
+    cpu_share: float  # of the elapsed time, in which this process computed; 1.0 where unknown
     seconds: float  # all that the visit took, preparation included
 
 
@@ -45,7 +42,7 @@ def tour_slots(space: Space, resolution: int, parts: Sequence[str]) -> list[Slot
     """The deepest network's order: stem, layers, head, classifier.
 
     Args:
-        parts: names of the fixed parts, as `probes.fixed_parts` orders them: stem first, head and classifier last.
+        parts: names of the fixed parts, in the order of `measuring.fixed_parts`: stem first, head and classifier last.
     """
     fixed = {stage.stage for stage in space.stages if stage.fixed is not None}
     slots: list[Slot] = list(parts[:-2])
@@ -62,7 +59,7 @@ def deal_tours(
     knots: Mapping[OperationKey, Sequence[int]],
     random: np.random.Generator,
 ) -> list[tuple[Point, ...]]:
-    """As many tours as it takes for each wanted point to be in one; other slots get random points of their layer."""
+    """Enough tours for each wanted point to be in one; other slots get random points of their layer."""
     queues: dict[Slot, list[Point]] = {slot: [] for slot in slots if not isinstance(slot, str)}
     home = {key: slot for slot in queues for key in slot}
     for index in random.permutation(len(wanted)):
@@ -123,7 +120,7 @@ def classes(widths: Sequence[int], alignment: int) -> list[list[int]]:
 def further_knots(latencies_ms: Mapping[int, float], alignment: int, tolerance: float) -> dict[int, float]:
     """Widths between knots where linear interpolation may be off by more than `tolerance`, with that estimate.
 
-    The estimate: how far each inner knot lies from the line between its neighbours, relative, over four.
+    The estimate: how far each inner knot lies from the line between its neighbors, relative, over four.
     """
     found: dict[int, float] = {}
     for knots in classes(sorted(latencies_ms), alignment):
@@ -137,7 +134,7 @@ def further_knots(latencies_ms: Mapping[int, float], alignment: int, tolerance: 
 
 
 def _bends(knots: Sequence[int], latencies_ms: Sequence[float]) -> np.ndarray:
-    """Of each knot, how far the line between its neighbours is from it, relative; 0 at the ends."""
+    """Of each knot, how far the line between its neighbors is from it, relative; 0 at the ends."""
     widths, values, bends = np.asarray(knots, float), np.asarray(latencies_ms), np.zeros(len(knots))
     if len(knots) > 2:
         share = (widths[1:-1] - widths[:-2]) / (widths[2:] - widths[:-2])

@@ -1,4 +1,4 @@
-"""Whole networks against the table: how far the sum of Eq. 4 is from the truth."""
+"""Whole networks against the table: how far the sum of Eq. 4 is from the measured latency."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from tfnas.space.membership import assemble, misfits
 
 if TYPE_CHECKING:
     from tfnas.latency.backends import Backend
-    from tfnas.latency.timing import Stopwatch, Timing
+    from tfnas.latency.backends.protocol import Stopwatch
+    from tfnas.latency.timing import Timing
 
 COLUMNS = ("network", "table_ms", "measured_ms")
-SPREAD = 0.25  # standard deviation of one choice about the size of a random network
+SPREAD = 0.25  # standard deviation of one choice around the size of a random network
 AT_AN_END = 0.5  # of a random network's stages: their widths are at an end of their range
 FEWEST_FOR_INTERVAL = 5  # networks
 RESAMPLES = 4000
@@ -36,16 +37,22 @@ class Validated(NamedTuple):
 
     @property
     def is_published(self) -> bool:
-        """Whether it is a network of the paper, which no correction was fitted to."""
+        """Whether it is a network of the paper; no correction is fitted to those."""
         return self.network in zoo.names()
 
 
-def random_architecture(space: Space, name: str, random: np.random.Generator) -> Architecture:
-    """A network of the space, of random size: depths, candidates and widths are each drawn about that size.
+def validation_networks(space: Space, count: int, seed: int) -> list[Architecture]:
+    """Random members of the space, from nearly the smallest to nearly the largest."""
+    random = np.random.default_rng(derive_seed(seed, "validation_networks"))
+    return [random_architecture(space, f"random-{i}", random) for i in range(1, count + 1)]
 
-    Drawn uniformly each, they would average out, and no network would come near the smallest or the largest. In some
-    stages every width is at an end of its range, as in TF-NAS-C, TF-NAS-CPU-A and TF-NAS-CPU-B: those are multiples
-    of 8 or 16 channels, which a device may favor and random widths rarely are.
+
+def random_architecture(space: Space, name: str, random: np.random.Generator) -> Architecture:
+    """A random network of a random size, around which its depths, candidates and widths are drawn.
+
+    Drawn uniformly, they would average out, and no network would come near the smallest or the largest. In some stages
+    every width is at an end of its range, as in TF-NAS-C, TF-NAS-CPU-A and TF-NAS-CPU-B: such widths are multiples of 8
+    or 16 channels, which a device may favor and random widths rarely are.
     """
     size = random.random()
 
@@ -67,14 +74,8 @@ def random_architecture(space: Space, name: str, random: np.random.Generator) ->
 
 
 def _between(low: int, high: int, share: float) -> int:
-    """One of low to high, all of them equally often for shares that are spread evenly."""
+    """One of low to high, each equally often for evenly spread shares."""
     return min(high, low + int(share * (high - low + 1)))
-
-
-def validation_networks(space: Space, count: int, seed: int) -> list[Architecture]:
-    """Random members of the space, from nearly the smallest to nearly the largest."""
-    random = np.random.default_rng(derive_seed(seed, "validation_networks"))
-    return [random_architecture(space, f"random-{i}", random) for i in range(1, count + 1)]
 
 
 def published_members(space: Space) -> list[Architecture]:
@@ -83,7 +84,7 @@ def published_members(space: Space) -> list[Architecture]:
 
 
 def validated(table: LatencyTable, networks: Sequence[Architecture], networks_ms: Sequence[float]) -> list[Validated]:
-    """What the table says of networks beside what they took."""
+    """The table's latencies of networks next to the measured ones."""
     return [
         Validated(network.name, table.latency_ms(network), measured_ms)
         for network, measured_ms in zip(networks, networks_ms, strict=True)
@@ -170,8 +171,8 @@ def measure_architecture_ms(
 def validation_metrics(rows: Sequence[Validated]) -> dict[str, float]:
     """Errors of the table on random networks, and on published ones under the same names after `published_`.
 
-    Percent of the measured latency, and rank correlations (Spearman's, Kendall's). A number that does not exist (no
-    network, or all of one latency) is left out.
+    Percent of the measured latency, and rank correlations (Spearman's, Kendall's). Numbers that do not exist
+    (no network, or all of one latency) are omitted.
     """
     random = [row for row in rows if not row.is_published]
     published = _group_metrics([row for row in rows if row.is_published])
@@ -197,10 +198,10 @@ def _group_metrics(rows: Sequence[Validated]) -> dict[str, float]:
 
 
 def mean_interval(values: np.ndarray) -> tuple[float, float]:
-    """95 % bootstrap interval of the mean over networks such as these; of this machine in these minutes.
+    """95 % bootstrap interval of the mean over such networks, on this machine in these minutes.
 
     Percentiles of the resampled means, widened as Student's t is against the normal distribution: a plain bootstrap
-    of ten values is too sure (T. Hesterberg, The American Statistician 69, 2015, Sec. 5.3).
+    of ten values is too confident (T. Hesterberg, The American Statistician 69, 2015, Sec. 5.3).
     """
     from scipy.stats import norm, t
 

@@ -1,4 +1,4 @@
-"""This run beside the paper: its Tables 2, 7, 8 and 9, which of their rows compare with this run's, and why not."""
+"""This run and the paper: Tables 2, 7, 8 and 9, and which of their rows can be compared with this run's."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NONE = "–"
 
 
 class ComparedRow(NamedTuple):
-    """A row of a table: `ours` where this run found it, `tf_nas` where the paper's authors did."""
+    """A row of a table: `ours` is this run's network, `tf_nas` one of the paper's authors."""
 
     cells: tuple[str, ...]
     ours: bool = False
@@ -34,8 +34,8 @@ class ComparedTable:
     compares: str
 
 
-class HereRow(NamedTuple):
-    """A network as the run's own table costs it: this run's, or one that the paper publishes."""
+class DeviceRow(NamedTuple):
+    """A network with its latency by the run's own table: this run's, or one that the paper publishes."""
 
     name: str
     ours: bool
@@ -46,11 +46,11 @@ class HereRow(NamedTuple):
 
 
 def is_the_papers_task(results: Results) -> bool:
-    """Whether accuracies of this run are of what the paper's are: ImageNet's 1,000 classes at 224 x 224."""
+    """Whether this run's task is the paper's: ImageNet's 1,000 classes at 224 x 224."""
     return (results.source, len(results.classes), results.table.resolution) == ("imagenet", CLASSES, RESOLUTION)
 
 
-def networks_here(results: Results) -> list[HereRow]:
+def networks_on_device(results: Results) -> list[DeviceRow]:
     """This run's networks and the published ones of its space by its latency table, fastest first.
 
     The one comparison with the paper that holds on any data set: the same space, device, table and counting.
@@ -58,7 +58,7 @@ def networks_here(results: Results) -> list[HereRow]:
     table, rows = results.table, []
     for target in results.targets:
         ms = table.latency_ms(target.architecture)
-        rows.append(HereRow(f"{target.name} (this run)", True, *_sizes(target.architecture), ms, None))
+        rows.append(DeviceRow(f"{target.name} (this run)", True, *_sizes(target.architecture), ms, None))
     for name in zoo.names():
         architecture = zoo.load(name)
         if architecture.space != table.space:
@@ -67,7 +67,7 @@ def networks_here(results: Results) -> list[HereRow]:
             ms = table.latency_ms(architecture)
         except UserError:  # an operation or a width that the table does not have
             continue
-        rows.append(HereRow(name, False, *_sizes(architecture), ms, zoo.published(name).top1))
+        rows.append(DeviceRow(name, False, *_sizes(architecture), ms, zoo.published(name).top1))
     return sorted(rows, key=lambda row: row.table_ms)
 
 

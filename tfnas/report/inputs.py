@@ -1,7 +1,4 @@
-"""CSV files as typed rows, with mistakes named by file, line and column.
-
-What the report reads: the results of every other stage, as typed values.
-"""
+"""What the report reads: the results of all other stages, as typed values."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfnas.jobs.artifacts import read_json
+from tfnas.jobs.artifacts import PROVENANCE, read_json
 from tfnas.jobs.errors import UserError
 from tfnas.latency import LatencyTable
 from tfnas.space import Architecture
@@ -21,9 +18,181 @@ if TYPE_CHECKING:
     from tfnas.stages.params import Params
 
 Row = dict[str, Any]
+SEARCH_COLUMNS = (
+    "epoch",
+    "expected_latency_ms",
+    "derived_latency_before_ms",
+    "derived_latency_after_ms",
+    "target_ms",
+    "alpha_entropy",
+    "val_top1",
+)
+TRAINING_COLUMNS = ("epoch", "train_top1", "val_top1")
+DERIVED_METRICS = ("target_ms", "table_latency_ms", "gap_percent", "measured_latency_ms", "macs", "params", "depth")
 
 
-def read_table(
+@dataclass(frozen=True)
+class ClassResult:
+    """A class of the whole data set, and its group where it was drawn into the subset."""
+
+    name: str
+    top1_percent: float
+    group: int | None
+
+
+@dataclass(frozen=True)
+class Training:
+    """One retraining or transfer: one row per epoch, accuracies in percent, and its final metrics."""
+
+    history: list[Row]
+    metrics: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class TargetResult:
+    """All results for one target; `transfers` by data set, empty where there are none."""
+
+    name: str
+    architecture: Architecture
+    derived: dict[str, Any]  # metrics.json of derive
+    search: list[Row]
+    search_metrics: dict[str, Any]
+    retrain: Training
+    transfers: dict[str, Training] = field(default_factory=dict)
+
+    @property
+    def measured_on_the_tables_device(self) -> bool:
+        """Whether the network was measured on the device that it was searched for; True where nothing is said."""
+        return self.derived.get("measured_on") == self.derived.get("table_of")
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything the page shows."""
+
+    source: str  # of the images: `prepare_data.source`
+    images: dict[str, int]  # number of images of each split
+    classes: list[ClassResult]  # best first
+    table: LatencyTable
+    validation: list[Row]  # empty where profile_latency.validation_networks is 0
+    targets: list[TargetResult]
+    compared: list[Row]  # networks measured by `tfnas compare`; empty where the report names no file
+    provenance: dict[str, dict[str, Any]]  # by job, e.g. `search/A`; a job without the file is absent
+
+
+def read_results(params: Params, folder: Path) -> Results:
+    """Read the results of all stages.
+
+    Raises:
+        UserError: a file that is missing, damaged, or lacks a column or a number.
+    """
+    profile = folder / "profile_latency"
+    images: dict[str, int] = {}
+    for row in read_typed_rows(folder / "prepare_data/manifest.csv", texts=("split", "class", "path")):
+        images[row["split"]] = images.get(row["split"], 0) + 1
+    return Results(
+        source=params.prepare_data.source,
+        images=images,
+        classes=_read_classes(folder),
+        table=LatencyTable.load(profile / "latency_table.json"),
+        validation=read_typed_rows(
+            profile / "validation.csv", texts=("network",), numbers=("table_ms", "measured_ms"), may_be_empty=True
+        ),
+        targets=[_read_target(params, folder, name) for name in params.targets],
+        compared=_read_comparison(params),
+        provenance=_read_provenance(params, folder),
+    )
+
+
+def required_files(params: Params, folder: Path) -> list[Path]:
+    """The files that `read_results` needs, below the results folder."""
+    names = {
+        "prepare_data": ("manifest.csv",),
+        "rank_classes": ("class_accuracy.csv",),
+        "build_subset": ("classes.csv",),
+        "profile_latency": ("latency_table.json", "validation.csv"),
+        "warm_up": (),
+        "search": ("history.csv", "metrics.json"),
+        "derive": ("architecture.json", "metrics.json"),
+        "retrain": ("history.csv", "metrics.json"),
+        "transfer": ("history.csv", "metrics.json"),
+    }
+    return [folder / job / name for job in job_folders(params) for name in names[job.split("/")[0]]]
+
+
+def job_folders(params: Params) -> Iterator[str]:
+    """The folder of every job before this one, below the results folder, in the order of the pipeline."""
+    yield from ("prepare_data", "rank_classes", "build_subset", "profile_latency", "warm_up")
+    for stage in ("search", "derive", "retrain"):
+        yield from (f"{stage}/{target}" for target in params.targets)
+    yield from (f"transfer/{target}/{dataset}" for target, dataset in _transfers(params))
+
+
+def _transfers(params: Params) -> list[tuple[str, str]]:
+    return [(target, dataset) for target in params.transfer.targets for dataset in params.transfer.datasets]
+
+
+def _read_classes(folder: Path) -> list[ClassResult]:
+    subset = read_typed_rows(folder / "build_subset/classes.csv", texts=("class",), numbers=("group",))
+    groups = {row["class"]: int(row["group"]) for row in subset}
+    path = folder / "rank_classes/class_accuracy.csv"
+    rows = read_typed_rows(path, texts=("class",), numbers=("images", "correct"))
+    for row in rows:
+        if row["images"] < 1:
+            raise UserError(f"{path}: images: {row['images']} of class {row['class']!r}; run rank_classes again")
+    accuracies = [(row["class"], 100.0 * row["correct"] / row["images"]) for row in rows]
+    accuracies.sort(key=lambda pair: -pair[1])
+    unknown = groups.keys() - dict(accuracies).keys()
+    if unknown:
+        raise UserError(f"{path}: has no class {min(unknown)!r}, which the subset holds; run build_subset again")
+    return [ClassResult(name, top1, groups.get(name)) for name, top1 in accuracies]
+
+
+def _read_target(params: Params, folder: Path, name: str) -> TargetResult:
+    derive, search = folder / "derive" / name, folder / "search" / name
+    transfers = {
+        dataset: _read_training(folder / "transfer" / name / dataset)
+        for target, dataset in _transfers(params)
+        if target == name
+    }
+    return TargetResult(
+        name=name,
+        architecture=Architecture.load(derive / "architecture.json"),
+        derived=_read_metrics(derive / "metrics.json", DERIVED_METRICS),
+        search=read_typed_rows(search / "history.csv", numbers=SEARCH_COLUMNS),
+        search_metrics=_read_metrics(search / "metrics.json", ("val_top1_percent",)),
+        retrain=_read_training(folder / "retrain" / name),
+        transfers=transfers,
+    )
+
+
+def _read_training(folder: Path) -> Training:
+    history = read_typed_rows(folder / "history.csv", numbers=TRAINING_COLUMNS)
+    return Training(history, _read_metrics(folder / "metrics.json", ("top1_percent",)))
+
+
+def _read_metrics(path: Path, names: tuple[str, ...]) -> dict[str, Any]:
+    metrics = read_json(path)
+    for name in names:
+        value = metrics.get(name)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise UserError(f"{path}: {name}: expected a number, got {value!r}; run the stage that writes it again")
+    return metrics
+
+
+def _read_comparison(params: Params) -> list[Row]:
+    if params.report.comparison is None:
+        return []
+    path = Path(params.report.comparison)
+    return read_typed_rows(path, texts=("network", "source"), numbers=("latency_ms", "macs", "published_top1"))
+
+
+def _read_provenance(params: Params, folder: Path) -> dict[str, dict[str, Any]]:
+    paths = {job: folder / job / PROVENANCE for job in job_folders(params)}
+    return {job: read_json(path) for job, path in paths.items() if path.exists()}
+
+
+def read_typed_rows(
     path: Path, *, texts: Sequence[str] = (), numbers: Sequence[str] = (), may_be_empty: bool = False
 ) -> list[Row]:
     """The rows of a CSV file with a header.
@@ -32,10 +201,10 @@ def read_table(
         texts: columns that must be there and stay text.
         numbers: columns that must be there and hold numbers. Every other column becomes a number where it holds
             one, None where it is empty, and stays text otherwise.
-        may_be_empty: a header without rows is no mistake.
+        may_be_empty: allow a header without rows.
 
     Raises:
-        UserError: missing file, no rows, a missing column, a value that is no finite number.
+        UserError: missing file, no rows, a missing column, or a value that is not a finite number. Names file and line.
     """
     try:
         with path.open(newline="", encoding="utf-8") as file:
@@ -72,177 +241,3 @@ def _value(cell: str) -> int | float | str | None:
         except ValueError:
             continue
     return cell
-
-
-SEARCH_COLUMNS = (
-    "epoch",
-    "expected_latency_ms",
-    "derived_latency_before_ms",
-    "derived_latency_after_ms",
-    "target_ms",
-    "alpha_entropy",
-    "val_top1",
-)
-TRAINING_COLUMNS = ("epoch", "train_top1", "val_top1")
-DERIVED_METRICS = ("target_ms", "table_latency_ms", "gap_percent", "measured_latency_ms", "macs", "params", "depth")
-
-
-@dataclass(frozen=True)
-class ClassResult:
-    """A class of the whole data set, and its group where it was drawn into the subset."""
-
-    name: str
-    top1_percent: float
-    group: int | None
-
-
-@dataclass(frozen=True)
-class Training:
-    """One retraining or transfer: a row an epoch, accuracies in percent, and its final metrics."""
-
-    history: list[Row]
-    metrics: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class TargetResult:
-    """All that was found for one target; `transfers` by data set, empty where none was asked for."""
-
-    name: str
-    architecture: Architecture
-    derived: dict[str, Any]  # metrics.json of derive
-    search: list[Row]
-    search_metrics: dict[str, Any]
-    retrain: Training
-    transfers: dict[str, Training] = field(default_factory=dict)
-
-    @property
-    def measured_on_the_tables_device(self) -> bool:
-        """Whether the network was measured on the device that it was searched for; True where nothing is said."""
-        return self.derived.get("measured_on") == self.derived.get("table_of")
-
-
-@dataclass(frozen=True)
-class Results:
-    """Everything the page shows."""
-
-    source: str  # of the images: `prepare_data.source`
-    images: dict[str, int]  # number of images of each split
-    classes: list[ClassResult]  # best first
-    table: LatencyTable
-    validation: list[Row]  # empty where profile_latency.validation_networks is 0
-    targets: list[TargetResult]
-    compared: list[Row]  # networks measured by `tfnas compare`; empty where the report names no file
-    provenance: dict[str, dict[str, Any]]  # by job, e.g. `search/A`; a job without the file is absent
-
-
-def job_folders(params: Params) -> Iterator[str]:
-    """The folder of every job before this one, below the results folder, in the order of the pipeline."""
-    yield from ("prepare_data", "rank_classes", "build_subset", "profile_latency", "warm_up")
-    for stage in ("search", "derive", "retrain"):
-        yield from (f"{stage}/{target}" for target in params.targets)
-    yield from (f"transfer/{target}/{dataset}" for target, dataset in _transfers(params))
-
-
-def required_files(params: Params, folder: Path) -> list[Path]:
-    """The files that `read_results` needs, below the results folder."""
-    names = {
-        "prepare_data": ("manifest.csv",),
-        "rank_classes": ("class_accuracy.csv",),
-        "build_subset": ("classes.csv",),
-        "profile_latency": ("latency_table.json", "validation.csv"),
-        "warm_up": (),
-        "search": ("history.csv", "metrics.json"),
-        "derive": ("architecture.json", "metrics.json"),
-        "retrain": ("history.csv", "metrics.json"),
-        "transfer": ("history.csv", "metrics.json"),
-    }
-    return [folder / job / name for job in job_folders(params) for name in names[job.split("/")[0]]]
-
-
-def read_results(params: Params, folder: Path) -> Results:
-    """Read the results of all stages.
-
-    Raises:
-        UserError: a file that is missing, damaged, or lacks a column or a number.
-    """
-    profile = folder / "profile_latency"
-    images: dict[str, int] = {}
-    for row in read_table(folder / "prepare_data/manifest.csv", texts=("split", "class", "path")):
-        images[row["split"]] = images.get(row["split"], 0) + 1
-    return Results(
-        source=params.prepare_data.source,
-        images=images,
-        classes=_read_classes(folder),
-        table=LatencyTable.load(profile / "latency_table.json"),
-        validation=read_table(
-            profile / "validation.csv", texts=("network",), numbers=("table_ms", "measured_ms"), may_be_empty=True
-        ),
-        targets=[_read_target(params, folder, name) for name in params.targets],
-        compared=_read_comparison(params),
-        provenance=_read_provenance(params, folder),
-    )
-
-
-def _read_comparison(params: Params) -> list[Row]:
-    if params.report.comparison is None:
-        return []
-    path = Path(params.report.comparison)
-    return read_table(path, texts=("network", "source"), numbers=("latency_ms", "macs", "published_top1"))
-
-
-def _read_classes(folder: Path) -> list[ClassResult]:
-    subset = read_table(folder / "build_subset/classes.csv", texts=("class",), numbers=("group",))
-    groups = {row["class"]: int(row["group"]) for row in subset}
-    path = folder / "rank_classes/class_accuracy.csv"
-    rows = read_table(path, texts=("class",), numbers=("images", "correct"))
-    for row in rows:
-        if row["images"] < 1:
-            raise UserError(f"{path}: images: {row['images']} of class {row['class']!r}; run rank_classes again")
-    accuracies = [(row["class"], 100.0 * row["correct"] / row["images"]) for row in rows]
-    accuracies.sort(key=lambda pair: -pair[1])
-    unknown = groups.keys() - dict(accuracies).keys()
-    if unknown:
-        raise UserError(f"{path}: has no class {min(unknown)!r}, which the subset holds; run build_subset again")
-    return [ClassResult(name, top1, groups.get(name)) for name, top1 in accuracies]
-
-
-def _read_target(params: Params, folder: Path, name: str) -> TargetResult:
-    derive, search = folder / "derive" / name, folder / "search" / name
-    transfers = {
-        dataset: _read_training(folder / "transfer" / name / dataset)
-        for target, dataset in _transfers(params)
-        if target == name
-    }
-    return TargetResult(
-        name=name,
-        architecture=Architecture.load(derive / "architecture.json"),
-        derived=_read_metrics(derive / "metrics.json", DERIVED_METRICS),
-        search=read_table(search / "history.csv", numbers=SEARCH_COLUMNS),
-        search_metrics=_read_metrics(search / "metrics.json", ("val_top1_percent",)),
-        retrain=_read_training(folder / "retrain" / name),
-        transfers=transfers,
-    )
-
-
-def _read_training(folder: Path) -> Training:
-    history = read_table(folder / "history.csv", numbers=TRAINING_COLUMNS)
-    return Training(history, _read_metrics(folder / "metrics.json", ("top1_percent",)))
-
-
-def _read_metrics(path: Path, names: tuple[str, ...]) -> dict[str, Any]:
-    metrics = read_json(path)
-    for name in names:
-        value = metrics.get(name)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise UserError(f"{path}: {name}: expected a number, got {value!r}; run the stage that writes it again")
-    return metrics
-
-
-def _read_provenance(params: Params, folder: Path) -> dict[str, dict[str, Any]]:
-    paths = {job: folder / job / "provenance.json" for job in job_folders(params)}
-    return {job: read_json(path) for job, path in paths.items() if path.exists()}
-
-
-def _transfers(params: Params) -> list[tuple[str, str]]:
-    return [(target, dataset) for target in params.transfer.targets for dataset in params.transfer.datasets]

@@ -1,4 +1,4 @@
-"""The page: figures, tables and words put into the template."""
+"""The page: figures, tables and text, put into the template."""
 
 from __future__ import annotations
 
@@ -7,24 +7,22 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tfnas.report.comparison import HereRow, is_the_papers_task, networks_here, paper_tables, signed
+from tfnas.report.comparison import DeviceRow, is_the_papers_task, networks_on_device, paper_tables, signed
 from tfnas.report.figures import paper as paper_figures
-from tfnas.report.figures import results as percentage_figure
 from tfnas.report.figures import results as result_figures
 from tfnas.report.figures import search as search_figures
 from tfnas.report.figures import training as training_figures
 from tfnas.report.figures.drawing import architecture_svg, target_colors
 from tfnas.report.figures.style import inline_svg
 from tfnas.report.inputs import Results, TargetResult
-from tfnas.report.summary import Numbers, provenance_rows, recorded_packages, stage_rows, summarize
+from tfnas.report.summary import CLOSE_PERCENT, Numbers, provenance_rows, recorded_packages, stage_rows, summarize
 
 if TYPE_CHECKING:
     from markupsafe import Markup
     from matplotlib.figure import Figure
 
 TEMPLATES = Path(__file__).parent / "templates"
-CLOSE_PERCENT = 1.0  # a network this near below its target uses its time up
-TABLE_PERCENT = 5.0  # a table further off than this is worth a word
+TABLE_PERCENT = 5.0  # a table further off than this is mentioned
 
 
 class Quantity(NamedTuple):
@@ -58,7 +56,7 @@ def render_page(results: Results, *, title: str) -> str:
         lstrip_blocks=True,
     )  # fmt: skip
     summary = summarize(results)
-    here = networks_here(results)
+    here = networks_on_device(results)
     return environment.get_template("report.html").render(
         title=title,
         results=results,
@@ -79,7 +77,7 @@ def render_page(results: Results, *, title: str) -> str:
 
 
 def everything(summary: dict[str, Numbers]) -> list[tuple[str, str, list[str]]]:
-    """The table of everything: (quantity, unit, one cell a target); `–` where a target has no such number."""
+    """The table of everything: (quantity, unit, one cell per target); `–` where a target has no such number."""
     keys = list(QUANTITIES) + [key for numbers in summary.values() for key in numbers]
     rows = []
     for key in dict.fromkeys(keys):
@@ -96,7 +94,7 @@ def _transfer_quantity(key: str) -> Quantity:
 
 
 def _card(target: TargetResult, numbers: Numbers) -> dict[str, Any]:
-    """What is said first of a target, and whether its network keeps to the time and uses it up."""
+    """The headline of a target, and whether its network keeps to the time and uses it up."""
     gap = numbers["gap_percent"]
     if gap > 0.0:
         verdict, good = f"{gap:.2f} % above the target", False
@@ -140,7 +138,7 @@ def _figures(results: Results) -> dict[str, list[Markup]]:
         ),
         "percentages": each(
             "percentages",
-            partial(percentage_figure.percentages_figure, names=names),
+            partial(result_figures.percentages_figure, names=names),
             "How often each operation was derived, in two layers",
         ),
         "supernet": one(
@@ -166,7 +164,7 @@ def _figures(results: Results) -> dict[str, list[Markup]]:
     }
 
 
-def _paper_figures(results: Results, here: Sequence[HereRow]) -> dict[str, list[Markup]]:
+def _paper_figures(results: Results, here: Sequence[DeviceRow]) -> dict[str, list[Markup]]:
     """Trade-offs of this run and of the paper; each in the other's only where the task is the same."""
     same = is_the_papers_task(results)
     published = [row for row in here if not row.ours] if same else []
@@ -178,7 +176,7 @@ def _paper_figures(results: Results, here: Sequence[HereRow]) -> dict[str, list[
     ]
     figures = {
         "tradeoff": ("Accuracy against latency", partial(result_figures.tradeoff_figure, results.targets, published)),
-        "here": ("Latency of this run's and the paper's networks here", partial(paper_figures.here_figure, here)),
+        "here": ("Latency of this run's and the paper's networks here", partial(paper_figures.on_device_figure, here)),
         "paper-latency": ("The paper's Table 2, accuracy against latency", paper_figures.paper_latency_figure),
         "paper-macs": ("Accuracy against multiply-adds", partial(paper_figures.paper_macs_figure, found)),
     }
@@ -206,7 +204,7 @@ def _training_figures(targets: Sequence[TargetResult]) -> list[Markup]:
 
 
 def _swatches(targets: Sequence[TargetResult]) -> list[tuple[str, str]]:
-    """(operation, colour variable) of the legend."""
+    """(operation, color variable) of the legend."""
     names = search_figures.operation_names(targets)
     return [(name, search_figures.operation_color(name, names)) for name in names]
 

@@ -1,9 +1,4 @@
-"""How the results were made, from the provenance.json of every job; absent ones are said to be absent.
-
-What came out of each stage, in a sentence.
-
-The numbers of every target, as one JSON object and one CSV row a target.
-"""
+"""The results in brief: the numbers of every target, the outcome of each stage, and the provenance of each job."""
 
 from __future__ import annotations
 
@@ -18,10 +13,77 @@ from tfnas.report.figures.results import validation_error_text
 from tfnas.report.inputs import Results, TargetResult
 
 UNKNOWN = "not recorded"
+CLOSE_PERCENT = 1.0  # a network that is no further below its target uses its time up
+Numbers = dict[str, float | int]
+
+
+def summarize(results: Results) -> dict[str, Numbers]:
+    """The numbers of each target, by its name; latencies in ms, accuracies and gaps in percent."""
+    return {target.name: _target_numbers(target) for target in results.targets}
+
+
+def _target_numbers(target: TargetResult) -> Numbers:
+    derived, retrain = target.derived, target.retrain.metrics
+    numbers: Numbers = {
+        "target_ms": derived["target_ms"],
+        "table_latency_ms": derived["table_latency_ms"],
+        "gap_percent": derived["gap_percent"],
+        "measured_latency_ms": derived["measured_latency_ms"],
+        "macs": derived["macs"],
+        "params": derived["params"],
+        "depth": derived["depth"],
+        "search_val_top1_percent": target.search_metrics["val_top1_percent"],
+        "retrain_top1_percent": retrain["top1_percent"],
+    }
+    if "top5_percent" in retrain:
+        numbers["retrain_top5_percent"] = retrain["top5_percent"]
+    for dataset, training in target.transfers.items():
+        numbers[f"transfer_{dataset}_top1_percent"] = training.metrics["top1_percent"]
+    return numbers
+
+
+def write_summary(summary: dict[str, Numbers], folder: Path) -> None:
+    """Write summary.json and summary.csv; a cell stays empty where a target has no such number."""
+    write_json(folder / "summary.json", summary)
+    write_text(folder / "summary.csv", summary_csv(summary))
+
+
+def summary_csv(summary: dict[str, Numbers]) -> str:
+    """One row per target, one column per number."""
+    columns = list(dict.fromkeys(name for numbers in summary.values() for name in numbers))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ["target", *columns], restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({"target": name, **numbers} for name, numbers in summary.items())
+    return text.getvalue()
+
+
+class StageRow(NamedTuple):
+    """A stage, what it does, what came out, and the section of the page that shows it."""
+
+    stage: str
+    does: str
+    outcome: str
+    section: str
+
+
+def stage_rows(results: Results) -> list[StageRow]:
+    """One row per stage, in the order of the pipeline."""
+    return [
+        StageRow("prepare_data", "lists the images", _images(results), "classes"),
+        StageRow("rank_classes", "ranks the classes by accuracy", _ranking(results), "classes"),
+        StageRow("build_subset", "draws a class of each group", _subset(results), "classes"),
+        StageRow("profile_latency", "measures every operation", _table(results), "latency-table"),
+        StageRow("warm_up", "trains weights, α and β frozen", f"{_frozen(results.targets[0])} epochs", "search"),
+        StageRow("search", "searches operations, depths, widths", _each(results, _searched), "search"),
+        StageRow("derive", "derives the network and measures it", _each(results, _derived), "networks"),
+        StageRow("retrain", "trains it on all classes", _each(results, _retrained), "training"),
+        StageRow("transfer", "fine-tunes it on other data", _each(results, _transferred) or "none", "training"),
+    ]
 
 
 class ProvenanceRow(NamedTuple):
-    """One job: where and from what it was made."""
+    """The origin of one job's results."""
 
     job: str
     commit: str
@@ -30,9 +92,9 @@ class ProvenanceRow(NamedTuple):
 
 
 def provenance_rows(provenance: dict[str, dict[str, Any]]) -> list[ProvenanceRow]:
-    """One row a job, with the digests cut to what a person compares.
+    """One row per job, with the digests shortened to what a person compares.
 
-    The times and the MLflow runs are left out: a job repeated with the same outcome leaves the same page.
+    Times and MLflow runs are omitted: a job repeated with the same outcome leaves the same page.
     """
     return [
         ProvenanceRow(
@@ -63,33 +125,6 @@ def _text(fields: dict[str, Any], name: str, cut: Callable[[str], str] = str) ->
 def _short_commit(commit: str) -> str:
     head, dash, rest = commit.partition("-")
     return head[:10] + dash + rest
-
-
-CLOSE_PERCENT = 1.0  # of the target; the search has met it
-
-
-class StageRow(NamedTuple):
-    """A stage, what it does, what came out, and the section of the page that shows it."""
-
-    stage: str
-    does: str
-    outcome: str
-    section: str
-
-
-def stage_rows(results: Results) -> list[StageRow]:
-    """One row a stage, in the order of the pipeline."""
-    return [
-        StageRow("prepare_data", "lists the images", _images(results), "classes"),
-        StageRow("rank_classes", "ranks the classes by accuracy", _ranking(results), "classes"),
-        StageRow("build_subset", "draws a class of each group", _subset(results), "classes"),
-        StageRow("profile_latency", "measures every operation", _table(results), "latency-table"),
-        StageRow("warm_up", "trains weights, α and β frozen", f"{_frozen(results.targets[0])} epochs", "search"),
-        StageRow("search", "searches operations, depths, widths", _each(results, _searched), "search"),
-        StageRow("derive", "derives the network and measures it", _each(results, _derived), "networks"),
-        StageRow("retrain", "trains it on all classes", _each(results, _retrained), "training"),
-        StageRow("transfer", "fine-tunes it on other data", _each(results, _transferred) or "none", "training"),
-    ]
 
 
 def _each(results: Results, tell: Callable[[TargetResult], str]) -> str:
@@ -143,47 +178,3 @@ def _retrained(target: TargetResult) -> str:
 
 def _transferred(target: TargetResult) -> str:
     return ", ".join(f"{name} {run.metrics['top1_percent']:.2f} %" for name, run in target.transfers.items())
-
-
-Numbers = dict[str, float | int]
-
-
-def summarize(results: Results) -> dict[str, Numbers]:
-    """The numbers of each target, by its name; latencies in ms, accuracies and gaps in percent."""
-    return {target.name: _target_numbers(target) for target in results.targets}
-
-
-def _target_numbers(target: TargetResult) -> Numbers:
-    derived, retrain = target.derived, target.retrain.metrics
-    numbers: Numbers = {
-        "target_ms": derived["target_ms"],
-        "table_latency_ms": derived["table_latency_ms"],
-        "gap_percent": derived["gap_percent"],
-        "measured_latency_ms": derived["measured_latency_ms"],
-        "macs": derived["macs"],
-        "params": derived["params"],
-        "depth": derived["depth"],
-        "search_val_top1_percent": target.search_metrics["val_top1_percent"],
-        "retrain_top1_percent": retrain["top1_percent"],
-    }
-    if "top5_percent" in retrain:
-        numbers["retrain_top5_percent"] = retrain["top5_percent"]
-    for dataset, training in target.transfers.items():
-        numbers[f"transfer_{dataset}_top1_percent"] = training.metrics["top1_percent"]
-    return numbers
-
-
-def write_summary(summary: dict[str, Numbers], folder: Path) -> None:
-    """Write summary.json and summary.csv; a cell stays empty where a target has no such number."""
-    write_json(folder / "summary.json", summary)
-    write_text(folder / "summary.csv", summary_csv(summary))
-
-
-def summary_csv(summary: dict[str, Numbers]) -> str:
-    """One row a target, one column a number."""
-    columns = list(dict.fromkeys(name for numbers in summary.values() for name in numbers))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, ["target", *columns], restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({"target": name, **numbers} for name, numbers in summary.items())
-    return text.getvalue()

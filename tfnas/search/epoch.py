@@ -3,34 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from tfnas.compute import distributed
-from tfnas.jobs.errors import UserError
+from tfnas.data.images.loader import Batch, Loader
+from tfnas.jobs.errors import NonFiniteLossError, UserError
 from tfnas.search.constraint import Constraint
 from tfnas.search.result import EpochRecord, derived_columns
 from tfnas.search.sampling import gumbel_noise, gumbel_path, second_path
 from tfnas.search.scaling.elasticity_scaling import scale_widths
 from tfnas.search.scaling.integer_ratio import scale_widths_by_integer_ratio
 from tfnas.search.state import SearchState, Setting, learning_rate, temperature
-from tfnas.search.steps import ArchitectureStep, Batch, Correct, NonFiniteLossError, Stepper, WeightStep
+from tfnas.search.steps import ArchitectureStep, Correct, Stepper, WeightStep
 
 Result = TypeVar("Result")
-
-
-class Loader(Sized, Protocol):
-    """What `tfnas.data.make_loader` gives, or a torch DataLoader.
-
-    Where it has `set_epoch`, this is called with a number before each pass, to choose order and augmentation;
-    otherwise an order drawn from torch's global random state follows from the search's seed and the epoch as well.
-    """
-
-    def __iter__(self) -> Iterator[Batch]: ...
 
 
 @dataclass(frozen=True)
@@ -201,7 +192,10 @@ class EpochRunner:
 
 
 def set_epoch(loader: Loader, epoch: int) -> None:
-    """Choose order and augmentation of a loader's next pass, where it can be told."""
+    """Choose order and augmentation of a loader's next pass, where it has `set_epoch`.
+
+    Elsewhere, an order drawn from torch's global random state follows from the search's seed and the epoch as well.
+    """
     if hasattr(loader, "set_epoch"):
         loader.set_epoch(epoch)
 

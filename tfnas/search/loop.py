@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Protocol
 
 from tfnas.compute import distributed
+from tfnas.jobs.checkpoints import Checkpoints
 from tfnas.jobs.errors import UserError
 from tfnas.jobs.progress import track
 from tfnas.search.constraint import Constraint
@@ -21,15 +22,11 @@ logger = logging.getLogger("tfnas.search")
 OnEpoch = Callable[[EpochRecord], None]
 
 
-class Checkpoints(Protocol):
-    """What `tfnas.jobs.checkpoints.CheckpointFolder` gives."""
-
-    def load(self) -> dict[str, Any] | None: ...
-
-    def save(self, state: dict[str, Any]) -> None: ...
+class SearchCheckpoints(Checkpoints, Protocol):
+    """Checkpoints that can also be named in a message."""
 
     def newest(self) -> object | None:
-        """Where the last saved state is, for messages."""
+        """Where the last saved state is; None when there is none."""
 
 
 def search(
@@ -38,7 +35,7 @@ def search(
     setting: Setting,
     *,
     warm_up: WarmUp | None = None,
-    checkpoints: Checkpoints | None = None,
+    checkpoints: SearchCheckpoints | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> SearchResult:
     """Search the most accurate network of a space within a limit on its latency.
@@ -73,7 +70,7 @@ def run_warm_up(
     loaders: Loaders,
     setting: Setting,
     *,
-    checkpoints: Checkpoints | None = None,
+    checkpoints: SearchCheckpoints | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> WarmUp:
     """The first `params.warmup_epochs` epochs, in which alpha and beta are frozen: the same for every target.
@@ -87,7 +84,7 @@ def run_warm_up(
     return WarmUp(space, num_classes, setting.params.depth_space, state.after_warm_up())
 
 
-def _run_epochs(runner: EpochRunner, end: int, checkpoints: Checkpoints | None, on_epoch: OnEpoch) -> None:
+def _run_epochs(runner: EpochRunner, end: int, checkpoints: SearchCheckpoints | None, on_epoch: OnEpoch) -> None:
     """Run epochs until `end` of them are done or the rankings have settled; resume, and save after each."""
     state, name = runner.state, runner.setting.name
     _resume(state, checkpoints, name)
@@ -107,7 +104,7 @@ def _run_epochs(runner: EpochRunner, end: int, checkpoints: Checkpoints | None, 
     next(ticks, None)  # the last log line
 
 
-def _resume(state: SearchState, checkpoints: Checkpoints | None, name: str) -> None:
+def _resume(state: SearchState, checkpoints: SearchCheckpoints | None, name: str) -> None:
     """Load the newest checkpoint into the state, or save the first."""
     saved = checkpoints.load() if checkpoints is not None else None
     if saved is None:
@@ -117,12 +114,12 @@ def _resume(state: SearchState, checkpoints: Checkpoints | None, name: str) -> N
     logger.info("%s: resumes after epoch %d", name, len(state.history))
 
 
-def _save(state: SearchState, checkpoints: Checkpoints | None) -> None:
+def _save(state: SearchState, checkpoints: SearchCheckpoints | None) -> None:
     if checkpoints is not None and distributed.rank() == 0:
         checkpoints.save(state.state_dict())
 
 
-def _last_good(checkpoints: Checkpoints | None, epoch: int) -> str:
+def _last_good(checkpoints: SearchCheckpoints | None, epoch: int) -> str:
     newest = checkpoints.newest() if checkpoints is not None else None
     return f"{newest}, after epoch {epoch}" if newest is not None else "none was saved"
 

@@ -12,11 +12,12 @@ from tfnas.compute import distributed
 from tfnas.compute.devices import open_device
 from tfnas.compute.seeding import derive_seed, seed_everything
 from tfnas.data import ImageDataset, eval_transform, image_root, make_loader, read_samples, train_transform
+from tfnas.data.images.loader import Loader
 from tfnas.jobs.artifacts import digest_params
-from tfnas.jobs.checkpoints import CheckpointFolder
+from tfnas.jobs.checkpoints import CHECKPOINTS, CheckpointFolder
 from tfnas.jobs.errors import UserError
-from tfnas.search.epoch import Loader, Loaders
-from tfnas.search.loop import Checkpoints
+from tfnas.search.epoch import Loaders
+from tfnas.search.loop import SearchCheckpoints
 from tfnas.search.result import EpochRecord, operation_names
 from tfnas.search.state import Setting
 from tfnas.space import Space
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from tfnas.stages.params import Params
     from tfnas.tracking.runs import Run
 
-CHECKPOINTS = Path("checkpoints")  # of the working directory, next to results/ and logs/
 MIN_BATCH = 2  # BatchNorm needs two images
 
 Samples = list[tuple[str, int]]
@@ -50,7 +50,7 @@ class Session:
 
     loaders: Loaders
     setting: Setting
-    checkpoints: Checkpoints
+    checkpoints: SearchCheckpoints
     discard: Callable[[], None]  # removes the checkpoints
 
 

@@ -15,17 +15,12 @@ from torch.nn import functional
 
 from tfnas.compute import distributed
 from tfnas.compute.devices import autocast
-from tfnas.jobs.errors import UserError
+from tfnas.data.images.loader import Batch
+from tfnas.jobs.errors import NonFiniteLossError
 from tfnas.search.constraint import Constraint
 from tfnas.search.cost import cost_loss
 from tfnas.search.sampling import gumbel_softmax
 from tfnas.search.state import SearchState, Setting
-
-Batch = tuple[Tensor, Tensor]  # (N, 3, H, W) images, (N,) labels
-
-
-class NonFiniteLossError(UserError):
-    """A search that diverged."""
 
 
 class Correct(NamedTuple):
@@ -162,5 +157,5 @@ def _finite(losses: Tensor, kind: str) -> list[float]:
     values: list[float] = losses.tolist()
     for value in values:
         if not math.isfinite(value):
-            raise NonFiniteLossError(f"the {kind} loss is {value}")
+            raise NonFiniteLossError(value, loss=f"{kind} loss")
     return values

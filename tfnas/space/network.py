@@ -112,7 +112,7 @@ class Network(nn.Module):
         self.classifier = nn.Sequential(
             OrderedDict(dropout=nn.Dropout(dropout), linear=nn.Linear(head.out_channels, num_classes))
         )
-        _initialise(self)
+        _initialize(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 3, H, W) images to (N, num_classes) logits."""
@@ -120,8 +120,8 @@ class Network(nn.Module):
         return self.classifier(self.pool(x).flatten(1))
 
 
-def _initialise(network: nn.Module) -> None:
-    """PyTorch's own initialisation, with biases at zero (as the authors' code)."""
+def _initialize(network: nn.Module) -> None:
+    """PyTorch's own initialization, with biases at zero (as the authors' code)."""
     for module in network.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)) and module.bias is not None:
             nn.init.zeros_(module.bias)

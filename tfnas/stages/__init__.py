@@ -1,1 +1,1 @@
-"""TODO."""
+"""The stages of the pipeline: their registry, what their scripts share, and one file per stage."""

@@ -13,7 +13,7 @@ from tfnas.data.subset import build_subset, choose_classes, read_class_list, wit
 from tfnas.jobs.errors import UserError
 from tfnas.stages.job import Job
 
-CLASS_COLUMNS = ("label", "class", "group", "top1")  # top1 in percent
+SUBSET_CLASS_COLUMNS = ("label", "class", "group", "top1")  # top1 in percent
 
 logger = logging.getLogger("tfnas.data")
 
@@ -61,7 +61,7 @@ def run(job: Job, _: None) -> None:
     subset = without(subset, broken)
     write_samples(subset.train, job.out / "train.csv")
     write_samples(subset.val, job.out / "val.csv")
-    write_table(job.out / "classes.csv", CLASS_COLUMNS, subset.classes)
+    write_table(job.out / "classes.csv", SUBSET_CLASS_COLUMNS, subset.classes)
     counts = {"num_classes": len(subset.classes), "train_images": len(subset.train), "val_images": len(subset.val)}
     job.run.log_metrics(counts | packed)
     logger.info("%(num_classes)d classes, %(train_images)d + %(val_images)d images", counts)

@@ -33,7 +33,7 @@ def check(job: Job) -> tuple[Constraint, Architecture]:
 def run(job: Job, checked: tuple[Constraint, Architecture]) -> None:
     """Write architecture.json and metrics.json, with the latency measured end to end, into `job.out`.
 
-    It is measured on this machine, also where the table is another device's: `measured_on` and `table_of` say which.
+    It is measured on this machine, even where the table is for another device: `measured_on` and `table_of` name both.
     """
     constraint, architecture = checked
     profile = job.params.profile_latency

@@ -1,4 +1,4 @@
-"""What every stage script shares: options, log file, tracking, provenance, one-line errors."""
+"""What all stage scripts share: options, log file, tracking, provenance, one-line errors."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from tfnas.compute import distributed
 from tfnas.compute.devices import claim_gpu
-from tfnas.jobs.artifacts import digest_file, remove_unfinished, write_provenance
+from tfnas.jobs.artifacts import PROVENANCE, digest_file, remove_unfinished, write_provenance
 from tfnas.jobs.errors import UserError, explain_disk
 from tfnas.jobs.locks import ENDS_WITHIN_SECONDS, ENGINE, end_with_engine, held_lock
 from tfnas.jobs.redaction import hide_secrets, redact
 from tfnas.jobs.user import provide_for_user
 from tfnas.stages.dependencies import check_named_files, digest_code, named_files
 from tfnas.stages.params import Params, load_params, stage_params
-from tfnas.stages.registry import PROVENANCE, STAGES, Stage
+from tfnas.stages.registry import STAGES, Stage
 
 if TYPE_CHECKING:
     from tfnas.tracking.runs import Run
@@ -40,7 +40,7 @@ class StageModule(Protocol):
     """What a stage's file holds. A file may also have `resumes` and `reads` (see `run_stage`)."""
 
     def check(self, job: Job) -> Any:
-        """Look at everything that can be wrong before any work; what is found out is what `run` works with."""
+        """Check everything that can be wrong before any work; `run` gets what this returns."""
 
     def run(self, job: Job, checked: Any) -> None:
         """Write the stage's outputs into `job.out`."""
@@ -52,8 +52,8 @@ class Job:
 
     Attributes:
         inputs: the files and folders that it is given, by option.
-        run: its tracking run; one that records nothing until the checks are done.
-        at_end: what is done when all is written, provenance included; checkpoints are discarded here.
+        run: its tracking run; records nothing until the checks are done.
+        at_end: actions after everything is written, provenance included, such as discarding checkpoints.
     """
 
     stage: Stage
@@ -88,9 +88,9 @@ class Job:
 def run_stage(name: str, arguments: Sequence[str] | None = None) -> None:
     """A stage's script: options, checks, work, records.
 
-    The stage's file in `tfnas/stages/` has `check(job)` and `run(job, checked)`; where it can go on with an earlier
-    tracking run, `resumes(job, checked)` gives its id; where its inputs follow from the parameters, `reads(job)`
-    gives them.
+    The stage's file in `tfnas/stages/` has `check(job)` and `run(job, checked)`. Where it can continue an earlier
+    tracking run, `resumes(job, checked)` returns its id; where its inputs follow from the parameters, `reads(job)`
+    returns them.
     """
     _run_script(lambda: _main(STAGES[name], arguments))
 
@@ -165,7 +165,7 @@ def device_of(stage: Stage, params: Params) -> str:
 
 @contextmanager
 def _opened(job: Job, options: argparse.Namespace, *, resumes: str | None) -> Iterator[None]:
-    """Log and track, alone."""
+    """Log and track, as the only process of this job."""
     from tfnas.tracking.runs import tracked_run
 
     with (
@@ -207,9 +207,9 @@ def _record(job: Job, reads: Sequence[Path], code: Mapping[str, str]) -> None:
 
 @contextmanager
 def open_alone(options: argparse.Namespace) -> Iterator[None]:
-    """Log and write where no other process runs the same job; end when the engine that runs this one ends.
+    """Log and write while no other process runs the same job; end when the engine that runs this one ends.
 
-    A job whose engine was killed is given the time to end. What a killed one had half written is removed.
+    A job whose engine was killed is given time to end. What a killed job left half written is removed.
 
     Raises:
         UserError: another process runs this job.
@@ -223,7 +223,7 @@ def open_alone(options: argparse.Namespace) -> Iterator[None]:
 
 
 def _date_after(inputs: Sequence[Path], outputs: Sequence[Path]) -> None:
-    """Leave no output older than an input, where the clock has jumped back: it would be made again and again."""
+    """Leave no output older than an input, even after the clock has jumped back: it would be made again and again."""
     newest = max((path.stat().st_mtime for path in inputs), default=0.0)
     if newest > time.time():
         for path in outputs:
@@ -242,9 +242,9 @@ def _log_small_file(run: Run, path: Path) -> None:
 
 
 def _run_script(main: Callable[[], None]) -> None:
-    """Run a script's main; a user's mistake, or a disk that takes no more, becomes one line and exit code 2.
+    """Run a script's main; a user's mistake or a full disk becomes one line and exit code 2.
 
-    A fault of ours keeps its traceback, in the log as well. An interrupted job says how to go on.
+    A bug keeps its traceback, in the log as well. An interrupted job says how to resume it.
     """
     provide_for_user()
     _use_own_library()
@@ -260,7 +260,7 @@ def _run_script(main: Callable[[], None]) -> None:
             raise
         sys.exit(_report(reason))
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        print("interrupted; the same command resumes from the last checkpoint", file=sys.stderr)
         sys.exit(130)
     except Exception:
         _log_in_any_case()
@@ -269,10 +269,10 @@ def _run_script(main: Callable[[], None]) -> None:
 
 
 def _use_own_library() -> None:
-    """Start again with the library that lies beside the script, where another one was imported.
+    """Restart with the library of the script's own checkout, where another one was imported.
 
     An experiment that DVC queues runs in a checkout of its own, while Python finds the tfnas of the project: the stage
-    would run other code than DVC has recorded for it.
+    would run other code than DVC records for it.
     """
     import tfnas
 
@@ -298,9 +298,9 @@ def _report(error: UserError) -> int:
 
 
 def _log_in_any_case() -> None:
-    """Open the log of a job that failed before it had one, for the engine to repeat; called by hand, it writes nothing.
+    """Open the log of a job that failed before it had one, so that the engine can repeat it; by hand, none is written.
 
-    Behind what another process may be writing there.
+    It is appended to, since another process may be writing there.
     """
     if logger.handlers:
         return
@@ -314,7 +314,7 @@ def _log_in_any_case() -> None:
 
 
 class _LogFile(logging.FileHandler):
-    """Keeps silent where the disk is full: the job says so once."""
+    """Silent where the disk is full: the job says so once."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         pass

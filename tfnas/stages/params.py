@@ -1,8 +1,6 @@
-"""params.yaml as frozen types: every key, its type and its range.
+"""params.yaml as frozen types (every key, its type and range), and loading it with one clear line for a mistake.
 
-The source of each default stands beside the value in params.yaml and in `presets/`.
-
-Loading params.yaml: one clear line for a mistake, plain values for provenance and tracking.
+The source of each default is noted next to the value in params.yaml and in `presets/`.
 """
 
 from __future__ import annotations

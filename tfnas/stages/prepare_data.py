@@ -24,7 +24,7 @@ from tfnas.data.sources.cifar_files import FORMATS, check_transfer_set
 from tfnas.data.sources.digits import DATASET, write_digits, write_shifted_digits
 from tfnas.data.sources.image_folder import announce_left_out
 from tfnas.data.sources.registry import SOURCES, download_cifar, is_there
-from tfnas.data.verify import announce_animated, announce_twins, verify_images
+from tfnas.data.verify import announce_animated, announce_duplicates, verify_images
 from tfnas.jobs.artifacts import digest_file
 from tfnas.jobs.errors import UserError
 from tfnas.stages.job import Job
@@ -93,7 +93,7 @@ def _prepare_images(params: Params, folder: Path) -> Listing:
     _judge_broken(listing.broken, root, skip=settings.on_bad_image == SKIP)
     _check_both_splits(listing.records, root)
     if source.store == FOLDER:
-        announce_twins(root, listing.records)
+        announce_duplicates(root, listing.records)
         announce_animated(root, listing.records)
     return listing
 

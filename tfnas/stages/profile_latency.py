@@ -36,7 +36,7 @@ logger = logging.getLogger("tfnas.latency")
 def check(job: Job) -> tuple[Space, LatencyTable | None]:
     """The checks that need no measuring; the space, and the table that `profile_latency.table` names, if it does.
 
-    The device must be here for a table made elsewhere, too: derive measures on it.
+    The device must be present even for a table made elsewhere: derive measures on it.
 
     Raises:
         UserError: unknown space or backend, absent device, or a table that does not fit.
@@ -55,8 +55,8 @@ def check(job: Job) -> tuple[Space, LatencyTable | None]:
 def run(job: Job, checked: tuple[Space, LatencyTable | None]) -> None:
     """Write latency_table.json, validation.csv and metrics.json into `job.out`.
 
-    An external table is written as it is, and nothing is profiled. It is checked on whole networks where it was made
-    on this machine's device in the way that the parameters say; else there is nothing to check it with.
+    An external table is written unchanged, and nothing is profiled. It is validated on whole networks where it was made
+    on this machine's device with these parameters; elsewhere there is nothing to validate it with.
     """
     (space, external), params = checked, job.params.profile_latency
     measuring = None
@@ -64,7 +64,7 @@ def run(job: Job, checked: tuple[Space, LatencyTable | None]) -> None:
         measuring = Measuring(params, space=space.digest, resolution=job.params.resolution, journal=JOURNAL)
         table, rows = profile(space, measuring, seed=job.params.seed)
     else:
-        table, rows = external, _checked(external, space, params, seed=job.params.seed)
+        table, rows = external, _validate(external, space, params, seed=job.params.seed)
     metrics = profile_metrics(table, space, rows)
     logger.info("latency table of %s: %s", table.device, metrics)
     table.save(job.out / "latency_table.json")
@@ -76,7 +76,7 @@ def run(job: Job, checked: tuple[Space, LatencyTable | None]) -> None:
 
 
 def profile(space: Space, measuring: Measuring, *, seed: int) -> tuple[LatencyTable, list[Validated]]:
-    """The table, corrected where params ask for it and it helps, and whole networks beside it."""
+    """The table, corrected where params ask for it and it helps, and whole networks next to it."""
     networks, fitted = _whole_networks(space, measuring.params, seed=seed)
     table, networks_ms = profile_space(space, measuring, networks=networks, seed=seed)
     table = _calibrated(table, space, networks[:fitted], networks_ms[:fitted], applied=measuring.params.calibrated)
@@ -84,7 +84,7 @@ def profile(space: Space, measuring: Measuring, *, seed: int) -> tuple[LatencyTa
 
 
 def _whole_networks(space: Space, params: ProfileLatencyParams, *, seed: int) -> tuple[list[Architecture], int]:
-    """Random networks, then the published ones of the space, and how many the former are."""
+    """Random networks followed by the published ones of the space, and the number of the former."""
     random = validation_networks(space, params.validation_networks, seed)
     return [*random, *(published_members(space) if random else ())], len(random)
 
@@ -92,7 +92,7 @@ def _whole_networks(space: Space, params: ProfileLatencyParams, *, seed: int) ->
 def _calibrated(
     table: LatencyTable, space: Space, networks: list[Architecture], networks_ms: list[float], *, applied: bool
 ) -> LatencyTable:
-    """The table, corrected if `applied` and the correction helps; its details say what the correction is worth."""
+    """The table, corrected if `applied` and the correction helps; its details record the benefit of the correction."""
     sums_ms = [table.latency_ms(network) for network in networks]
     calibration = fit_calibration(sums_ms, networks_ms, fastest_ms=reachable_range_ms(space, table)[0])
     if calibration is None:
@@ -107,9 +107,9 @@ def _calibrated(
     return replace(table, details={**table.details, "calibration": calibration.as_details(applied=False)})
 
 
-def _checked(table: LatencyTable, space: Space, params: ProfileLatencyParams, *, seed: int) -> list[Validated]:
-    """Whole networks beside a table made elsewhere, where this is its device."""
-    if not measured_as(table, params):
+def _validate(table: LatencyTable, space: Space, params: ProfileLatencyParams, *, seed: int) -> list[Validated]:
+    """Whole networks measured next to an external table, where this is its device."""
+    if not is_of_this_device(table, params):
         return []
     networks, _ = _whole_networks(space, params, seed=seed)
     repeats = NETWORK_VISITS * params.repeats
@@ -117,8 +117,8 @@ def _checked(table: LatencyTable, space: Space, params: ProfileLatencyParams, *,
     return validated(table, networks, [timing.median_ms for timing in timings])
 
 
-def measured_as(table: LatencyTable, params: ProfileLatencyParams) -> bool:
-    """Whether networks measured here with these parameters are what the table speaks of."""
+def is_of_this_device(table: LatencyTable, params: ProfileLatencyParams) -> bool:
+    """Whether a table was made on this device, with these parameters."""
     backend = open_backend(params.backend, BackendOptions.of(params))
     names = ("backend", "precision", "channels_last", "threads", "num_classes")
     same = all(table.details.get(name) == getattr(params, name) for name in names)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,13 +30,12 @@ from tfnas.data.ranking import (
 )
 from tfnas.data.subset import CLASS_LIST, check_groups
 from tfnas.jobs.artifacts import digest_params, write_json
-from tfnas.jobs.checkpoints import CheckpointFolder
+from tfnas.jobs.checkpoints import CHECKPOINTS, CheckpointFolder
 from tfnas.jobs.errors import UserError
 from tfnas.jobs.progress import track
 from tfnas.stages.job import Job
 from tfnas.stages.params import Params
 
-CHECKPOINTS = Path("checkpoints") / "rank_classes"  # of the working directory, beside results/ and logs/
 SHARD_BATCHES = 100  # between two checkpoints
 MIN_BATCH = 2  # BatchNorm needs two images
 
@@ -45,7 +43,7 @@ logger = logging.getLogger("tfnas.data")
 
 
 def check(job: Job) -> None:
-    """Look at everything that can be wrong before any image is opened.
+    """Check everything that can be wrong before any image is opened.
 
     Raises:
         UserError: fewer than two classes to rank, or fewer than build_subset.groups; a batch too small to fit;
@@ -67,7 +65,7 @@ def check(job: Job) -> None:
 def run(job: Job, _: None) -> None:
     """Rank the classes by EfficientNet-B0's accuracy over all training images, into `job.out`.
 
-    Writes class_accuracy.csv, class_accuracy.svg and metrics.json. Goes on where a job of the same parameters and
+    Writes class_accuracy.csv, class_accuracy.svg and metrics.json. Resumes where a job with the same parameters and
     images was stopped, with the same outcome.
     """
     params, manifest, images = job.params, job.inputs["manifest"], job.inputs["images"]
@@ -79,7 +77,9 @@ def run(job: Job, _: None) -> None:
     dataset = ImageDataset(
         image_root(params.prepare_data.root, images), samples, transform, exif=params.prepare_data.exif
     )
-    with CheckpointFolder(CHECKPOINTS, digest=digest_params([job.values, *job.input_digests])) as checkpoints:
+    with CheckpointFolder(
+        CHECKPOINTS / "rank_classes", digest=digest_params([job.values, *job.input_digests])
+    ) as checkpoints:
         state = checkpoints.load() or {}
         network = _network(params, dataset, classes, device, checkpoints, state)
         counts = _count(params, dataset, network, len(classes), device, checkpoints, state)

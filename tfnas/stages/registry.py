@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from tfnas.jobs.artifacts import PROVENANCE
+
 LIBRARY = "tfnas"
 INPUTS = "inputs"  # the user's own files that parameters name
-PROVENANCE = "provenance.json"  # written by every job
 SCRIPT_FOLDER = "workflow/scripts"
 
 # Rooms and modules of the library whose code changes no result: no stage names them as a code dependency.

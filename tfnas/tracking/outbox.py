@@ -1,4 +1,4 @@
-"""What a tracking store has not taken: tried again later in the job, and by the jobs after it."""
+"""Entries that the tracking store has not accepted yet: retried later in the job, and by the jobs after it."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ logger = logging.getLogger("tfnas.tracking")
 
 @dataclass(frozen=True)
 class Entry:
-    """Metrics with the time and step they belong to; or a file; or how the run ended."""
+    """Metrics with their time and step, a file, or the status with which the run ended."""
 
     metrics: Mapping[str, float] = field(default_factory=dict)
     step: int = 0
     milliseconds: int = 0  # since 1970
-    artifact: str | None = None  # of a kept one, its copy, relative to the project's folder
+    artifact: str | None = None  # a file; of a kept entry its copy, relative to the project's folder
     status: str | None = None
 
 
@@ -34,9 +34,9 @@ Send = Callable[[str, Entry], None]  # hands one entry of a run to the store, or
 
 
 class Outbox:
-    """Entries of one run in order. Each goes to the store at once, or waits until the store takes entries again.
+    """Entries of one run, in order. Each is sent at once, or waits until the store accepts entries again.
 
-    A file that waits is copied: its job's next try, or Snakemake, may remove it before the store takes it.
+    A waiting file is copied, since the job's next attempt or Snakemake may remove it in the meantime.
     """
 
     def __init__(self, run_id: str, send: Send, folder: Path) -> None:
@@ -53,7 +53,7 @@ class Outbox:
             self._keep(entry, Path(entry.artifact))
 
     def flush(self) -> bool:
-        """Send what waits; whether the store has taken all."""
+        """Send what is waiting, and say whether the store accepted all of it."""
         try:
             while self._waiting:
                 _send_or_miss(self._send, self._run_id, self._waiting[0], self._folder.parent)
@@ -67,7 +67,7 @@ class Outbox:
         return True
 
     def close(self) -> None:
-        """Keep what waits in a file, for `send_kept`; where the disk takes no file either, say so."""
+        """Keep what is waiting in a file for `send_kept`; if the disk fails as well, say so."""
         path = self._folder / f"{self._run_id}.json"
         if not self._waiting:
             if not path.exists():
@@ -81,7 +81,7 @@ class Outbox:
             logger.warning("%s/%s: keeps what MLflow did not take; the next job sends it", FOLDER, path.name)
 
     def _keep(self, entry: Entry, path: Path) -> None:
-        """Let a copy of a file wait; MLflow names it by its last part alone, and so does the copy."""
+        """Queue a copy of a file, under the same name, which MLflow uses."""
         kept = self._folder / self._run_id / path.name
         try:
             with atomic_path(kept) as temporary:
@@ -93,10 +93,10 @@ class Outbox:
 
 
 def send_kept(send: Send, folder: Path) -> None:
-    """Send what earlier jobs could not. Of jobs that start together only one may do so.
+    """Send what earlier jobs could not; of jobs that start together, only one may call this.
 
-    Where the store does not answer, the rest waits as well; a run whose files or metrics alone are refused holds up no
-    other run.
+    Where the store does not answer, everything else keeps waiting; a single run that the store refuses does not hold up
+    the others.
     """
     for path in sorted(folder.glob("*.json")):
         waiting = _read(path)
@@ -118,7 +118,7 @@ def send_kept(send: Send, folder: Path) -> None:
 
 
 def _send_or_miss(send: Send, run_id: str, entry: Entry, project: Path) -> bool:
-    """Whether the store has an entry now; a file that is gone cannot be sent any more, and is named."""
+    """Send an entry; False, with a warning, for a file that no longer exists."""
     if entry.artifact is not None:
         file = Path(entry.artifact) if Path(entry.artifact).exists() else project / entry.artifact
         if not file.exists():

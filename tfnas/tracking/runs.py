@@ -1,7 +1,4 @@
-"""MLflow: one run per job. The only file that writes to it; `tracked_runs` and `run_records` read.
-
-Reading back what tracking has kept: parameters and metrics of finished jobs.
-"""
+"""One MLflow run per job. Only this file writes to MLflow; `records` reads."""
 
 from __future__ import annotations
 
@@ -10,15 +7,15 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import chdir, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfnas.jobs.artifacts import atomic_path, digest_text, git_commit
 from tfnas.jobs.checkpoints import experiment_name, project_folder
-from tfnas.jobs.errors import UserError, reason_of
+from tfnas.jobs.errors import reason_of
+from tfnas.jobs.sections import flatten
 from tfnas.tracking.outbox import FOLDER, Entry, Outbox, send_kept
 from tfnas.tracking.params import TrackingParams
 from tfnas.tracking.store import LOCK, SQLITE, check_file, explained, follow_move, model_name, store_file, store_uri
@@ -26,7 +23,6 @@ from tfnas.tracking.store import LOCK, SQLITE, check_file, explained, follow_mov
 if TYPE_CHECKING:
     import mlflow
     import numpy as np
-    from mlflow.entities import Run as MlflowRun
     from torch import nn
 
 logger = logging.getLogger("tfnas.tracking")
@@ -35,9 +31,9 @@ logger = logging.getLogger("tfnas.tracking")
 class Run:
     """The tracking run of one job.
 
-    Once it is open, a store that fails is a warning in the log and no more: a job that has computed for a day does
-    not end for it. Metrics and files are sent later, in this job or by the next one (`tfnas.tracking.outbox`); every
-    metric stands in the job's own files as well.
+    Once it is open, a failing store is only a warning in the log: a job that has computed for a day must not end
+    because of it. Metrics and files are sent later, by this job or the next one (`tfnas.tracking.outbox`); every
+    metric is in the job's own files as well.
     """
 
     def __init__(self, run_id: str | None, outbox: Outbox | None = None, *, last_step: int = 0) -> None:
@@ -46,7 +42,7 @@ class Run:
         self._last_step = last_step
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Numbers, with the epoch they belong to; one that a run gone on with has already is left out."""
+        """Numbers and their epoch; epochs that a resumed run already has are skipped."""
         assert self._outbox is not None
         if step is None or step > self._last_step:
             self._outbox.put(Entry(metrics=dict(metrics), step=step or 0, milliseconds=round(1000 * time.time())))
@@ -59,12 +55,12 @@ class Run:
     def log_model(self, network: nn.Module, example: np.ndarray, *, alias: str | None = None) -> None:
         """A trained network in evaluation mode, on the CPU, with its signature: (N, 3, H, W) float32 to logits.
 
-        It is stored as an exported program (pt2), which runs no code of the file's when it is loaded.
+        It is stored as an exported program (pt2), which runs no code from the file when it is loaded.
 
         Args:
-            alias: also make it the newest version of the experiment's registered model (`store.model_name`), and move
-                this alias to it: `models:/tfnas-digits@A` is the target A's network. Not in a DVC experiment: of many,
-                the last would hold the alias.
+            alias: also register it as the newest version of the experiment's model (`store.model_name`), and move
+                this alias to it: `models:/tfnas-digits@A` is target A's network. Ignored in a DVC experiment: of many
+                experiments, the last one would hold the alias.
         """
         if experiment_name() is not None:
             alias = None
@@ -72,7 +68,7 @@ class Run:
 
 
 class NoRun(Run):
-    """Tracks nothing: of the processes of a job all but the first."""
+    """Tracks nothing: for all processes of a job but the first."""
 
     def __init__(self) -> None:
         super().__init__(None)
@@ -100,15 +96,15 @@ def tracked_run(
 ) -> Iterator[Run]:
     """A run named after the job, tagged with stage, target, dataset, commit, pipeline id and DVC experiment.
 
-    The pipeline id is the same for all jobs of one commit and one parameter file. Parameters of the job's own target
-    are logged as `target.*`, so that the runs of two targets stand in one row when they are compared. The runs of a DVC
-    experiment have its name before their own, and are kept in the project's store, wherever DVC runs them.
+    All jobs of one commit and one parameter file share a pipeline id. Parameters of the job's own target are logged as
+    `target.*`, so that runs of two targets can be compared row by row. The runs of a DVC experiment are prefixed with
+    its name, and are kept in the project's store, wherever DVC runs them.
 
     Args:
-        resumes: id of the run of the same job, interrupted: it goes on, unless the store does not have it.
+        resumes: id of an interrupted run of the same job, which is continued if the store still has it.
 
     Raises:
-        UserError: the store cannot be opened, in the seconds that `tracking` allows.
+        UserError: the store cannot be opened within the seconds that `tracking` allows.
     """
     _configure(tracking)
     uri = store_uri()
@@ -139,7 +135,7 @@ def tracked_run(
 
 @contextmanager
 def _outlives_outage(run: mlflow.ActiveRun) -> Iterator[Outbox]:
-    """The run's outbox; the run ends with the block, and a store that has gone raises nothing."""
+    """The run's outbox; the run ends with the block, and an unreachable store raises nothing."""
     import mlflow
 
     outbox, status = Outbox(run.info.run_id, _send, project_folder().absolute() / FOLDER), "FAILED"
@@ -172,19 +168,8 @@ def _send(run_id: str, entry: Entry) -> None:
         client.set_terminated(run_id, entry.status)
 
 
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested values under dotted names, as `search.weights.momentum`: one column each in the MLflow UI."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
 def _last_step(run_id: str, experiment: str) -> int | None:
-    """The largest step of a run's metrics, 0 without any; None where the experiment has no such run, or deleted it."""
+    """The largest step of a run's metrics, 0 without any; None where the experiment does not have the run any more."""
     import mlflow
     from mlflow.exceptions import MlflowException
 
@@ -201,7 +186,7 @@ def _last_step(run_id: str, experiment: str) -> int | None:
 
 
 def _configure(tracking: TrackingParams) -> None:
-    """No telemetry, and few and short tries for a server; a variable that the user has set stays."""
+    """No telemetry, few and short tries to reach a server; variables that the user has set are kept."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("DO_NOT_TRACK", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", str(tracking.max_retries))
@@ -213,8 +198,8 @@ def _configure(tracking: TrackingParams) -> None:
 def _open_store(uri: str, tracking: TrackingParams) -> None:
     """Create or migrate the store and the experiment, one job at a time.
 
-    Jobs that create a SQLite store at the same time break each other's migration. A new one is made under another
-    name and renamed: killed in the middle, it would stay half migrated and never open again.
+    Jobs that create a SQLite store at the same time break each other's migration. A new store is made under another
+    name and then renamed: one that was killed half migrated would never open again.
     """
     check_file(uri)
     import mlflow
@@ -276,62 +261,3 @@ def _log_model(network: nn.Module, example: np.ndarray, alias: str | None) -> No
 def model_alias(target: str) -> str:
     """The alias of a target's registered model: its name, with `target-` before one that MLflow keeps for itself."""
     return f"target-{target}" if re.fullmatch(r"latest|v\d+", target, re.IGNORECASE) else target
-
-
-@dataclass(frozen=True)
-class TrackedJob:
-    """One run: the job's folder below `results/`, what it ran with, and the last value of each metric."""
-
-    job: str
-    params: dict[str, str]  # `targets.A.dropout` as params.yaml has it
-    metrics: dict[str, float]
-
-
-def read_run(run_id: str) -> TrackedJob:
-    """The run of an id.
-
-    Raises:
-        UserError: the store has no such run, or cannot be opened.
-    """
-    uri = store_uri()
-    with explained(uri):
-        client = _client(uri)
-        from mlflow.exceptions import MlflowException
-
-        try:
-            return _job(client.get_run(run_id))
-        except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                raise UserError(f"{run_id}: {uri} has no such run") from None
-            raise
-
-
-def read_pipeline(pipeline_id: str) -> list[TrackedJob]:
-    """The newest run of each job with a pipeline id; none where there is no such id."""
-    uri = store_uri()
-    with explained(uri):
-        client = _client(uri)
-        experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-        tag = f"tags.pipeline_id = '{pipeline_id}'"
-        found = client.search_runs(experiments, tag, order_by=["attributes.start_time ASC"], max_results=1000)
-    return list({job.job: job for job in map(_job, found)}.values())
-
-
-def _client(uri: str) -> Any:
-    file = store_file(uri)
-    if file is not None and not file.exists():  # MLflow would make an empty one
-        raise UserError(f"{uri}: there is no such store; run a job first, or correct MLFLOW_TRACKING_URI")
-    import mlflow
-
-    return mlflow.MlflowClient(uri)
-
-
-def _job(run: MlflowRun) -> TrackedJob:
-    tags = run.data.tags
-    target = tags.get("target")
-    parts: Sequence[str | None] = (tags.get("stage", run.info.run_name), target, tags.get("dataset"))
-    params = {
-        f"targets.{target}.{name.removeprefix('target.')}" if name.startswith("target.") else name: value
-        for name, value in run.data.params.items()
-    }
-    return TrackedJob("/".join(part for part in parts if part), params, dict(run.data.metrics))

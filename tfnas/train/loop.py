@@ -1,9 +1,4 @@
-"""One pass of evaluation, and the watch over the loss of a training.
-
-How far a training has come: the part of a checkpoint that is not the network's.
-
-The epochs of one training: from its start, or from a checkpoint, to the end of the recipe.
-"""
+"""The epochs of one training, from its start or from a checkpoint to the end of the recipe."""
 
 from __future__ import annotations
 
@@ -11,9 +6,9 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,145 +17,28 @@ from torch.nn import functional
 from tfnas.compute import distributed
 from tfnas.compute.devices import autocast
 from tfnas.compute.seeding import derive_seed
-from tfnas.jobs.errors import UserError
+from tfnas.data.images.loader import Batch, ResumableLoader
+from tfnas.jobs.checkpoints import Checkpoints
+from tfnas.jobs.errors import NonFiniteLossError, UserError
 from tfnas.jobs.progress import track
-from tfnas.train.metrics import EpochRecord, Metrics, MetricSums
-from tfnas.train.recipe import learning_rate
-from tfnas.train.step import Batch, Stepper, to_device
+from tfnas.train.metrics import Metrics, MetricSums, TrainingEpoch
+from tfnas.train.recipe import step_learning_rate
+from tfnas.train.step import TrainingStepper, to_device
 
-CHECK_LOSS_EVERY = 20  # steps; looking at a loss makes a GPU wait
-
-
-def evaluate(network: nn.Module, batches: Iterable[Batch], *, device: torch.device, precision: str) -> Metrics:
-    """Mean cross-entropy (without label smoothing), top-1 and top-5 over all images, a smaller last batch included.
-
-    Of several processes, each evaluates its own batches and all get the numbers of all images.
-    """
-    sums = MetricSums(device)
-    evaluate_sums(network, batches, sums, precision=precision)
-    return sums.over_processes().result()
-
-
-@torch.no_grad()
-def evaluate_sums(network: nn.Module, batches: Iterable[Batch], sums: MetricSums, *, precision: str) -> None:
-    """Add this process's batches to the sums, on their device, where the network must be."""
-    network.eval()
-    for batch in batches:
-        images, labels = to_device(*batch, sums.device)
-        with autocast(sums.device, precision):
-            logits = network(images)
-            loss = functional.cross_entropy(logits, labels)
-        sums.add(logits, labels, loss)
-
-
-class NonFiniteLossError(UserError):
-    """The training diverged; `step` counts from 1 in its epoch."""
-
-    def __init__(self, step: int, value: float) -> None:
-        super().__init__(f"the loss is {value} at step {step}; lower the learning rate")
-        self.step, self.value = step, value
-
-
-class LossWatch:
-    """Looks for a loss that is not finite, every `CHECK_LOSS_EVERY` steps and when asked.
-
-    Args:
-        done: steps of the epoch that are done already.
-    """
-
-    def __init__(self, done: int = 0) -> None:
-        self._checked = done
-        self._pending: list[Tensor] = []
-
-    def add(self, loss: Tensor) -> None:
-        self._pending.append(loss)
-        if len(self._pending) == CHECK_LOSS_EVERY:
-            self.check()
-
-    def check(self) -> None:
-        """Raise NonFiniteLossError for the first bad loss since the last check."""
-        values = torch.stack(self._pending).tolist() if self._pending else []
-        for step, value in enumerate(values, start=self._checked + 1):
-            if not math.isfinite(value):
-                raise NonFiniteLossError(step, value)
-        self._checked += len(values)
-        self._pending.clear()
-
-
-@dataclass
-class Progress:
-    """Epochs done, and the steps done of the one under way.
-
-    Attributes:
-        history: one record an epoch done.
-        final: the last validation.
-        step: steps done of the epoch under way.
-        seconds: that they took.
-        sums: of this process's training batches in them.
-    """
-
-    sums: MetricSums
-    history: list[EpochRecord] = field(default_factory=list)
-    final: Metrics | None = None
-    step: int = 0
-    seconds: float = 0.0
-
-    @property
-    def epoch(self) -> int:
-        """The epoch under way, counted from 0."""
-        return len(self.history)
-
-    def finish_epoch(self, record: EpochRecord, validated: Metrics, sums: MetricSums) -> None:
-        """Note a finished epoch; `sums` are the next one's, empty."""
-        self.history.append(record)
-        self.final, self.step, self.seconds, self.sums = validated, 0, 0.0, sums
-
-    def state_dict(self) -> dict[str, Any]:
-        """Plain values, the sums of all processes among them: all of them must call it."""
-        return {
-            "history": [asdict(record) for record in self.history],
-            "final": None if self.final is None else asdict(self.final),
-            "step": self.step,
-            "seconds": self.seconds,
-            "sums": distributed.gather(self.sums.state_dict()),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.history = [EpochRecord(**record) for record in state["history"]]
-        self.final = None if state["final"] is None else Metrics(**state["final"])
-        self.step, self.seconds = state["step"], state["seconds"]
-        self.sums.load_state_dict(state["sums"][distributed.rank()])
-
-
+CHECK_LOSS_EVERY = 20  # steps; reading a loss makes the CPU wait for the GPU
 Item = TypeVar("Item")
+
 logger = logging.getLogger("tfnas.train")
 
 
-class Loader(Sized, Protocol):
-    """What `tfnas.data.make_loader` gives."""
-
-    def __iter__(self) -> Iterator[Batch]: ...
-
-    def set_epoch(self, epoch: int, start: int = 0) -> None:
-        """Choose the order and the augmentation of an epoch, and the batch to start with."""
-
-
-class Checkpoints(Protocol):
-    """What `tfnas.jobs.checkpoints.CheckpointFolder` gives; a test can keep them in memory."""
-
-    def load(self) -> dict[str, Any] | None: ...
-
-    def save(self, state: dict[str, Any]) -> None: ...
-
-
 class EpochLoop:
-    """One training under way, of the name that stands in its random stream, on its progress bar and in errors."""
+    """A training in progress; its name is part of its random streams, its progress bar and its errors."""
 
     def __init__(
         self,
-        stepper: Stepper,
-        train_loader: Loader,
-        val_loader: Loader,
+        stepper: TrainingStepper,
+        train_loader: ResumableLoader,
+        val_loader: ResumableLoader,
         *,
         name: str,
         seed: int,
@@ -170,10 +48,10 @@ class EpochLoop:
         self.train_loader, self.val_loader = train_loader, val_loader
         self.name, self.seed, self.checkpoints = name, seed, checkpoints
         self.steps = len(train_loader) // self.recipe.accumulate  # of an epoch
-        self.progress = Progress(MetricSums(stepper.device))
+        self.progress = TrainingProgress(MetricSums(stepper.device))
 
-    def run(self, on_epoch: Callable[[EpochRecord], None]) -> Progress:
-        """To the end of the recipe."""
+    def run(self, on_epoch: Callable[[TrainingEpoch], None]) -> TrainingProgress:
+        """Train to the end of the recipe."""
         progress = self.progress
         self._resume()
         for record in progress.history:
@@ -194,7 +72,7 @@ class EpochLoop:
         return progress
 
     def train_epoch(self, ticks: Iterator[int]) -> None:
-        """The steps of the epoch under way that are not done yet."""
+        """The remaining steps of the current epoch."""
         progress, accumulate = self.progress, self.recipe.accumulate
         watch, start = LossWatch(progress.step), time.monotonic() - progress.seconds
         self.stepper.train_mode()
@@ -213,14 +91,14 @@ class EpochLoop:
                 self._save()
         watch.check()
 
-    def _finish_epoch(self, ticks: Iterator[int]) -> EpochRecord:
-        """Validate, and note the epoch."""
+    def _finish_epoch(self, ticks: Iterator[int]) -> TrainingEpoch:
+        """Validate, and record the epoch."""
         progress, stepper, start = self.progress, self.stepper, time.monotonic()
         stepper.share_buffers()
         val_batches = _ticking(self.val_loader, ticks)
         validated = evaluate(stepper.evaluated, val_batches, device=stepper.device, precision=stepper.precision)
         trained = progress.sums.over_processes().result()
-        record = EpochRecord(
+        record = TrainingEpoch(
             epoch=progress.epoch + 1,
             seconds=progress.seconds + time.monotonic() - start,
             learning_rate=self._rate(self.steps - 1),
@@ -233,10 +111,10 @@ class EpochLoop:
         return record
 
     def _rate(self, step: int) -> float:
-        return learning_rate(self.progress.epoch * self.steps + step, self.steps, self.recipe)
+        return step_learning_rate(self.progress.epoch * self.steps + step, self.steps, self.recipe)
 
     def _ticks(self) -> Iterator[int]:
-        """The job's one progress bar: a tick a batch that is still to come."""
+        """The job's one progress bar: a tick for each batch that is still to come."""
         epochs = self.recipe.epochs - self.progress.epoch
         done = self.progress.step * self.recipe.accumulate
         batches = epochs * (self.steps * self.recipe.accumulate + len(self.val_loader)) - done
@@ -259,18 +137,111 @@ class EpochLoop:
             return
         self.stepper.load_state_dict(state["stepper"])
         self.progress.load_state_dict(state["progress"])
-        logger.info("%s: goes on after epoch %d, step %d", self.name, self.progress.epoch, self.progress.step)
+        logger.info("%s: resumes after epoch %d, step %d", self.name, self.progress.epoch, self.progress.step)
 
     def _diverged(self, error: NonFiniteLossError) -> UserError:
         recipe = self.recipe
         return UserError(
-            f"{self.name}: the loss is {error.value} at epoch {self.progress.epoch + 1}, step {error.step};"
+            f"{self.name}: {error} at epoch {self.progress.epoch + 1}, step {error.step};"
             f" lower learning_rate ({recipe.learning_rate}) or lengthen warmup_epochs ({recipe.warmup_epochs})"
         )
 
 
 def _ticking(batches: Iterable[Item], ticks: Iterator[int]) -> Iterator[Item]:
-    """The batches, each moving the job's one progress bar on."""
+    """The batches, each advancing the job's progress bar."""
     for batch in batches:
         next(ticks, None)
         yield batch
+
+
+@dataclass
+class TrainingProgress:
+    """How far a training has come: finished epochs, and the finished steps of the current one.
+
+    Attributes:
+        history: one record per finished epoch.
+        final: the last validation.
+        step: finished steps of the current epoch.
+        seconds: the time that they took.
+        sums: over this process's training batches in those steps.
+    """
+
+    sums: MetricSums
+    history: list[TrainingEpoch] = field(default_factory=list)
+    final: Metrics | None = None
+    step: int = 0
+    seconds: float = 0.0
+
+    @property
+    def epoch(self) -> int:
+        """The current epoch, counted from 0."""
+        return len(self.history)
+
+    def finish_epoch(self, record: TrainingEpoch, validated: Metrics, sums: MetricSums) -> None:
+        """Record a finished epoch; `sums` are the empty ones of the next."""
+        self.history.append(record)
+        self.final, self.step, self.seconds, self.sums = validated, 0, 0.0, sums
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values, including the sums of all processes, which must all call this."""
+        return {
+            "history": [asdict(record) for record in self.history],
+            "final": None if self.final is None else asdict(self.final),
+            "step": self.step,
+            "seconds": self.seconds,
+            "sums": distributed.gather(self.sums.state_dict()),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.history = [TrainingEpoch(**record) for record in state["history"]]
+        self.final = None if state["final"] is None else Metrics(**state["final"])
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.sums.load_state_dict(state["sums"][distributed.rank()])
+
+
+class LossWatch:
+    """Looks for a non-finite loss every `CHECK_LOSS_EVERY` steps, and when asked.
+
+    Args:
+        done: steps of the epoch that were finished before.
+    """
+
+    def __init__(self, done: int = 0) -> None:
+        self._checked = done
+        self._pending: list[Tensor] = []
+
+    def add(self, loss: Tensor) -> None:
+        self._pending.append(loss)
+        if len(self._pending) == CHECK_LOSS_EVERY:
+            self.check()
+
+    def check(self) -> None:
+        """Raise NonFiniteLossError for the first bad loss since the last check."""
+        values = torch.stack(self._pending).tolist() if self._pending else []
+        for step, value in enumerate(values, start=self._checked + 1):
+            if not math.isfinite(value):
+                raise NonFiniteLossError(value, step=step)
+        self._checked += len(values)
+        self._pending.clear()
+
+
+def evaluate(network: nn.Module, batches: Iterable[Batch], *, device: torch.device, precision: str) -> Metrics:
+    """Mean cross-entropy (without label smoothing), top-1 and top-5 over all images, a smaller last batch included.
+
+    Of several processes, each evaluates its own batches and all get the numbers of all images.
+    """
+    sums = MetricSums(device)
+    evaluate_sums(network, batches, sums, precision=precision)
+    return sums.over_processes().result()
+
+
+@torch.no_grad()
+def evaluate_sums(network: nn.Module, batches: Iterable[Batch], sums: MetricSums, *, precision: str) -> None:
+    """Add this process's batches to the sums, on the device of both the sums and the network."""
+    network.eval()
+    for batch in batches:
+        images, labels = to_device(*batch, sums.device)
+        with autocast(sums.device, precision):
+            logits = network(images)
+            loss = functional.cross_entropy(logits, labels)
+        sums.add(logits, labels, loss)

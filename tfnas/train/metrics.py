@@ -1,11 +1,7 @@
-"""Accuracies and mean loss over a pass through the data.
-
-history.csv: what a training was like, epoch by epoch.
-"""
+"""Loss and accuracies of a pass through the data, and history.csv, their record per epoch."""
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -15,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tfnas.compute import distributed
-from tfnas.jobs.artifacts import atomic_path
+from tfnas.jobs.artifacts import write_csv
 
 MIN_CLASSES_FOR_TOP5 = 5
 
@@ -30,7 +26,7 @@ class Metrics:
 
 
 class MetricSums:
-    """Sums over batches, kept on the device so that no step waits for it."""
+    """Sums over batches, kept on the device so that no step has to wait for it."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -49,7 +45,7 @@ class MetricSums:
         self._correct += torch.stack((hits[:, 0].sum(), hits.sum()))
 
     def over_processes(self) -> MetricSums:
-        """The sums over all processes, in each of them; these here where there is one."""
+        """The sums over all processes, in each of them."""
         if not distributed.is_active():
             return self
         whole = MetricSums(self._loss.device)
@@ -81,7 +77,7 @@ class MetricSums:
 
 
 @dataclass(frozen=True)
-class EpochRecord:
+class TrainingEpoch:
     """One row of `history.csv`; accuracies in percent."""
 
     epoch: int  # counted from 1
@@ -97,9 +93,6 @@ class EpochRecord:
         return {name: value for name, value in asdict(self).items() if name != "epoch"}
 
 
-def write_history(history: Iterable[EpochRecord], path: str | Path) -> None:
-    """One row an epoch, as CSV."""
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [column.name for column in fields(EpochRecord)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(record) for record in history)
+def write_training_history(history: Iterable[TrainingEpoch], path: str | Path) -> None:
+    """One row per epoch, as CSV."""
+    write_csv(path, [column.name for column in fields(TrainingEpoch)], map(asdict, history))

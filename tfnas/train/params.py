@@ -11,9 +11,9 @@ from tfnas.jobs.sections import Count, CountOrZero, NonNegative, Positive, Rate,
 
 
 class ExtrasParams(Section):
-    """What the paper's recipe does not have; zero, or true for the decay, is the paper's."""
+    """Extras that the paper's recipe does not have; its values are zero, and true for the decay."""
 
-    ema_decay: Rate  # of an exponential moving average of the weights, which is then validated and written
+    ema_decay: Rate  # of an exponential moving average of the weights, which is validated and written instead
     mixup: NonNegative  # alpha of the Beta distribution that the mixing rate comes from; 0: no mixing
     cutmix: NonNegative  # the same, for pasted rectangles
     rand_augment: Annotated[int, Field(ge=0, le=30)]  # magnitude of two random changes of each image; 0: none

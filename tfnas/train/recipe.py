@@ -11,7 +11,7 @@ from torch.nn import functional
 from tfnas.train.params import RecipeParams
 
 
-def learning_rate(step: int, steps_per_epoch: int, recipe: RecipeParams) -> float:
+def step_learning_rate(step: int, steps_per_epoch: int, recipe: RecipeParams) -> float:
     """Learning rate of a step, counted from 0 over the whole training.
 
     Linear over `warmup_epochs` up to `recipe.learning_rate`, which the last warm-up step has, then half a
@@ -28,10 +28,10 @@ def learning_rate(step: int, steps_per_epoch: int, recipe: RecipeParams) -> floa
 
 
 def make_optimizer(network: nn.Module, recipe: RecipeParams) -> torch.optim.SGD:
-    """SGD with momentum on every parameter that is trained; its rate is set before each step.
+    """SGD with momentum on every trained parameter; its learning rate is set before each step.
 
-    Weight decay is on all of them (Appendix B; the authors' code as well), or only on the kernels of convolutions
-    and the classifier's matrix where `extras.decay_norm_and_bias` is false.
+    Weight decay applies to all of them (Appendix B and the authors' code), or only to the kernels of convolutions and
+    the classifier's matrix where `extras.decay_norm_and_bias` is false.
     """
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     decayed = [p for p in trained if recipe.extras.decay_norm_and_bias or p.ndim > 1]

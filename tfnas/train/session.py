@@ -1,10 +1,9 @@
-"""What a retraining and a transfer have in common: sets to loaders, checkpoints, and the files that they write."""
+"""What retraining and transfer have in common: loaders, checkpoints, and the files that they write."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,19 +14,19 @@ from tfnas.compute import distributed
 from tfnas.compute.devices import open_device
 from tfnas.compute.seeding import derive_seed, seed_everything
 from tfnas.data import make_loader
+from tfnas.data.images.loader import EpochLoader
 from tfnas.jobs.artifacts import digest_params, write_json
-from tfnas.jobs.checkpoints import CheckpointFolder
+from tfnas.jobs.checkpoints import CHECKPOINTS, CheckpointFolder
 from tfnas.jobs.errors import UserError
 from tfnas.space import Architecture, count_macs, count_params
+from tfnas.train.metrics import write_training_history
 from tfnas.train.params import RecipeParams
 from tfnas.train.sets import ImageSets
-from tfnas.train.training import Loader, SharedCheckpoints, TrainResult, train, write_history
+from tfnas.train.training import SharedCheckpoints, TrainResult, train
 from tfnas.train.weights import save_weights
 
 if TYPE_CHECKING:
     from tfnas.stages.job import Job
-
-CHECKPOINTS = Path("checkpoints")  # of the working directory, beside results/ and logs/
 
 
 @dataclass(frozen=True)
@@ -35,8 +34,8 @@ class Training:
     """What a job trains.
 
     Attributes:
-        build: makes the network to start from, after the seeding.
-        log_model: hand the trained network to tracking, too, under the target's name.
+        build: makes the network to start from; called after seeding.
+        log_model: also log the trained network to tracking, under the target's name.
     """
 
     build: Callable[[], nn.Module]
@@ -49,8 +48,8 @@ class Training:
 def run_training(job: Job, training: Training) -> None:
     """Build a network, train it, and write weights.pt, history.csv and metrics.json into `job.out`.
 
-    The processes that torchrun has started train it together, and the first writes. The checkpoint is discarded
-    when the job ends well, so that one that fails to write or to log does not train again.
+    The processes that torchrun has started train it together, and the first writes. The checkpoint is discarded only
+    when the job succeeds, so a job that fails to write or to log does not train again.
 
     Raises:
         UserError: as `train`; or a batch that the processes cannot share equally.
@@ -85,7 +84,7 @@ def _checkpoints(job: Job) -> CheckpointFolder:
 def _train(
     job: Job, training: Training, device: torch.device, checkpoints: SharedCheckpoints
 ) -> tuple[nn.Module, TrainResult]:
-    """The trained network, as `build` makes it, on the CPU in evaluation mode; and what its training was like."""
+    """The trained network, as `build` makes it, on the CPU in evaluation mode; and the result of its training."""
     seed_everything(derive_seed(job.params.seed, "/".join(job.name)))
     network = training.build()
     result = train(
@@ -99,7 +98,7 @@ def _train(
         checkpoints=checkpoints,
         on_epoch=lambda record: job.run.log_metrics(record.metrics(), step=record.epoch),
     )
-    trained = training.build()  # not `network`, whose BatchNorm may be synchronised
+    trained = training.build()  # not `network`, whose BatchNorm may be synchronized
     trained.load_state_dict(network.state_dict())
     return trained.eval(), result
 
@@ -107,7 +106,7 @@ def _train(
 def _write(job: Job, training: Training, network: nn.Module, result: TrainResult) -> None:
     metrics = final_metrics(result, training.architecture, training.sets)
     save_weights(network, job.out / "weights.pt")
-    write_history(result.history, job.out / "history.csv")
+    write_training_history(result.history, job.out / "history.csv")
     write_json(job.out / "metrics.json", metrics)
     job.run.log_metrics(metrics)
     if training.log_model:
@@ -131,8 +130,8 @@ def final_metrics(result: TrainResult, architecture: Architecture, sets: ImageSe
     }
 
 
-def _loaders(job: Job, training: Training, device: torch.device) -> tuple[Loader, Loader]:
-    """Shuffled whole batches to train on; all images in order to validate on. Both in this process's parts."""
+def _loaders(job: Job, training: Training, device: torch.device) -> tuple[EpochLoader, EpochLoader]:
+    """Shuffled whole batches to train on; all images in order to validate on. This process's share of both."""
     world_size, recipe = distributed.world_size(), training.recipe
     options = {
         "workers": job.params.device.workers,

@@ -1,11 +1,6 @@
-"""Mixup and CutMix of a batch, by torchvision: not in the paper, off by default.
+"""One training step: in one process or several, on a whole batch or on its parts.
 
-One training step: of one process or of several, of a whole batch or of its parts.
-
-BatchNorm over the batches of all processes.
-
-torch.nn.SyncBatchNorm does it on GPUs alone; on CPUs, over gloo, `SyncBatchNorm` here.
-N batch, C channels, H W size.
+N batch, C channels, H W size, K classes.
 """
 
 from __future__ import annotations
@@ -23,6 +18,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tfnas.compute import distributed
 from tfnas.compute.devices import autocast
 from tfnas.compute.distributed import statistics_over_processes
+from tfnas.data.images.loader import Batch
 from tfnas.train.params import ExtrasParams, RecipeParams
 from tfnas.train.recipe import make_optimizer, training_loss
 
@@ -32,42 +28,13 @@ if TYPE_CHECKING:
 Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-def make_mix(extras: ExtrasParams, num_classes: int) -> Mix | None:
-    """Turns (N, 3, H, W) images and (N,) labels into mixed images and (N, K) shares of the classes.
-
-    With both of `extras.mixup` and `extras.cutmix`, each batch goes through one of the two, by equal chance. All
-    randomness comes from torch's global generator. None where both are 0.
-    """
-    if not extras.mixup and not extras.cutmix:
-        return None
-    from torchvision.transforms import v2
-
-    kinds: list[v2.Transform] = []
-    if extras.mixup:
-        kinds.append(v2.MixUp(alpha=extras.mixup, num_classes=num_classes))
-    if extras.cutmix:
-        kinds.append(v2.CutMix(alpha=extras.cutmix, num_classes=num_classes))
-    return kinds[0] if len(kinds) == 1 else v2.RandomChoice(kinds)
-
-
-Batch = tuple[Tensor, Tensor]  # (N, 3, H, W) images, (N,) labels
-
-
-class Computed(NamedTuple):
-    """What a step saw of a part of its batch, before its weights changed."""
-
-    logits: Tensor  # (N, K)
-    labels: Tensor  # (N,)
-    loss: Tensor  # mean
-
-
-class Stepper:
-    """What a training step works on: the network, its optimizer, perhaps a moving average, on a device.
+class TrainingStepper:
+    """The network on its device, its optimizer and, where the recipe asks for one, its moving average.
 
     Attributes:
-        network: as it is trained; its state is the same in all processes after a step, but for BatchNorm's running
-            statistics, where the first process's count (all get them before the next step).
-        evaluated: what to validate and to write: the moving average where there is one, else `network`.
+        network: the trained network. After a step it is the same in all processes, except for BatchNorm's running
+            statistics: the first process's are authoritative, and all get them before the next step.
+        evaluated: the network to validate and to write: the moving average where there is one, else `network`.
     """
 
     def __init__(self, network: nn.Module, recipe: RecipeParams, *, device: torch.device, precision: str) -> None:
@@ -75,16 +42,16 @@ class Stepper:
         order = torch.channels_last if recipe.channels_last else torch.contiguous_format
         self.network = network.to(device).to(memory_format=order)
         if recipe.sync_batchnorm and distributed.is_active():
-            synchronise_batchnorm(self.network, device)
+            synchronize_batchnorm(self.network, device)
         self.optimizer = make_optimizer(self.network, recipe)
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "float16")
         self._parallel = _parallel(self.network, device) if distributed.is_active() else None
-        self.average = _moving_average(self.network, recipe.extras.ema_decay)  # of weights that are the same by now
+        self.average = _moving_average(self.network, recipe.extras.ema_decay)  # of weights that now agree
         runs = self._parallel or self.network
         self._runs = torch.compile(runs) if recipe.compile else runs
 
     def train_mode(self) -> None:
-        """Training mode, but for parts that are not trained: their BatchNorm keeps its statistics, none is dropped."""
+        """Training mode, except for frozen parts: those keep their BatchNorm statistics and use no dropout."""
         self.network.train()
         for part in self.network.children():
             parameters = list(part.parameters())
@@ -96,13 +63,13 @@ class Stepper:
         return self.network if self.average is None else self.average.module
 
     def step(self, parts: Sequence[Batch], rate: float) -> list[Computed]:
-        """One step of SGD at a learning rate, by the mean gradient over the parts of a batch, of one size each."""
+        """One step of SGD at a learning rate, with the mean gradient over the equally large parts of a batch."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
         computed = []
         for number, part in enumerate(parts, start=1):
-            with self._sum_up_later() if number < len(parts) else nullcontext():
+            with self._without_averaging() if number < len(parts) else nullcontext():
                 computed.append(self._compute(*part, share=1 / len(parts)))
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -111,7 +78,7 @@ class Stepper:
         return computed
 
     def _compute(self, images: Tensor, labels: Tensor, share: float) -> Computed:
-        """Forward and backward; the gradient counts by its share."""
+        """Forward and backward; the gradient is weighted by the part's share of the batch."""
         images, labels = self.to_device(images, labels)
         mixed, shares = images, labels
         with autocast(self.device, self.precision):
@@ -130,10 +97,10 @@ class Stepper:
         return mix(images, labels)
 
     def to_device(self, images: Tensor, labels: Tensor) -> Batch:
-        """Images in the memory order of the network (channels-last: measured twice as fast on a CPU), and labels."""
+        """A batch on the device, images in the network's memory order (channels-last is twice as fast on a CPU)."""
         return to_device(images, labels, self.device, channels_last=self.recipe.channels_last)
 
-    def _sum_up_later(self) -> AbstractContextManager[object]:
+    def _without_averaging(self) -> AbstractContextManager[object]:
         return nullcontext() if self._parallel is None else self._parallel.no_sync()
 
     def share_buffers(self) -> None:
@@ -153,11 +120,37 @@ class Stepper:
         return ["network", "optimizer", "scaler"] + (["average"] if self.average is not None else [])
 
 
+class Computed(NamedTuple):
+    """What a step computed for one part of its batch, before the weights changed."""
+
+    logits: Tensor  # (N, K)
+    labels: Tensor  # (N,)
+    loss: Tensor  # mean
+
+
 def to_device(images: Tensor, labels: Tensor, device: torch.device, *, channels_last: bool = True) -> Batch:
     """A batch on a device."""
     order = torch.channels_last if channels_last else torch.contiguous_format
     images = images.to(device, memory_format=order, non_blocking=True)
     return images, labels.to(device, non_blocking=True)
+
+
+def make_mix(extras: ExtrasParams, num_classes: int) -> Mix | None:
+    """Mixup and CutMix (torchvision's; not in the paper, off by default); None where both are off.
+
+    Turns (N, 3, H, W) images and (N,) labels into mixed images and (N, K) class shares. With both on, each batch goes
+    through one of the two, with equal probability. Randomness comes from torch's global generator.
+    """
+    if not extras.mixup and not extras.cutmix:
+        return None
+    from torchvision.transforms import v2
+
+    kinds: list[v2.Transform] = []
+    if extras.mixup:
+        kinds.append(v2.MixUp(alpha=extras.mixup, num_classes=num_classes))
+    if extras.cutmix:
+        kinds.append(v2.CutMix(alpha=extras.cutmix, num_classes=num_classes))
+    return kinds[0] if len(kinds) == 1 else v2.RandomChoice(kinds)
 
 
 def _parallel(network: nn.Module, device: torch.device) -> DistributedDataParallel:
@@ -166,14 +159,14 @@ def _parallel(network: nn.Module, device: torch.device) -> DistributedDataParall
 
 
 def _moving_average(network: nn.Module, decay: float) -> AveragedModel | None:
-    """The exponential moving average of weights and running statistics, from the first step's on."""
+    """The exponential moving average of weights and running statistics, starting with the first step."""
     if decay == 0:
         return None
     return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
 
 
-def synchronise_batchnorm(network: nn.Module, device: torch.device) -> None:
-    """Put a synchronised BatchNorm in the place of each of a network's, with the same weights; in place."""
+def synchronize_batchnorm(network: nn.Module, device: torch.device) -> None:
+    """Make every BatchNorm of a network a synchronized one with the same weights, in place."""
     if device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(network)
         return
@@ -183,20 +176,20 @@ def synchronise_batchnorm(network: nn.Module, device: torch.device) -> None:
 
 
 class SyncBatchNorm(nn.BatchNorm2d):
-    """BatchNorm whose statistics in training are those of all processes' batches together, of one size each."""
+    """BatchNorm over the equally large batches of all processes, on CPUs; torch.nn.SyncBatchNorm needs GPUs."""
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, C, H, W) to the same."""
         if not self.training or not distributed.is_active():
             return super().forward(input)
-        centred, mean, variance = statistics_over_processes(input)
+        centered, mean, variance = statistics_over_processes(input)
         self._update(mean.detach(), variance.detach(), count=input.numel() // input.shape[1])
         scale = self.weight * torch.rsqrt(variance + self.eps)
-        return centred * scale[:, None, None] + self.bias[:, None, None]
+        return centered * scale[:, None, None] + self.bias[:, None, None]
 
     @torch.no_grad()
     def _update(self, mean: Tensor, variance: Tensor, *, count: int) -> None:
-        """Running statistics as BatchNorm2d keeps them, the variance without bias."""
+        """Update the running statistics as BatchNorm2d does, with the unbiased variance."""
         assert self.momentum is not None and self.num_batches_tracked is not None
         assert self.running_mean is not None and self.running_var is not None
         values = count * distributed.world_size()

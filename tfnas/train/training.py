@@ -1,7 +1,4 @@
-"""Training from the first step, or from the last checkpoint, to the end of the recipe.
-
-The checkpoints of a job of several processes: the first reads and writes them for all.
-"""
+"""`train`: a network trained by the recipe; and checkpoints shared by the processes of one job."""
 
 from __future__ import annotations
 
@@ -14,28 +11,27 @@ import torch
 from torch import nn
 
 from tfnas.compute import distributed
-from tfnas.jobs.checkpoints import CheckpointFolder
+from tfnas.data.images.loader import ResumableLoader
+from tfnas.jobs.checkpoints import CheckpointFolder, Checkpoints
 from tfnas.jobs.errors import UserError
-from tfnas.train.loop import Checkpoints, EpochLoop, Loader
-from tfnas.train.metrics import EpochRecord, Metrics, write_history
+from tfnas.train.loop import EpochLoop
+from tfnas.train.metrics import Metrics, TrainingEpoch
 from tfnas.train.params import RecipeParams
-from tfnas.train.step import Stepper
-
-__all__ = ["Checkpoints", "EpochRecord", "Loader", "TrainResult", "train", "write_history"]
+from tfnas.train.step import TrainingStepper
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a training gave: one record an epoch, and the last epoch's validation."""
+    """The outcome of a training: one record per epoch, and the last epoch's validation."""
 
-    history: list[EpochRecord]
+    history: list[TrainingEpoch]
     final: Metrics | None
 
 
 def train(
     network: nn.Module,
-    train_loader: Loader,
-    val_loader: Loader,
+    train_loader: ResumableLoader,
+    val_loader: ResumableLoader,
     recipe: RecipeParams,
     *,
     name: str,
@@ -43,20 +39,20 @@ def train(
     precision: str,
     seed: int,
     checkpoints: Checkpoints | None = None,
-    on_epoch: Callable[[EpochRecord], None] | None = None,
+    on_epoch: Callable[[TrainingEpoch], None] | None = None,
 ) -> TrainResult:
     """Train `network` in place by the recipe (Appendix B).
 
     Each step is a function of the state before it and of its number alone, since it starts by seeding torch
-    from (seed, name, epoch, step, process). So a training that goes on from a checkpoint, also in the middle of an
-    epoch, ends on a CPU with the same bits.
+    from (seed, name, epoch, step, process). So a training resumed from a checkpoint, even in the middle of an epoch,
+    ends with the same bits on a CPU.
 
     Args:
-        train_loader: batches of `batch_size / accumulate` images, over all processes; a remainder that makes no
-            whole batch is left out.
-        name: of the job, e.g. `retrain/A`: in its random stream, on its progress bar and in errors.
-        checkpoints: where to go on from and to save to, after every epoch and every `checkpoint_every_steps`; the
-            same in all processes, of which the first alone saves.
+        train_loader: batches of `batch_size / accumulate` images, over all processes; an incomplete last batch is
+            dropped.
+        name: of the job, e.g. `retrain/A`: part of its random streams, its progress bar and its errors.
+        checkpoints: where to resume from and to save to, after every epoch and every `checkpoint_every_steps`; the
+            same in all processes, of which only the first saves.
         on_epoch: called with every epoch's record, those of a checkpoint first.
 
     Raises:
@@ -64,7 +60,7 @@ def train(
     """
     if len(train_loader) < recipe.accumulate:
         raise UserError(f"{name}: batch_size {recipe.batch_size} is larger than the training set; lower it")
-    stepper = Stepper(network, recipe, device=device, precision=precision)
+    stepper = TrainingStepper(network, recipe, device=device, precision=precision)
     loop = EpochLoop(stepper, train_loader, val_loader, name=name, seed=seed, checkpoints=checkpoints)
     progress = loop.run(on_epoch or _ignore)
     if stepper.evaluated is not network:
@@ -72,12 +68,12 @@ def train(
     return TrainResult(progress.history, progress.final)
 
 
-def _ignore(record: EpochRecord) -> None:
+def _ignore(record: TrainingEpoch) -> None:
     pass
 
 
 class SharedCheckpoints:
-    """A `CheckpointFolder` that the first process alone opens, so that they need not share a disk.
+    """A `CheckpointFolder` that only the first process opens, so that the processes need not share a disk.
 
     Args:
         open_folder: called in the first process.
@@ -99,7 +95,7 @@ class SharedCheckpoints:
             self._folder.__exit__(kind, error, trace)
 
     def load(self) -> dict[str, Any] | None:
-        """The first process's newest state, in each of them; None when there is none."""
+        """The first process's newest state, in all of them; None when there is none."""
         state = self._folder.load() if self._folder is not None else None
         return distributed.gather(state)[0]
 

@@ -1,7 +1,4 @@
-"""weights.pt: the plain state of a network, and the way back.
-
-Transfer of a retrained network to another image set (Appendix F).
-"""
+"""weights.pt, the state of a network: writing it, reading it, and transfer to other classes (Appendix F)."""
 
 from __future__ import annotations
 
@@ -20,8 +17,8 @@ def save_weights(network: nn.Module, path: str | Path) -> None:
     write_tensors({key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}, path)
 
 
-def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """The state dict in a file; runs no code of the file's.
+def read_own_weights(path: str | Path) -> dict[str, Tensor]:
+    """The state dict in a weights.pt; runs no code from the file.
 
     Raises:
         UserError: missing, cut short, or no state dict.
@@ -32,21 +29,29 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     return state
 
 
-def load_weights(network: nn.Module, path: str | Path) -> None:
-    """Put the weights of a file into a network.
+def load_own_weights(network: nn.Module, path: str | Path) -> None:
+    """Put the weights of a weights.pt into a network.
 
     Raises:
         UserError: the file cannot be read, or belongs to another network; names the first difference.
     """
-    state = read_weights(path)
-    fault = find_mismatch(network, state)
-    if fault is not None:
-        raise UserError(f"{path}: {fault}; pass the weights and the architecture of one training")
+    fill_network(network, read_own_weights(path), source=path)
+
+
+def fill_network(network: nn.Module, state: dict[str, Tensor], *, source: str | Path) -> None:
+    """Put weights into a network.
+
+    Raises:
+        UserError: they belong to another network; names the first difference.
+    """
+    mismatch = find_mismatch(network, state)
+    if mismatch is not None:
+        raise UserError(f"{source}: {mismatch}; pass the weights and the architecture of one training")
     network.load_state_dict(state)
 
 
 def find_mismatch(network: nn.Module, state: dict[str, Tensor]) -> str | None:
-    """The first way in which the state is not one of the network; None when it is."""
+    """The first difference between a state dict and a network's own; None when the state fits."""
     expected = network.state_dict()
     for key, value in expected.items():
         if key not in state:
@@ -54,7 +59,7 @@ def find_mismatch(network: nn.Module, state: dict[str, Tensor]) -> str | None:
         if state[key].shape != value.shape:
             return f"{key} has shape {list(state[key].shape)}, the network's has {list(value.shape)}"
     extra = next((key for key in state if key not in expected), None)
-    return None if extra is None else f"has {extra}, which the network has not"
+    return None if extra is None else f"has {extra}, which the network does not have"
 
 
 CLASSIFIER = "classifier.linear.weight"  # (classes, features)
@@ -72,17 +77,17 @@ def transfer_network(
     """The retrained network with a fresh classifier for `num_classes`; all other weights as in the file.
 
     Args:
-        layers: that are trained afterwards: all, as the paper fine-tunes, or `head`, the classifier alone, on features
-            that stay as they are.
+        layers: what is trained afterward: all, as in the paper, or `head`, the classifier alone, with the features
+            frozen.
 
     Raises:
         UserError: the file cannot be read or belongs to another architecture.
     """
-    state = read_weights(weights)
+    state = read_own_weights(weights)
     if CLASSIFIER not in state:
         raise UserError(f"{weights}: has no {CLASSIFIER}; pass the weights.pt that retrain writes")
     network = build_network(architecture, len(state[CLASSIFIER]), dropout, drop_connect)
-    load_weights(network, weights)
+    fill_network(network, state, source=weights)
     replace_classifier(network, num_classes)
     if layers == "head":
         network.requires_grad_(False)
@@ -91,7 +96,7 @@ def transfer_network(
 
 
 def replace_classifier(network: nn.Module, num_classes: int) -> None:
-    """Put a new linear layer, initialised as in `build_network`, in the place of the classifier's."""
+    """Replace the classifier's linear layer by a new one, initialized as in `build_network`."""
     old = network.get_submodule("classifier.linear")
     assert isinstance(old, nn.Linear)
     new = nn.Linear(old.in_features, num_classes)

@@ -1,1 +1,1 @@
-"""TODO."""
+"""From image files to batches: decoding, stores and packs, transforms, loaders."""

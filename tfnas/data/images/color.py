@@ -1,9 +1,12 @@
-"""Random changes of colour in batches: torchvision's ColorJitter, several times as fast.
+"""Random changes of color in batches: torchvision's ColorJitter, several times as fast.
 
 Brightness, contrast, saturation and hue change one after another, in an order of each image's own. torchvision does
-this image by image, on 8 bits, rounding after each step; here the steps are a few sums and products over whole batches
-in float32, without rounding. Hue is by far the most expensive of the four: its formula has no branches here, as they
-cost more than sums."""
+this image by image in 8 bits, rounding after each step; here the steps are a few sums and products over whole batches
+in float32, without rounding. Hue is by far the most expensive of the four; its formula has no branches, which would
+cost more than sums.
+
+N batch, H W size; images are (N, 3, H, W) float32 RGB in [0, 1] and changed in place; factors are (N, 1, 1, 1).
+"""
 
 from __future__ import annotations
 
@@ -14,37 +17,34 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# N batch, H W size; images are (N, 3, H, W) float32 RGB in [0, 1] and changed in place; factors are (N, 1, 1, 1)
-
-
-GREY = (0.2989, 0.587, 0.114)  # of red, green and blue, as torchvision weighs them
+GRAY = (0.2989, 0.587, 0.114)  # of red, green and blue, as torchvision weighs them
 IDENTITY = (1.0, 1.0, 1.0, 0.0)
 Strengths = tuple[float, float, float, float]
 
 
-class Colours(NamedTuple):
-    """What happens to one image's colours."""
+class Colors(NamedTuple):
+    """The random color changes of one image."""
 
-    factors: tuple[float, ...]  # brightness, contrast, saturation (1: as it is), hue (in turns; 0: as it is)
-    order: tuple[int, ...]  # the four, by their places in `factors`
+    factors: tuple[float, ...]  # brightness, contrast, saturation (1: unchanged), hue (in turns; 0: unchanged)
+    order: tuple[int, ...]  # the four, by their indices in `factors`
 
 
-def draw_colours(strengths: Strengths, random: Random) -> Colours:
+def draw_colors(strengths: Strengths, random: Random) -> Colors:
     """Factors from 1 - strength (0 or more) to 1 + strength, hue from - strength to + strength, and an order."""
     *scales, turn = strengths
     factors = [random.uniform(max(0.0, 1.0 - scale), 1.0 + scale) for scale in scales]
     factors.append(random.uniform(-turn, turn))
-    return Colours(tuple(factors), tuple(random.sample(range(4), 4)))
+    return Colors(tuple(factors), tuple(random.sample(range(4), 4)))
 
 
-def change_colours(images: Tensor, colours: Sequence[Colours]) -> Tensor:
-    """Apply to each image its own colours, in place, and return the images."""
-    factors = torch.tensor([row.factors for row in colours], device=images.device)[:, :, None, None, None]
+def change_colors(images: Tensor, colors: Sequence[Colors]) -> Tensor:
+    """Apply each image's color changes in place, and return the images."""
+    factors = torch.tensor([row.factors for row in colors], device=images.device)[:, :, None, None, None]
     for position in range(4):
         for operation, change in enumerate(_OPERATIONS):
             rows = [
                 number
-                for number, row in enumerate(colours)
+                for number, row in enumerate(colors)
                 if row.order[position] == operation and row.factors[operation] != IDENTITY[operation]
             ]
             if len(rows) == len(images):
@@ -59,16 +59,16 @@ def change_brightness(images: Tensor, factors: Tensor) -> Tensor:
 
 
 def change_contrast(images: Tensor, factors: Tensor) -> Tensor:
-    """Towards or away from the mean of the grey picture."""
-    grey = (images.mean((2, 3)) * images.new_tensor(GREY)).sum(1)
-    return images.mul_(factors).add_((1.0 - factors) * grey[:, None, None, None]).clamp_(0.0, 1.0)
+    """Toward or away from the mean of the gray picture."""
+    gray = (images.mean((2, 3)) * images.new_tensor(GRAY)).sum(1)
+    return images.mul_(factors).add_((1.0 - factors) * gray[:, None, None, None]).clamp_(0.0, 1.0)
 
 
 def change_saturation(images: Tensor, factors: Tensor) -> Tensor:
-    """Towards or away from the grey picture."""
+    """Toward or away from the gray picture."""
     red, green, blue = images.unbind(1)
-    grey = red.mul(GREY[0]).add_(green, alpha=GREY[1]).add_(blue, alpha=GREY[2])
-    return images.mul_(factors).add_(grey[:, None].mul_(1.0 - factors)).clamp_(0.0, 1.0)
+    gray = red.mul(GRAY[0]).add_(green, alpha=GRAY[1]).add_(blue, alpha=GRAY[2])
+    return images.mul_(factors).add_(gray[:, None].mul_(1.0 - factors)).clamp_(0.0, 1.0)
 
 
 def change_hue(images: Tensor, turns: Tensor) -> Tensor:
@@ -89,7 +89,7 @@ def change_hue(images: Tensor, turns: Tensor) -> Tensor:
 
 
 def _hue(red: Tensor, green: Tensor, blue: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Hue in turns (0 for grey), the largest channel, and the largest less the smallest.
+    """Hue in turns (0 for gray), the largest channel, and the largest less the smallest.
 
     Green and blue change places where blue is larger, then red and the larger of them where that one is: what is
     between the two smaller ones is a sixth of a turn, from a corner that the exchanges tell.

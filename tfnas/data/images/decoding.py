@@ -1,6 +1,6 @@
 """From an image file's bytes to RGB pixels: libjpeg-turbo by torchvision for JPEG, Pillow for everything else.
 
-Both give Pillow's pixels bit for bit for JPEG of RGB and grey (a test compares them); torchvision's way leaves out
+Both give Pillow's pixels bit for bit for JPEG of RGB and gray (a test compares them); torchvision's way leaves out
 Pillow's copies, and it keeps all bits of a 16-bit PNG. One rule for each kind of image:
 
 - CMYK, YCbCr, Lab and palettes become RGB by Pillow's formulas, without color profiles.
@@ -9,8 +9,9 @@ Pillow's copies, and it keeps all bits of a 16-bit PNG. One rule for each kind o
   that holds the image's largest value; the upper 8 bits of that depth are kept. Nothing is stretched to a minimum and
   a maximum: that would change what a dark or a flat image means.
 - Floats from 0 to 1 are multiplied by 255. Other floats, negative numbers and numbers above 65535 are refused.
-- Of several frames or pages the first counts.
-- EXIF's orientation is applied unless `prepare_data.exif` is `ignore`."""
+- Of several frames or pages, the first is used.
+- EXIF's orientation is applied unless `prepare_data.exif` is `ignore`.
+"""
 
 from __future__ import annotations
 
@@ -172,9 +173,9 @@ def _jpeg_orientation(data: np.ndarray) -> int:
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in _WIDE_MODES:
         depth = _depth(image)  # before the pixels are loaded
-        grey = _upper_bits(np.asarray(image), depth)
+        gray = _upper_bits(np.asarray(image), depth)
         inverted = getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO
-        return Image.fromarray(255 - grey if inverted else grey).convert("RGB")
+        return Image.fromarray(255 - gray if inverted else gray).convert("RGB")
     if image.mode == "F":
         return Image.fromarray(_from_unit_range(np.asarray(image))).convert("RGB")
     if image.mode == "La":

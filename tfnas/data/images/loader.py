@@ -1,165 +1,112 @@
-"""Which images make up each batch of an epoch, of each process.
-
-A list of images as a torch data set.
-
-Batches whose order and augmentation follow from seed, epoch and image alone.
-"""
+"""Image data sets, and batches of them whose order and augmentation follow from seed, epoch and image alone."""
 
 from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
 
 from tfnas.compute.seeding import derive_seed
-from tfnas.data.images.color import Colours
+from tfnas.data.images.color import Colors
 from tfnas.data.images.stores import open_store
 from tfnas.data.images.transforms import Transform, View
 from tfnas.data.manifest import Sample
 from tfnas.jobs.errors import UserError
 from tfnas.jobs.progress import announce
 
+Batch = tuple[Tensor, Tensor]  # (N, 3, H, W) images, (N,) labels
 Key = tuple[int, int]  # epoch, index
-
-
-class EpochSampler(Sampler[list[Key]]):
-    """Gives the indices of a batch together with the epoch, which so reaches workers that live on."""
-
-    def __init__(
-        self, length: int, batch_size: int, *, seed: int, shuffle: bool, drop_last: bool, rank: int, world_size: int
-    ) -> None:
-        assert batch_size > 0 and 0 <= rank < world_size
-        self.length, self.seed, self.shuffle = length, seed, shuffle
-        self.rank, self.world_size, self.whole = rank, world_size, batch_size * world_size
-        usable = length - length % self.whole if drop_last else length
-        self.bounds = list(range(0, max(0, usable - rank), self.whole))  # of batches in which this rank has a share
-        self.epoch = self.start = 0
-
-    def __len__(self) -> int:
-        return len(self.bounds)
-
-    def __iter__(self) -> Iterator[list[Key]]:
-        epoch, start, indices = self.epoch, self.start, list(range(self.length))
-        if self.shuffle:
-            generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", epoch))
-            indices = torch.randperm(self.length, generator=generator).tolist()
-        for bound in self.bounds[start:]:
-            yield [(epoch, index) for index in indices[bound + self.rank : bound + self.whole : self.world_size]]
-
-
-CACHE_BYTES = 256 << 20  # of decoded pictures that a process keeps
-
-
-class PictureDataset(Dataset[tuple[Any, int]]):
-    """Pictures with labels; items are (image, label), the image as the transform gives it.
-
-    Where the transform is one of `tfnas.data.images.transforms`, the loader takes views from it and finishes them in
-    batches.
-    """
-
-    labels: Sequence[int]
-    transform: Transform | Callable[[Tensor], Any]
-    skips_broken = False  # whether an image that cannot be read is left out
-
-    def picture(self, index: int) -> Tensor:
-        """(3, H, W) uint8."""
-        raise NotImplementedError
-
-    def view(self, index: int, random: Random) -> View:
-        """The first step of the transform."""
-        assert isinstance(self.transform, Transform)
-        return self.transform.view(self.picture(index), random)
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> tuple[Any, int]:
-        return self.transform(self.picture(index)), self.labels[index]
-
-
-class ImageDataset(PictureDataset):
-    """Images of a folder.
-
-    A set that fits into CACHE_BYTES when decoded is decoded once a process; that changes no result.
-
-    Args:
-        root: folder that the paths are relative to, or one that says where its images are (`tfnas.data.images.stores`).
-        samples: (path, label) of each image.
-        exif: apply or ignore EXIF turns; None: as the folder says (`tfnas.data.images.stores.open_store`).
-
-    Raises:
-        UserError: on reading an item that is missing or broken; names the file.
-    """
-
-    def __init__(
-        self,
-        root: str | Path,
-        samples: Sequence[Sample],
-        transform: Transform | Callable[[Tensor], Any],
-        *,
-        exif: str | None = None,
-    ) -> None:
-        self.root, self.samples, self.transform = Path(root), samples, transform
-        self.labels = [label for _, label in samples]
-        self._store, self.skips_broken = open_store(self.root, exif)
-        self._kept: dict[int, Tensor] | None = {}  # None: too many to keep
-
-    def picture(self, index: int) -> Tensor:
-        if self._kept is None:
-            return self._store.read(self.samples[index][0])
-        if index not in self._kept:
-            picture = self._store.read(self.samples[index][0])
-            if picture.numel() * len(self) > CACHE_BYTES:  # the first one stands for all, as the later ones do
-                self._kept = None
-                return picture
-            self._kept[index] = picture
-        return self._kept[index]
-
-
+CACHE_BYTES = 256 << 20  # of decoded pictures kept by each process
 PREFETCHED_BATCHES = 4  # of each worker process
-SHARED_MEMORY = "/dev/shm"  # that batches of worker processes pass through
+SHARED_MEMORY = "/dev/shm"  # through which worker processes hand over their batches
 SHARED_ADVICE = f"enlarge {SHARED_MEMORY} (docker run --shm-size=1g), or write device.workers: 0"
 _KILLED = ("DataLoader worker", "shared memory(shm)", "/torch_")  # in torch's messages about a lost worker
 
 logger = logging.getLogger("tfnas.data")
 
 
-@dataclass
-class _Loaded:
-    """A batch as it comes from a worker process; without images where none could be read."""
+class Loader(Sized, Protocol):
+    """Batches of a data set: an `EpochLoader`, or torch's DataLoader."""
 
-    images: Tensor | None  # views, (N, 3, R, R) uint8, or finished images
-    labels: Tensor | None  # (N,)
-    colours: list[Colours | None] | None  # of views; None: the images are finished
-    faults: list[str]
+    def __iter__(self) -> Iterator[Batch]: ...
 
-    def pin_memory(self) -> _Loaded:
-        """What the data loader calls; it would otherwise look into every number of `colours`."""
-        if self.images is not None and self.labels is not None:
-            self.images, self.labels = self.images.pin_memory(), self.labels.pin_memory()
-        return self
+
+class ResumableLoader(Loader, Protocol):
+    """A loader that can start in the middle of an epoch, as an `EpochLoader` can."""
+
+    def set_epoch(self, epoch: int, start: int = 0) -> None:
+        """Choose the order and the augmentation of an epoch, and the batch to start with."""
+
+
+def make_loader(
+    dataset: Dataset[Any],
+    batch_size: int,
+    *,
+    shuffle: bool,
+    seed: int,
+    drop_last: bool,
+    workers: int = 0,
+    pin_memory: bool = False,
+    rank: int = 0,
+    world_size: int = 1,
+    device: torch.device | None = None,
+) -> EpochLoader:
+    """Batches of a data set of (image, label) items.
+
+    Args:
+        batch_size: of one process of `world_size`.
+        shuffle: another order each epoch, else the data set's own.
+        seed: of order and augmentation; the same in all processes of `world_size`.
+        drop_last: leave out a smaller last batch.
+        workers: loading processes; 0 loads in this one. Changes no result. Fewer are started, with a warning, where
+            SHARED_MEMORY has no room for their batches.
+        pin_memory: for a fast copy to a GPU.
+        rank, world_size: this process's share of a data-parallel run. Together, the shares of a batch are the batch
+            that one process with world_size times the batch size would see; without drop_last the last shares may
+            differ in size.
+        device: where colors are changed and images normalized, and where batches end up; by default the CPU.
+
+    The second step of a transform is done here and not by the workers, which hand over 8 bits per value instead of 32:
+    passing memory between processes costs more time than that step.
+    """
+    workers = _workers_that_fit(workers, dataset, batch_size)
+    length = len(dataset)  # type: ignore[arg-type]
+    sampler = EpochSampler(
+        length, batch_size, seed=seed, shuffle=shuffle, drop_last=drop_last, rank=rank, world_size=world_size
+    )
+    loader = DataLoader(
+        _SeededDataset(dataset, seed),
+        batch_sampler=sampler,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        prefetch_factor=PREFETCHED_BATCHES if workers else None,
+        pin_memory=pin_memory,
+        collate_fn=_take,  # type: ignore[arg-type]
+        generator=torch.Generator(),  # else each pass would draw from torch's global one
+    )
+    return EpochLoader(loader, sampler, dataset, device)
 
 
 class EpochLoader:
     """Batches of (N, 3, H, W) images and (N,) labels; a new epoch's after `set_epoch`.
 
-    What an epoch gives depends on the seed and the epoch only: not on the number of worker processes, not on earlier
-    epochs, not on torch's global generator, which it leaves as it was. So a resumed job sees the same images.
+    The batches depend on the seed and the epoch only: not on the number of worker processes, on earlier epochs or on
+    torch's global generator, which is left untouched. So a resumed job sees the same images.
 
-    An image that cannot be read is left out of its batch where the data set says so (`prepare_data.on_bad_image:
-    skip`), with a line in the log; `broken` holds what was said.
+    Where the data set allows it (`prepare_data.on_bad_image: skip`), an unreadable image is dropped from its batch with
+    a line in the log; `broken` collects these lines.
 
     Raises:
-        UserError: on iterating, with an image that cannot be read, or a whole batch of them where they are left out;
-            also out of a worker process, as one line.
+        UserError: on iterating, for an unreadable image, or for a whole batch of them where they are skipped; as one
+            line even from a worker process.
     """
 
     def __init__(
@@ -172,9 +119,9 @@ class EpochLoader:
         self.broken: set[str] = set()
 
     def set_epoch(self, epoch: int, start: int = 0) -> None:
-        """Choose the order and the augmentation of an epoch, and leave out its first `start` batches, unread.
+        """Choose the order and the augmentation of an epoch, and skip its first `start` batches unread.
 
-        So a job that was stopped in the middle of an epoch goes on with the batch that it had not seen.
+        So a job that was stopped in the middle of an epoch resumes with the next batch.
         """
         self._sampler.epoch, self._sampler.start = epoch, start
 
@@ -182,14 +129,14 @@ class EpochLoader:
         """Batches of a whole epoch, whatever `start` is."""
         return len(self._sampler)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[Batch]:
         for loaded in self._batches():
             self._note(loaded.faults, nothing_left=loaded.images is None)
             assert loaded.images is not None and loaded.labels is not None
             images, labels = (part.to(self._device, non_blocking=True) for part in (loaded.images, loaded.labels))
-            if loaded.colours is not None:
+            if loaded.colors is not None:
                 assert self._transform is not None
-                images = self._transform.finish(images, loaded.colours)
+                images = self._transform.finish(images, loaded.colors)
             yield images, labels
 
     def _batches(self) -> Iterator[_Loaded]:
@@ -215,56 +162,119 @@ class EpochLoader:
         self.broken.update(faults)
 
 
-def make_loader(
-    dataset: Dataset[Any],
-    batch_size: int,
-    *,
-    shuffle: bool,
-    seed: int,
-    drop_last: bool,
-    workers: int = 0,
-    pin_memory: bool = False,
-    rank: int = 0,
-    world_size: int = 1,
-    device: torch.device | None = None,
-) -> EpochLoader:
-    """Batches of a data set of (image, label) items.
+class EpochSampler(Sampler[list[Key]]):
+    """Yields each batch as (epoch, index) keys, so that the epoch reaches persistent workers, too.
+
+    Of several processes, each gets its own share of every batch.
+    """
+
+    def __init__(
+        self, length: int, batch_size: int, *, seed: int, shuffle: bool, drop_last: bool, rank: int, world_size: int
+    ) -> None:
+        assert batch_size > 0 and 0 <= rank < world_size
+        self.length, self.seed, self.shuffle = length, seed, shuffle
+        self.rank, self.world_size, self.whole = rank, world_size, batch_size * world_size
+        usable = length - length % self.whole if drop_last else length
+        self.bounds = list(range(0, max(0, usable - rank), self.whole))  # of batches in which this rank has a share
+        self.epoch = self.start = 0
+
+    def __len__(self) -> int:
+        return len(self.bounds)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        epoch, start, indices = self.epoch, self.start, list(range(self.length))
+        if self.shuffle:
+            generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", epoch))
+            indices = torch.randperm(self.length, generator=generator).tolist()
+        for bound in self.bounds[start:]:
+            yield [(epoch, index) for index in indices[bound + self.rank : bound + self.whole : self.world_size]]
+
+
+class PictureDataset(Dataset[tuple[Any, int]]):
+    """Labeled pictures; items are (transformed image, label).
+
+    Where the transform is one of `tfnas.data.images.transforms`, the loader takes views from it and finishes them in
+    batches.
+    """
+
+    labels: Sequence[int]
+    transform: Transform | Callable[[Tensor], Any]
+    skips_broken = False  # whether images that cannot be read are skipped
+
+    def picture(self, index: int) -> Tensor:
+        """(3, H, W) uint8."""
+        raise NotImplementedError
+
+    def view(self, index: int, random: Random) -> View:
+        """The first step of the transform."""
+        assert isinstance(self.transform, Transform)
+        return self.transform.view(self.picture(index), random)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        return self.transform(self.picture(index)), self.labels[index]
+
+
+class ImageDataset(PictureDataset):
+    """Images of a folder.
+
+    A set whose decoded pictures fit into CACHE_BYTES is decoded once per process; that changes no result.
 
     Args:
-        batch_size: of one process of `world_size`.
-        shuffle: another order each epoch, else the data set's own.
-        seed: of order and augmentation; the same in all processes of `world_size`.
-        drop_last: leave out a smaller last batch.
-        workers: processes that load; 0 loads in this one. Changes no result. Fewer than that are started, with a line
-            that says so, where SHARED_MEMORY has no room for their batches.
-        pin_memory: for a fast copy to a GPU.
-        rank, world_size: this process's share of a data-parallel run. The shares of a batch make up the batch that one
-            process of world_size times the batch size would see; without drop_last the last shares may differ in size.
-        device: where colours are changed and images normalised, and so where batches are; by default the CPU.
+        root: folder that the paths are relative to, or one whose source.json says where the images are
+            (`tfnas.data.images.stores`).
+        samples: (path, label) of each image.
+        exif: apply or ignore EXIF turns; None: as the folder says (`tfnas.data.images.stores.open_store`).
 
-    The second step of a transform is done here, not by the workers: they hand over 8 bits a value in place of 32, and
-    the memory that passes between processes costs more time than that step.
+    Raises:
+        UserError: on reading an item that is missing or broken; names the file.
     """
-    workers = _workers_that_fit(workers, dataset, batch_size)
-    length = len(dataset)  # type: ignore[arg-type]
-    sampler = EpochSampler(
-        length, batch_size, seed=seed, shuffle=shuffle, drop_last=drop_last, rank=rank, world_size=world_size
-    )
-    loader = DataLoader(
-        _SeededDataset(dataset, seed),
-        batch_sampler=sampler,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        prefetch_factor=PREFETCHED_BATCHES if workers else None,
-        pin_memory=pin_memory,
-        collate_fn=_take,  # type: ignore[arg-type]
-        generator=torch.Generator(),  # else each pass would draw from torch's global one
-    )
-    return EpochLoader(loader, sampler, dataset, device)
+
+    def __init__(
+        self,
+        root: str | Path,
+        samples: Sequence[Sample],
+        transform: Transform | Callable[[Tensor], Any],
+        *,
+        exif: str | None = None,
+    ) -> None:
+        self.root, self.samples, self.transform = Path(root), samples, transform
+        self.labels = [label for _, label in samples]
+        self._store, self.skips_broken = open_store(self.root, exif)
+        self._kept: dict[int, Tensor] | None = {}  # None: too many to keep
+
+    def picture(self, index: int) -> Tensor:
+        if self._kept is None:
+            return self._store.read(self.samples[index][0])
+        if index not in self._kept:
+            picture = self._store.read(self.samples[index][0])
+            if picture.numel() * len(self) > CACHE_BYTES:  # judged by the first one alone
+                self._kept = None
+                return picture
+            self._kept[index] = picture
+        return self._kept[index]
+
+
+@dataclass
+class _Loaded:
+    """A batch from a worker process; without images where none could be read."""
+
+    images: Tensor | None  # views, (N, 3, R, R) uint8, or finished images
+    labels: Tensor | None  # (N,)
+    colors: list[Colors | None] | None  # of views; None: the images are finished
+    faults: list[str]
+
+    def pin_memory(self) -> _Loaded:
+        """Called by the data loader, which would otherwise walk through every number of `colors`."""
+        if self.images is not None and self.labels is not None:
+            self.images, self.labels = self.images.pin_memory(), self.labels.pin_memory()
+        return self
 
 
 class _SeededDataset(Dataset[Any]):
-    """Whole batches, each image under a random state of its own; an image that cannot be read comes as its error.
+    """Whole batches, each image with its own random state; an unreadable image comes as its error message.
 
     A worker's exception would reach the main process with a traceback in its text.
     """
@@ -288,7 +298,7 @@ class _SeededDataset(Dataset[Any]):
                 torch.stack([view.pixels for view, _ in items]),
                 torch.tensor([label for _, label in items]),
             )
-            return _passed_on(_Loaded(pixels, labels, [view.colours for view, _ in items], faults))
+            return _passed_on(_Loaded(pixels, labels, [view.colors for view, _ in items], faults))
         images, labels = default_collate(items)
         return _passed_on(_Loaded(images, labels, None, faults))
 
@@ -302,7 +312,7 @@ class _SeededDataset(Dataset[Any]):
 
 
 def _passed_on(loaded: _Loaded) -> _Loaded:
-    """The batch, or the fault that SHARED_MEMORY is full, where torch would wait for it without end."""
+    """The batch, or an error where SHARED_MEMORY is full, on which torch would wait forever."""
     free = _free_shared_memory() if get_worker_info() is not None else None
     if free is None or not isinstance(loaded.images, Tensor) or loaded.images.nbytes <= free:
         return loaded
@@ -320,7 +330,7 @@ def _take(loaded: _Loaded) -> _Loaded:
 
 
 def _workers_that_fit(workers: int, dataset: Dataset[Any], batch_size: int) -> int:
-    """As many as have room for their batches in SHARED_MEMORY, where a full one kills them by a bus error."""
+    """As many workers as SHARED_MEMORY has room for; a full one would kill them with a bus error."""
     free, needed = _free_shared_memory(), PREFETCHED_BATCHES * batch_size * _image_bytes(dataset)
     if free is None or workers * needed <= free:
         return workers
@@ -334,7 +344,7 @@ def _workers_that_fit(workers: int, dataset: Dataset[Any], batch_size: int) -> i
 
 
 def _image_bytes(dataset: Dataset[Any]) -> int:
-    """What one image takes on its way from a worker process, as far as its transform tells."""
+    """Bytes that one image takes on its way from a worker process, as far as its transform tells."""
     transform = getattr(dataset, "transform", None)
     last = getattr(transform, "transforms", [transform])[-1]  # of a Compose
     values = 3 * getattr(last, "resolution", 0) ** 2

@@ -1,11 +1,12 @@
-"""Images packed into a few large files: Arrow's IPC files.
+"""Images packed into a few large Arrow IPC files.
 
-Why Arrow: its files are a kept, documented format that pandas, DuckDB, R and others open; each image lies in one
+Why Arrow: its files are a stable, documented format that pandas, DuckDB, R and others open; each image is in one
 piece, so one read at its place gives it, which a deterministic, resumable, sharded order needs; and pyarrow comes with
-MLflow. WebDataset's tars are read in order, so shuffling is only as wide as a buffer; Parquet is compressed by pages,
-so one image costs a page; LMDB is one more dependency, and a map of memory that network file systems do not keep well.
+MLflow. WebDataset's tars are read in order, so shuffling is limited to a buffer; Parquet is compressed by pages, so one
+image costs a page; LMDB is another dependency, and a memory map that network file systems do not handle well.
 
-A file has the columns path, height, width and image; image is a JPEG file, or the H x W x 3 bytes of RGB pixels."""
+A file has the columns path, height, width and image; image is a JPEG file, or the H x W x 3 bytes of RGB pixels.
+"""
 
 from __future__ import annotations
 

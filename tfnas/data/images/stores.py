@@ -1,9 +1,7 @@
-"""Where images lie and how one is read: files in folders, packed files, CIFAR's batches.
+"""Stores of images: files in folders, packed files, CIFAR's batches; and packing the images of a subset.
 
-A folder of images may hold `source.json`, which says that they lie elsewhere or in another form. The rest of the code
-opens the folder and does not ask.
-
-The images of a subset, resized once and packed into few large files.
+A folder of images may hold `source.json`, which says that they are elsewhere or in another form. The rest of the code
+opens the folder and need not care.
 """
 
 from __future__ import annotations
@@ -44,7 +42,7 @@ class Store(Protocol):
 
 
 class FolderStore:
-    """One file an image."""
+    """One file per image."""
 
     def __init__(self, root: Path, exif: str = APPLY) -> None:
         self.root, self.exif = root, exif
@@ -54,7 +52,7 @@ class FolderStore:
 
 
 def open_store(folder: Path, exif: str | None = None) -> tuple[Store, bool]:
-    """The images of a folder, and whether those that cannot be read are left out.
+    """The images of a folder, and whether unreadable ones are skipped.
 
     Args:
         exif: apply or ignore EXIF turns of image files; None: as `source.json` says, and apply them without one.
@@ -81,7 +79,7 @@ def describe(store: str, root: str | None, on_bad_image: str, exif: str = APPLY)
 
 
 def write_source(folder: Path, description: dict[str, Any]) -> None:
-    """A folder that only says where the images are."""
+    """Write a folder that only says where the images are."""
     with atomic_folder(folder) as made:
         write_json(made / SOURCE, description)
 
@@ -100,7 +98,7 @@ def _open(source: dict[str, Any], folder: Path, exif: str | None) -> Store:
     kind = source.get("store")
     root = folder if source.get("root") is None else Path(source["root"])
     if kind == FOLDER:
-        return FolderStore(root, exif or source.get("exif", IGNORE))  # as it was before there was a choice
+        return FolderStore(root, exif or source.get("exif", IGNORE))  # as before the setting existed
     if kind == PACK:
         return PackStore(root)
     if kind in ("cifar10", "cifar100"):
@@ -122,10 +120,10 @@ def materialize(
     threads: int,
     exif: str | None = None,
 ) -> tuple[dict[str, int], set[str]]:
-    """Write a folder of images that holds these; say how many images and bytes it has, and which were left out.
+    """Write a folder with these images; returns how many images and bytes it holds, and which were skipped.
 
-    With `format: none` it only says where they are; but images that prepare_data made are packed as they are, so that
-    what reads them depends on one folder.
+    With `format: none` it only says where they are; but images that prepare_data made are packed unchanged, so that
+    their readers depend on one folder only.
 
     Args:
         root: folder of images that the paths are relative to.
@@ -133,7 +131,7 @@ def materialize(
         exif: apply or ignore EXIF turns; None: as the folder says.
 
     Raises:
-        UserError: an image cannot be read, and is not to be left out.
+        UserError: an image cannot be read, and must not be skipped.
     """
     source = read_source(root)
     if params.format == NONE and source is not None:
@@ -154,7 +152,7 @@ def materialize(
 
 
 def pack_image(picture: Tensor, path: str, form: str, shorter_side: int | None, quality: int) -> PackedImage:
-    """A (3, H, W) uint8 picture as a row of a pack, made smaller where its shorter side is longer."""
+    """A (3, H, W) uint8 picture as a row of a pack, scaled down where its shorter side is too long."""
     if shorter_side is not None and min(picture.shape[1:]) > shorter_side:
         from torchvision.transforms.v2 import functional
 
@@ -178,7 +176,7 @@ def _rows(
     threads: int,
     broken: set[str] | None,
 ) -> Iterator[PackedImage]:
-    """Rows in the order of paths; those of broken images go into `broken`, or are errors where that is None."""
+    """Rows in the order of paths; broken images are collected in `broken`, or are errors where that is None."""
 
     def row(path: str) -> PackedImage | None:
         try:
@@ -191,5 +189,5 @@ def _rows(
             return None
 
     with ThreadPoolExecutor(threads) as pool:
-        for start in range(0, len(paths), ROWS):  # so that no more than so many wait to be written
+        for start in range(0, len(paths), ROWS):  # which limits how many wait to be written
             yield from filter(None, pool.map(row, paths[start : start + ROWS]))

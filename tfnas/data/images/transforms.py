@@ -1,7 +1,8 @@
-"""From a picture to what a network sees: (3, H, W) float32, normalised by ImageNet's mean and deviation.
+"""From a picture to what a network sees: (3, H, W) float32, normalized by ImageNet's mean and deviation.
 
-In two steps: the view, cut out of one picture and scaled, in 8 bits; and the finish, colours and normalisation, on
-whole batches, in a loading process or on the device."""
+Two steps: the view, cropped from one picture and scaled, in 8 bits; and the finish, colors and normalization of whole
+batches, in a loading process or on the device.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from tfnas.data.images.color import Colours, change_colours, draw_colours
+from tfnas.data.images.color import Colors, change_colors, draw_colors
 from tfnas.data.images.decoding import to_tensor
 from tfnas.data.params import AugmentationParams
 
@@ -26,14 +27,14 @@ CROP_FRACTION = 224 / 256  # of the shorter side, as the field validates on Imag
 THUMBNAIL = 64  # pixels
 CROP_RATIO = (3 / 4, 4 / 3)  # width to height
 CROP_TRIES = 10
-CHUNK_PIXELS = 1 << 16  # so many, as floats, stay in a core's cache
+CHUNK_PIXELS = 1 << 16  # as floats, these stay in a core's cache
 
 
 class View(NamedTuple):
     """A picture's part in the network's size."""
 
     pixels: Tensor  # (3, R, R) uint8
-    colours: Colours | None
+    colors: Colors | None
 
 
 class Transform(ABC):
@@ -43,7 +44,7 @@ class Transform(ABC):
     def view(self, picture: Tensor, random: Random) -> View:
         """The first step, of a (3, H, W) uint8 picture."""
 
-    def finish(self, pixels: Tensor, colours: Sequence[Colours | None]) -> Tensor:
+    def finish(self, pixels: Tensor, colors: Sequence[Colors | None]) -> Tensor:
         """The second step: (N, 3, R, R) uint8 to float32; no image's result depends on the others."""
         done = torch.empty_like(pixels, dtype=torch.float32, memory_format=torch.contiguous_format)
         size = max(1, CHUNK_PIXELS // (pixels.shape[2] * pixels.shape[3])) if pixels.device.type == "cpu" else 1 << 20
@@ -51,9 +52,9 @@ class Transform(ABC):
         for start in range(0, len(pixels), size):
             images = done[start : start + size]
             torch.div(pixels[start : start + size], 255.0, out=images)
-            chosen = [row for row in colours[start : start + size] if row is not None]
+            chosen = [row for row in colors[start : start + size] if row is not None]
             if chosen:
-                change_colours(images, chosen)
+                change_colors(images, chosen)
             images.sub_(mean).div_(std)
         return done
 
@@ -61,11 +62,11 @@ class Transform(ABC):
         """(3, R, R) float32; randomness comes from torch's global generator."""
         tensor = picture if isinstance(picture, Tensor) else to_tensor(picture)
         view = self.view(tensor, Random(int(torch.randint(1 << 62, ()))))
-        return self.finish(view.pixels[None], [view.colours])[0]
+        return self.finish(view.pixels[None], [view.colors])[0]
 
 
 class TrainTransform(Transform):
-    """A random crop to (resolution, resolution), perhaps a flip, perhaps a change of colours.
+    """A random crop to (resolution, resolution), perhaps a flip, perhaps a change of colors.
 
     The distributions are those of torchvision's RandomResizedCrop, RandomHorizontalFlip and ColorJitter.
     """
@@ -82,13 +83,13 @@ class TrainTransform(Transform):
         if self.augmentation.flip and random.random() < 0.5:
             pixels = pixels.flip(2)
         strengths = self.augmentation.color_jitter
-        return View(pixels, draw_colours(strengths, random) if any(strengths) else None)
+        return View(pixels, draw_colors(strengths, random) if any(strengths) else None)
 
 
 class EvalTransform(Transform):
     """An image to (resolution, resolution), without randomness.
 
-    As the field does: the shorter side to 256/224 of the resolution, then the centre. But a thumbnail (shorter side
+    As the field does: the shorter side to 256/224 of the resolution, then the center. But a thumbnail (shorter side
     at most 64 pixels, as CIFAR's, which the paper resizes from 32 x 32 to 224 x 224) or an image that has the very
     size already is not cut at its borders, where small pictures have a part of their object.
     """

@@ -1,8 +1,9 @@
 """CIFAR-10, CIFAR-100, and sets written in their format.
 
 One reader for all three, in place of torchvision's: that one admits only files with the MD5 of the two genuine sets,
-and unpickles what it reads, so that a file from elsewhere could run code. Ours admits arrays and plain values, checks
-shapes and labels instead of MD5s, and gives the same pictures and labels (a test compares the two)."""
+and unpickles what it reads, so that a file from elsewhere could run code. Ours admits only arrays and plain values,
+checks shapes and labels instead of MD5s, and yields the same pictures and labels (a test compares the two).
+"""
 
 from __future__ import annotations
 

@@ -3,9 +3,7 @@
 A batch file is a pickled dict: N labels, and (N, 3072) bytes, an image's 32 x 32 pixels of red, then of green, then
 of blue. A meta file holds the names of the classes in the order of labels.
 
-Reading a CIFAR file's pickle without letting it run code.
-
-CIFAR-10 and CIFAR-100 as a data set to search and train on: paths are `<folder>/<batch file>/<number>`.
+The pickles are read without running their code. In a manifest, paths are `<folder>/<batch file>/<number>`.
 """
 
 from __future__ import annotations
@@ -78,7 +76,7 @@ def check_transfer_set(dataset: str, root: str | Path) -> None:
 def write_cifar(
     folder: Path, form: CifarFormat, *, train: tuple[np.ndarray, list[int]], test: tuple[np.ndarray, list[int]]
 ) -> None:
-    """Write the batch files into an existing folder, those of train as even as possible, in order.
+    """Write the batch files into an existing folder, dividing train as evenly as possible, in order.
 
     Args:
         train, test: (N, 32, 32, 3) uint8 images, N labels.
@@ -176,7 +174,7 @@ IMAGE_BYTES = 3 * SIZE * SIZE
 
 
 class CifarStore:
-    """The images of the batch files, which are read whole; loading processes share them."""
+    """The images of the batch files, read completely; loading processes share them."""
 
     def __init__(self, root: Path, dataset: str) -> None:
         check_transfer_set(dataset, root)

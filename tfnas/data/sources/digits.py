@@ -1,12 +1,11 @@
-"""scikit-learn's digits as PNG files in ImageNet's own folder layout.
+"""scikit-learn's digits as a data set in ImageNet's layout, and shifted digits, the default run's transfer set.
 
-1,797 grey pictures of 8 x 8 pixels with 17 shades, ten classes, from the test half of UCI's "Optical Recognition of
+1,797 gray pictures of 8 x 8 pixels with 17 shades, ten classes, from the test half of UCI's "Optical Recognition of
 Handwritten Digits". They come with scikit-learn, so nothing is downloaded.
 
-The transfer set of the default run: the digits in another domain, in CIFAR's format.
-
-Black on white instead of white on black, and turned by a quarter: edges keep their shapes, but neither brightness nor
-direction means what it meant. Training images stay training images, so that no image to be judged was trained on.
+The shifted digits, in CIFAR's format, are black on white instead of white on black and rotated by 90 degrees: edges
+keep their shapes, but brightness and direction change their meaning. Training images stay training images, so that no
+validation image was trained on.
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ def load_digits() -> list[Digit]:
 
 
 def _val_numbers(labels: list[int], label: int) -> list[int]:
-    """A fifth of a class, rounded, in an order that only their numbers decide."""
+    """A fifth of a class, rounded, in an order that depends only on their numbers."""
     numbers = [number for number, other in enumerate(labels) if other == label]
     shuffled = sorted(numbers, key=lambda number: (derive_seed(0, "digits", number), number))
     return shuffled[: round(VAL_FRACTION * len(numbers))]

@@ -1,8 +1,9 @@
-"""ImageNet-1k as people have it: train/<wnid>/*, and val/ in folders of classes or flat with its ground truth.
+"""ImageNet-1k in its usual layouts: train/<wnid>/*, and val/ in folders of classes or flat with its ground truth.
 
 The flat one is what the validation archive unpacks to. Its labels are in the devkit (a text of one number a line, and
-`meta.mat`, which says which WordNet id a number means: not the place in sorted order, the classic trap), or in Kaggle's
-LOC_val_solution.csv."""
+`meta.mat`, which maps numbers to WordNet ids: not the index in sorted order, the classic trap), or in Kaggle's
+LOC_val_solution.csv.
+"""
 
 from __future__ import annotations
 

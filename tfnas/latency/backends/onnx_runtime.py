@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU, which is what people mostly deploy on one."""
+"""ONNX Runtime on the CPU, the most common runtime for deployment there."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ INPUT, OUTPUT = "image", "output"
 
 
 class OnnxRuntime:
-    """Exports each module, loads it with all graph optimisations, and runs it on bound input and output.
+    """Exports each module, loads it with all graph optimizations, and runs it on bound input and output.
 
     Binding saves the 1.5 microseconds that copying names and results into Python takes; with it, an empty model
     takes 2 microseconds a run (PyTorch: 3).
@@ -43,7 +43,7 @@ class OnnxRuntime:
     def prepare(self, module: nn.Module, example: Tensor) -> Callable[[], object]:
         import onnxruntime as ort
 
-        session = open_session(export_onnx(module, example), threads=self.options.threads)
+        session = open_session(export_static_onnx(module, example), threads=self.options.threads)
         binding = session.io_binding()
         binding.bind_ortvalue_input(INPUT, ort.OrtValue.ortvalue_from_numpy(example.numpy()))
         binding.bind_output(OUTPUT, "cpu")
@@ -51,7 +51,7 @@ class OnnxRuntime:
 
 
 def open_session(model: bytes | str, *, threads: int) -> Any:
-    """ONNX Runtime's session of a model, in bytes or by its file's name, on the CPU with all graph optimisations."""
+    """ONNX Runtime's session of a model, in bytes or by its file's name, on the CPU with all graph optimizations."""
     import onnxruntime as ort
 
     settings = ort.SessionOptions()
@@ -66,15 +66,15 @@ def _run(session: object, binding: object) -> object:
     return binding  # its outputs stay in it
 
 
-def export_onnx(module: nn.Module, example: Tensor) -> bytes:
+def export_static_onnx(module: nn.Module, example: Tensor) -> bytes:
     """The module as an ONNX model of one static shape, with one input `image` and one output `output`.
 
-    By PyTorch's exporter through TorchScript, which takes 10 to 20 ms for a block; the newer one takes seconds.
+    Uses PyTorch's TorchScript exporter, which takes 10 to 20 ms per block; the newer one takes seconds.
     BatchNorm becomes part of the convolutions.
     """
     file = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that it is the older exporter
+        warnings.simplefilter("ignore")  # about the older exporter
         torch.onnx.export(
             module,
             (example,),
@@ -88,7 +88,7 @@ def export_onnx(module: nn.Module, example: Tensor) -> bytes:
 
 
 def _refused(options: BackendOptions) -> str | None:
-    """The option that ONNX Runtime's CPU provider does not take, as `key: value: why; fix`."""
+    """The option that ONNX Runtime's CPU provider does not support, as `key: value: why; fix`."""
     if options.device != "cpu":
         return f"device: {options.device}: the backend onnx-runtime is for the CPU; write cpu, or backend: torch-eager"
     if options.precision != "float32":

@@ -1,4 +1,4 @@
-"""The seam at which a runtime joins: what a backend is, what it is told, and what it may bring itself."""
+"""The interface of a backend: what it implements, what it is given, and the clock it may bring itself."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ class Backend(Protocol):
 
     @property
     def name(self) -> str:
-        """As it stands in the table's details."""
+        """As recorded in the table's details."""
         ...
 
     @property
     def version(self) -> str: ...
 
     def prepare(self, module: nn.Module, example: Tensor) -> Callable[[], object]:
-        """A callable that runs the module on the example once. What this takes is not timed.
+        """A callable that runs the module on the example once. This preparation is not timed.
 
         Args:
-            module: in eval mode, on the device of `example`; it is the backend's to change.
+            module: in eval mode, on the device of `example`; the backend may change it.
             example: the input, (N, C, H, W).
         """
         ...
@@ -58,11 +58,11 @@ class Backend(Protocol):
 
 @runtime_checkable
 class OwnClock(Protocol):
-    """A backend whose device is another than this machine's: it names the device and times the runs there."""
+    """A backend for another machine's device: it names the device and times the runs there."""
 
     @property
     def device(self) -> str:
-        """As it stands in the table: a name a person recognises."""
+        """As recorded in the table: a name that a person recognizes."""
         ...
 
     def time_runs(self, run: Callable[[], object], repeats: int) -> Sequence[float]:
@@ -82,7 +82,7 @@ def stopwatch_of(backend: Backend) -> Stopwatch:
 
 
 def sequence_of(backend: Backend) -> Callable[..., np.ndarray]:
-    """The function that times several runs in turn, `tfnas.compute.devices.time_sequence` or by the backend's clock."""
+    """The function that times several runs in turn: `time_sequence`, or one that uses the backend's clock."""
     if not isinstance(backend, OwnClock):
         return time_sequence
     own = backend

@@ -1,4 +1,4 @@
-"""Backends by name: those shipped here, and those that users' packages bring as entry points."""
+"""Backends by name: the shipped ones, and those that users' packages add as entry points."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from importlib.metadata import EntryPoint, entry_points
 from tfnas.jobs.errors import UserError
 from tfnas.latency.backends.protocol import Backend, BackendOptions
 
-GROUP = "tfnas.latency_backends"  # of the entry points: a name, and the class or function that opens the backend
+GROUP = "tfnas.latency_backends"  # of entry points: a name, and the class or function that opens the backend
 SHIPPED = {
     "torch-eager": "tfnas.latency.backends.torch:TorchEager",
     "torch-compile": "tfnas.latency.backends.torch:TorchCompile",

@@ -1,7 +1,4 @@
-"""PyTorch as it is, without compilation.
-
-torch.compile with inductor, for one static shape.
-"""
+"""PyTorch backends: eager, and torch.compile with inductor for one static shape."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ class TorchEager:
     """Runs the module; in channels-last memory and under autocast where the options say so."""
 
     name = "torch-eager"
-    here = True  # runs in the calling thread, so that it can be told when something else takes the processor
+    here = True  # runs in the calling thread, so interruptions can be detected
 
     def __init__(self, options: BackendOptions | None = None) -> None:
         self.options = options or BackendOptions()
@@ -44,7 +41,7 @@ def to_memory_format(module: nn.Module, example: Tensor, channels_last: bool) ->
 
 
 def under_autocast(run: Callable[[], object], device: torch.device, precision: str) -> Callable[[], object]:
-    """Each run under an autocast of its own, as one forward pass of a network is: weights are cast anew in each."""
+    """Each run in its own autocast, like a forward pass of a network: weights are cast again in each."""
     if precision == "float32":
         return run
 

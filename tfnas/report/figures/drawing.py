@@ -1,7 +1,4 @@
-"""Drawing of a network: one row a block, with kernel, width and SE.
-
-What the charts share: one panel with a title and units, and labels at the ends of lines.
-"""
+"""The drawing of a network, one row per block; and what all charts share: panel, colors, labels at line ends."""
 
 from __future__ import annotations
 
@@ -28,7 +25,7 @@ ROW = 15.0
 STAGE_X, CHANNELS_X, STRIDE_X, KERNEL_X, BAR_X, SE_X, RIGHT = 6.0, 24.0, 80.0, 88.0, 116.0, 288.0, 317.0
 BAR_LENGTH = 108.0
 TITLE_ROWS, LEGEND_ROWS = 2.4, 1.6
-LONGEST_NAME = 26  # characters beside the number of blocks
+LONGEST_NAME = 26  # characters, next to the number of blocks
 
 
 def draw_architecture(architecture: Architecture, path: str | Path) -> None:
@@ -54,9 +51,9 @@ def describe(architecture: Architecture) -> str:
 
 
 def architecture_figure(architecture: Architecture) -> Figure:
-    """One row a block from input (top) to output: a bar as long as the expansion channels, coloured by kernel.
+    """One row per block from input (top) to output: a bar as long as the expansion channels, colored by kernel.
 
-    The shading changes with the stage; a triangle marks stride 2, a disc SE with its channels. Beside the width stands
+    The shading alternates with the stage; a triangle marks stride 2, a dot SE with its channels. Next to the width is
     its ratio to the input channels, e of Sec. 3.1.
     """
     rows = TITLE_ROWS + 1 + len(architecture.blocks) + 1 + LEGEND_ROWS  # stem, blocks, head
@@ -94,7 +91,7 @@ def _header(axes: Axes, architecture: Architecture) -> None:
 
 
 def _part(axes: Axes, y: float, channels: str, what: str, stride: int) -> None:
-    """Stem or head: text only, since their widths are no expansions."""
+    """Stem or head: text only, since their widths are not expansions."""
     axes.text(CHANNELS_X, y + 0.5, channels, va="center", color=COLORS["muted"], size=SMALL)
     _stride_mark(axes, y, stride)
     axes.text(KERNEL_X, y + 0.5, what, va="center", color=COLORS["muted"])
@@ -114,7 +111,7 @@ def _block(axes: Axes, y: float, block: Block, longest: int) -> None:
 
 def _bar(axes: Axes, middle: float, block: Block, longest: int) -> None:
     length = BAR_LENGTH * block.expand_channels / longest
-    axes.barh(middle, length, left=BAR_X, height=0.66, color=_kernel_color(block.kernel), linewidth=0)
+    axes.barh(middle, length, left=BAR_X, height=0.66, color=kernel_color(block.kernel), linewidth=0)
     width = str(block.expand_channels)
     ratio = f"{block.expand_channels / block.in_channels:.1f}".removesuffix(".0")
     x = BAR_X + length + 4
@@ -127,12 +124,12 @@ def _stride_mark(axes: Axes, y: float, stride: int) -> None:
         axes.plot(STRIDE_X, y + 0.5, "v", color=COLORS["ink"], markersize=4, markeredgewidth=0)
 
 
-def _kernel_color(kernel: int) -> str:
+def kernel_color(kernel: int) -> str:
     return COLORS[KERNEL_COLORS.get(kernel, OTHER_KERNEL)]
 
 
 def _legend(axes: Axes, y: float, architecture: Architecture) -> None:
-    entries = [("s", _kernel_color(k), f"kernel {k}") for k in sorted({b.kernel for b in architecture.blocks})]
+    entries = [("s", kernel_color(k), f"kernel {k}") for k in sorted({b.kernel for b in architecture.blocks})]
     entries.append(("v", COLORS["ink"], "stride 2"))
     if any(block.se_channels for block in architecture.blocks):
         entries.append(("o", COLORS["ink"], "SE, with its channels"))
@@ -143,13 +140,13 @@ def _legend(axes: Axes, y: float, architecture: Architecture) -> None:
         x += 22 + 4.6 * len(text)
 
 
-MARKED_EPOCHS = 40  # a line of so many epochs has a mark at each
-GAP = 10.0  # points between two labels at least
+MARKED_EPOCHS = 40  # lines with no more epochs mark each one
+GAP = 10.0  # points between two labels, at least
 LEFT, BOTTOM, TOP = 30.0, 30.0, 30.0  # margins in points
 
 
 class EndLabel(NamedTuple):
-    """Text at the right end of a line that ends at `y` (data)."""
+    """Text at the right end of a line that ends at `y` (in data coordinates)."""
 
     y: float
     text: str
@@ -163,7 +160,7 @@ def panel(
 
     Args:
         height: of the figure, in inches.
-        left, right: margins in points, for labels beside the axes.
+        left, right: margins in points, for labels next to the axes.
     """
     figure = new_figure(height)
     width_points, height_points = (72.0 * size for size in figure.get_size_inches())
@@ -191,7 +188,7 @@ def target_colors(targets: Sequence[TargetResult]) -> dict[str, str]:
 
 
 def label_ends(axes: Axes, labels: Sequence[EndLabel]) -> None:
-    """Write labels right of the axes, each beside its y and at least `GAP` from the next. Call it last."""
+    """Write labels to the right of the axes, each near its y and at least `GAP` from the next. Call it last."""
     height = 72.0 * axes.bbox.height / axes.figure.dpi  # points
     low, high = axes.get_ylim()
     ordered = sorted(labels, key=lambda label: label.y)

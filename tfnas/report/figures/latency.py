@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from tfnas.latency import LatencyTable, OperationKey
 from tfnas.latency.baselines import Compared
+from tfnas.report.figures.drawing import kernel_color
 from tfnas.report.figures.style import COLORS, SMALL, new_figure, write_figure
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PANELS_A_ROW = 3
-KERNEL_COLORS = {3: "blue", 5: "orange", 7: "green"}
 SE_LINES = ("-", "--", ":")  # without SE, with the least, with more
 ROW_INCHES = 0.2
 
@@ -42,9 +42,9 @@ def draw_comparison(rows: Sequence[Compared], title: str, path: str | Path) -> N
 
 
 def latency_curves_figure(table: LatencyTable) -> Figure:
-    """One panel a place in the network (input, output, stride): latency of each operation against its width.
+    """One panel per place in the network (input, output, stride): latency of each operation against its width.
 
-    Colour says the kernel, the line SE, dots the measured widths (left out where there are more than 40).
+    Color shows the kernel, the line style SE, dots the measured widths (omitted where there are more than 40).
     """
     panels: dict[Shape, list[OperationKey]] = {}
     for key in sorted(table.curves, key=lambda key: (-key.resolution, key.in_channels, key.out_channels, key)):
@@ -73,7 +73,7 @@ def _curves_panel(axes: Axes, shape: Shape, keys: Sequence[OperationKey], table:
     for key in keys:
         curve = table.curves[key]
         line = SE_LINES[0] if not key.se_channels else SE_LINES[1 + min(se_sizes.index(key.se_channels), 1)]
-        color = COLORS[KERNEL_COLORS.get(key.kernel, "purple")]
+        color = kernel_color(key.kernel)
         axes.plot(curve.widths, curve.latencies_ms, line, color=color, linewidth=1.1)
         if len(curve.widths) <= 40:
             axes.plot(curve.widths, curve.latencies_ms, "o", color=color, markersize=2.2, markeredgewidth=0)
@@ -85,23 +85,23 @@ def _curves_panel(axes: Axes, shape: Shape, keys: Sequence[OperationKey], table:
 
 def _kernel_legend(figure: Figure, kernels: Sequence[int], y: float) -> None:
     for place, kernel in enumerate(reversed(kernels)):
-        color = COLORS[KERNEL_COLORS.get(kernel, "purple")]
+        color = kernel_color(kernel)
         figure.text(0.99 - 0.08 * place, y, f"kernel {kernel}", color=color, va="center", ha="right", weight="bold")
 
 
 def comparison_figure(rows: Sequence[Compared], title: str) -> Figure:
-    """A row a network, fastest first: latency (diamond: by the table), multiply-adds, parameters, published top-1."""
+    """One row per network, fastest first: latency (diamond: table), multiply-adds, parameters, published top-1."""
     figure = new_figure(0.85 + ROW_INCHES * len(rows), 8.8)
     height = figure.get_size_inches()[1]
     panels = figure.subplots(1, 4, sharey=True, width_ratios=(3, 2, 2, 2))
-    colors = [COLORS["blue" if row.peer.architecture else "orange"] for row in rows]
+    colors = [COLORS["blue" if row.baseline.architecture else "orange"] for row in rows]
     places = range(len(rows))
     slowest_ms = max(row.timing.median_ms for row in rows)
     columns: tuple[tuple[str, Callable[[Compared], float], str], ...] = (
-        ("latency here, ms", lambda row: row.timing.median_ms, "{:.1f}" if slowest_ms >= 100 else "{:.2f}"),
-        ("multiply-adds, M", lambda row: row.peer.macs / 1e6, "{:.0f}"),
-        ("parameters, M", lambda row: row.peer.params / 1e6, "{:.1f}"),
-        ("published top-1, %", lambda row: row.peer.top1, "{:.1f}"),
+        ("latency on this device, ms", lambda row: row.timing.median_ms, "{:.1f}" if slowest_ms >= 100 else "{:.2f}"),
+        ("multiply-adds, M", lambda row: row.baseline.macs / 1e6, "{:.0f}"),
+        ("parameters, M", lambda row: row.baseline.params / 1e6, "{:.1f}"),
+        ("published top-1, %", lambda row: row.baseline.top1, "{:.1f}"),
     )
     for axes, (name, number, text) in zip(panels, columns, strict=True):
         values = [number(row) for row in rows]
@@ -119,7 +119,7 @@ def comparison_figure(rows: Sequence[Compared], title: str) -> Figure:
         axes.tick_params(labelsize=SMALL)
         axes.spines["bottom"].set_visible(False)
     _table_marks(panels[0], rows)
-    panels[0].set_yticks(places, [row.peer.name for row in rows])
+    panels[0].set_yticks(places, [row.baseline.name for row in rows])
     panels[0].set_ylim(len(rows) - 0.4, -0.6)
     figure.subplots_adjust(left=0.145, right=0.99, top=1 - 0.62 / height, bottom=0.23 / height, wspace=0.08)
     figure.text(0.01, 1 - 0.14 / height, title, weight="bold", va="center")

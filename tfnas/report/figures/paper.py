@@ -1,4 +1,4 @@
-"""Figures of this run beside the paper: networks on this device, and the paper's own trade-offs."""
+"""Figures that compare with the paper: its networks on this device, and its own trade-offs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from tfnas.jobs.artifacts import shorten
-from tfnas.report.comparison import HereRow
+from tfnas.report.comparison import DeviceRow
 from tfnas.report.figures.drawing import name_rows, panel
 from tfnas.report.figures.style import COLORS, SMALL, add_hover
 from tfnas.report.inputs import Row
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-NAMED = ("TF-NAS-A", "TF-NAS-B", "TF-NAS-C", "TF-NAS-D")  # the others' names are told over their points
+NAMED = ("TF-NAS-A", "TF-NAS-B", "TF-NAS-C", "TF-NAS-D")  # the others' names appear on hover
 
 
 class Found(NamedTuple):
@@ -27,8 +27,8 @@ class Found(NamedTuple):
     top1_percent: float
 
 
-def here_figure(rows: Sequence[HereRow]) -> Figure:
-    """A bar a network, fastest first: latency by the run's table; this run's in colour."""
+def on_device_figure(rows: Sequence[DeviceRow]) -> Figure:
+    """One bar per network, fastest first: latency by the run's table; this run's in color."""
     title, unit = "On this device", "latency by the run's table, ms"
     height = 0.95 + 0.2 * len(rows)
     figure, axes = panel(title, unit, "ms", height=height, left=96.0, right=44.0)
@@ -39,13 +39,13 @@ def here_figure(rows: Sequence[HereRow]) -> Figure:
             f"{row.table_ms:.2f}", (row.table_ms, place), (4, 0), textcoords="offset points", va="center", size=SMALL,
             color=COLORS["ink" if row.ours else "muted"],
         )  # fmt: skip
-    add_hover(axes, [row.table_ms / 2 for row in rows], range(len(rows)), [_told_here(row) for row in rows])
+    add_hover(axes, [row.table_ms / 2 for row in rows], range(len(rows)), [_told_on_device(row) for row in rows])
     name_rows(axes, [shorten(row.name, 19) for row in rows])
     axes.tick_params(axis="y", labelsize=SMALL)
     return figure
 
 
-def _told_here(row: HereRow) -> str:
+def _told_on_device(row: DeviceRow) -> str:
     lines = [row.name, f"{row.table_ms:.3f} ms here", f"{row.macs / 1e6:.1f} M multiply-adds at 224 × 224"]
     if row.published_top1_percent is not None:
         lines.append(f"{row.published_top1_percent} % on ImageNet (paper)")

@@ -1,7 +1,4 @@
-"""How often each operation was the derived one of a layer while searching (Fig. 2a, b, d, e).
-
-Figures of the inputs and outcomes: classes, latency table, accuracy against latency.
-"""
+"""Figures of inputs and outcomes: classes, latency table, accuracy against latency, derived operations (Fig. 2)."""
 
 from __future__ import annotations
 
@@ -22,58 +19,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from tfnas.report.comparison import HereRow
+    from tfnas.report.comparison import DeviceRow
     from tfnas.space import Architecture
 
 PAPER_LAYERS, OF_LAYERS = (12, 17), 18  # the two layers of Fig. 2, of Table 1's
-
-
-def percentages_figure(target: TargetResult, names: Sequence[str]) -> Figure:
-    """Two layers' derived operations, counted after each searching epoch, as parts of a bar; the most frequent named.
-
-    Layers 12 and 17 as in the paper; in a space with fewer, those at the same places.
-
-    Args:
-        names: of all operations to give a colour to, the same for every target.
-    """
-    counts = operation_counts(target)
-    figure, axes = panel(
-        f"Target {target.name}", "derived operations while searching, % of epochs", "", height=1.5, right=92.0
-    )
-    for i, found in enumerate(counts.values()):
-        start, total = 0.0, found.total()
-        for name in sorted(found, key=lambda name: (-found[name], name)):
-            width = 100.0 * found[name] / total
-            color = COLORS[operation_color(name, names)]
-            axes.broken_barh([(start, max(width - 0.5, 0.3))], (i - 0.3, 0.6), facecolors=color, linewidth=0)
-            start += width
-        name, most = found.most_common(1)[0]
-        axes.annotate(
-            f"{name} {100.0 * most / total:.0f} %", (1.0, i), (5, 0), xycoords=("axes fraction", "data"),
-            textcoords="offset points", va="center", size=SMALL, annotation_clip=False,
-        )  # fmt: skip
-    axes.set_xlim(0.0, 100.0)
-    name_rows(axes, list(counts))
-    axes.tick_params(axis="y", labelsize=SMALL)
-    return figure
-
-
-def operation_counts(target: TargetResult) -> dict[str, Counter[str]]:
-    """Of the two layers, as `6.4`: in how many searching epochs each operation was the strongest.
-
-    Epochs of the warm-up, in which alpha is frozen, do not count (unless there are no others).
-    """
-    rows = [row for row in target.search if row.get("architecture_loss", 0.0) is not None] or target.search
-    layers = [match for match in map(LAYER.fullmatch, rows[0]) if match]
-    places = dict.fromkeys(max(0, round(number / OF_LAYERS * len(layers)) - 1) for number in PAPER_LAYERS)
-    return {
-        f"{layers[place][1]}.{layers[place][2]}": Counter(str(row[layers[place][0]]) for row in rows)
-        for place in places
-        if layers
-    }
-
-
-NAMED_CLASSES = 30  # as many fit with their names
+NAMED_CLASSES = 30  # that fit with their names
 
 
 def class_figure(classes: Sequence[ClassResult]) -> Figure:
@@ -166,11 +116,11 @@ def validation_error_text(validation: Sequence[Row]) -> str:
     return " and ".join(parts)
 
 
-def tradeoff_figure(targets: Sequence[TargetResult], published: Sequence[HereRow] = ()) -> Figure:
+def tradeoff_figure(targets: Sequence[TargetResult], published: Sequence[DeviceRow] = ()) -> Figure:
     """Accuracy against latency: by the table (filled), measured end to end on the table's device (hollow).
 
     Args:
-        published: networks of the paper by the same table, with the paper's accuracies; none where the task is another.
+        published: networks of the paper by the same table, with the paper's accuracies; none where the task differs.
     """
     figure, axes = panel("Accuracy against latency", "top-1 accuracy after retraining, %", "latency, ms", right=74.0)
     colors = target_colors(targets)
@@ -231,3 +181,48 @@ def stage_latencies(table: LatencyTable, architecture: Architecture) -> dict[int
     for block, ms in table.blocks_ms(architecture):
         latencies[block.stage] = latencies.get(block.stage, 0.0) + ms
     return latencies
+
+
+def percentages_figure(target: TargetResult, names: Sequence[str]) -> Figure:
+    """Two layers' derived operations, counted after each searching epoch, as parts of a bar; the most frequent named.
+
+    Layers 12 and 17 as in the paper; in a space with fewer, those at the same places.
+
+    Args:
+        names: all operations that get a color, the same for every target.
+    """
+    counts = operation_counts(target)
+    figure, axes = panel(
+        f"Target {target.name}", "derived operations while searching, % of epochs", "", height=1.5, right=92.0
+    )
+    for i, found in enumerate(counts.values()):
+        start, total = 0.0, found.total()
+        for name in sorted(found, key=lambda name: (-found[name], name)):
+            width = 100.0 * found[name] / total
+            color = COLORS[operation_color(name, names)]
+            axes.broken_barh([(start, max(width - 0.5, 0.3))], (i - 0.3, 0.6), facecolors=color, linewidth=0)
+            start += width
+        name, most = found.most_common(1)[0]
+        axes.annotate(
+            f"{name} {100.0 * most / total:.0f} %", (1.0, i), (5, 0), xycoords=("axes fraction", "data"),
+            textcoords="offset points", va="center", size=SMALL, annotation_clip=False,
+        )  # fmt: skip
+    axes.set_xlim(0.0, 100.0)
+    name_rows(axes, list(counts))
+    axes.tick_params(axis="y", labelsize=SMALL)
+    return figure
+
+
+def operation_counts(target: TargetResult) -> dict[str, Counter[str]]:
+    """For the two layers, named like `6.4`: in how many searching epochs each operation was the strongest.
+
+    Warm-up epochs, in which alpha is frozen, do not count (unless there are no others).
+    """
+    rows = [row for row in target.search if row.get("architecture_loss", 0.0) is not None] or target.search
+    layers = [match for match in map(LAYER.fullmatch, rows[0]) if match]
+    places = dict.fromkeys(max(0, round(number / OF_LAYERS * len(layers)) - 1) for number in PAPER_LAYERS)
+    return {
+        f"{layers[place][1]}.{layers[place][2]}": Counter(str(row[layers[place][0]]) for row in rows)
+        for place in places
+        if layers
+    }

@@ -20,7 +20,7 @@ DEPTH = re.compile(r"stage(\d+)_depth")
 OPERATION = re.compile(r"k(?P<kernel>\d+)_e(?P<ratio>\d+(?:\.\d+)?)(?P<se>_se)?")
 HUES = {(3, False): "blue", (3, True): "green", (5, False): "orange", (5, True): "purple"}
 ROW_INCHES = 0.17
-SKIP = "skip"  # the operation of a layer left out, in the rivals of sink-connecting
+SKIP = "skip"  # the operation of a layer left out, in the alternatives to sink-connecting
 
 
 def latency_figure(target: TargetResult) -> Figure:
@@ -89,10 +89,10 @@ def depth_figure(target: TargetResult) -> Figure:
 
 
 def operations_figure(target: TargetResult, names: Sequence[str]) -> Figure:
-    """Strongest operation of every layer each epoch; thin where the layer lies beyond the derived depth.
+    """Strongest operation of every layer each epoch; thin where the layer is beyond the derived depth.
 
     Args:
-        names: of all operations to give a colour to, the same for every target.
+        names: all operations that get a color, the same for every target.
     """
     rows = target.search
     layers = [(stage, position) for stage, positions in _layers(rows).items() for position in positions]

@@ -1,8 +1,7 @@
-"""Values that a figure shows while the pointer is near a point: circles over it, each with its text as a title.
+"""How every figure looks (colors, type, sizes), writing one with reproducible bytes, and texts shown on hover.
 
-A browser shows a title by itself; the script of the page does it at once, and for the nearest point.
-
-How every figure looks: colours, type, sizes, and writing one with the same bytes each time.
+Hover texts are titles of circles over the points. Browsers show a title by themselves; the page's script shows it at
+once, for the nearest point.
 """
 
 from __future__ import annotations
@@ -22,42 +21,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-RADIUS = 5.0  # points; what the pointer must hit where no script runs
-
-
-class Hover(NamedTuple):
-    """A text at a place in the data of a pair of axes."""
-
-    axes: Axes
-    x: float
-    y: float
-    text: str
-
-
-def add_hover(axes: Axes, xs: Sequence[float], ys: Sequence[float], texts: Sequence[str]) -> None:
-    """Give points their texts; where the axes end up is worked out when the figure is written."""
-    points = [Hover(axes, x, y, text) for x, y, text in zip(xs, ys, texts, strict=True)]
-    axes.figure.hovers = [*getattr(axes.figure, "hovers", ()), *points]
-
-
-def hover_svg(figure: Figure) -> str:
-    """The circles as an SVG group in the coordinates of the figure's SVG (points from the top left); empty without."""
-    points: Sequence[Hover] = getattr(figure, "hovers", ())
-    if not points:
-        return ""
-    height = 72.0 * figure.get_size_inches()[1]
-    circles = []
-    for point in points:
-        x, y = (72.0 / figure.dpi * place for place in point.axes.transData.transform((point.x, point.y)))
-        title = f"<title>{escape(shorten(point.text, len(point.text)), quote=False)}</title>"
-        circles.append(f'<circle cx="{x:.1f}" cy="{height - y:.1f}" r="{RADIUS:g}">{title}</circle>')
-    return f'<g class="hover">{"".join(circles)}</g>'
-
-
+RADIUS = 5.0  # points; what the pointer must hit without the script
 WIDTH_INCHES = 4.4  # one column of the page; on a phone the whole width
-
-# Colours of the light scheme; in the page each becomes a CSS variable of the same name, so that the dark scheme can
-# give it another value. Hence no colour stands here twice.
+# Colors of the light scheme; in the page each becomes a CSS variable of the same name, to which the dark scheme can
+# give another value. Hence no color appears twice.
 COLORS = {
     "ink": "#1f2a37",
     "muted": "#5f6b7a",
@@ -76,7 +43,6 @@ COLORS = {
 }
 SMALL = 7.5  # points, beside the base size below
 SERIES = ("blue", "orange", "green", "purple")
-
 RC: Any = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans", "sans-serif"],  # comes with matplotlib: the same layout everywhere
@@ -164,10 +130,39 @@ def inline_svg(make: Callable[[], Figure], name: str, label: str) -> str:
 
 
 def _fit_tag(tag: str, name: str) -> str:
-    """A tag of a figure with the page's ids and colours."""
+    """A tag of a figure with the page's ids and colors."""
     tag = re.sub(r'\bid="', f'id="{name}-', tag)
     tag = re.sub(r'href="#', f'href="#{name}-', tag)
     tag = tag.replace("url(#", f"url(#{name}-")
     for variable, color in COLORS.items():
         tag = tag.replace(color, f"var(--{variable})")
     return tag
+
+
+class Hover(NamedTuple):
+    """A text at a place in the data of a pair of axes."""
+
+    axes: Axes
+    x: float
+    y: float
+    text: str
+
+
+def add_hover(axes: Axes, xs: Sequence[float], ys: Sequence[float], texts: Sequence[str]) -> None:
+    """Give points their texts; their positions are computed when the figure is written."""
+    points = [Hover(axes, x, y, text) for x, y, text in zip(xs, ys, texts, strict=True)]
+    axes.figure.hovers = [*getattr(axes.figure, "hovers", ()), *points]
+
+
+def hover_svg(figure: Figure) -> str:
+    """The circles as an SVG group in the coordinates of the figure's SVG (points from the top left); empty without."""
+    points: Sequence[Hover] = getattr(figure, "hovers", ())
+    if not points:
+        return ""
+    height = 72.0 * figure.get_size_inches()[1]
+    circles = []
+    for point in points:
+        x, y = (72.0 / figure.dpi * place for place in point.axes.transData.transform((point.x, point.y)))
+        title = f"<title>{escape(shorten(point.text, len(point.text)), quote=False)}</title>"
+        circles.append(f'<circle cx="{x:.1f}" cy="{height - y:.1f}" r="{RADIUS:g}">{title}</circle>')
+    return f'<g class="hover">{"".join(circles)}</g>'

@@ -1,4 +1,4 @@
-"""Curves over the epochs, one line a target: accuracies of supernet and trained networks, entropy of α."""
+"""Curves over the epochs, one line per target: accuracies of supernet and trained networks, entropy of α."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def supernet_figure(targets: Sequence[TargetResult]) -> Figure:
 
 
 def entropy_figure(targets: Sequence[TargetResult]) -> Figure:
-    """Entropy of softmax(α), mean over the layers: how open the choice of operations still is."""
+    """Entropy of softmax(α), mean over the layers: how undecided the choice of operations still is."""
     return _search_curve("Entropy of α", "mean over the layers, nats", targets, "alpha_entropy", "{:.2f}".format)
 
 

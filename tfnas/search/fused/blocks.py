@@ -253,7 +253,7 @@ class Group:
     def _expansion(
         self, x: Tensor, weight: Tensor, statistics: InputStatistics | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Normalised expansion, mean and scale."""
+        """Normalized expansion, mean and scale."""
         if statistics is None:
             return batch_norm(pointwise(x, self._pointwise(weight)))
         variance = ((weight @ statistics.covariance) * weight).sum(1)

@@ -1,16 +1,12 @@
-"""Tensor operations of MBInvRes blocks and their gradients, as `blocks` puts them together.
+"""The tensor operations that `blocks` puts together, and their gradients.
 
-N batch, C channels, H W size, P = N H W, M expansion channels. Tensors of four axes are in channels_last memory.
+BatchNorm, 1x1 convolutions, squeeze-and-excitation (Fig. 6), projection, depthwise convolutions.
 
-Squeeze-and-excitation (Fig. 6) and projection of a group of operations, forward and backward.
+oneDNN is slow for some shapes of depthwise convolutions; the equal ways that avoid them were measured with torch 2.14.
 
-K operations of the group, m expansion channels of one, M of all, s channels of squeeze-and-excitation; N batch,
-C channels, H W size.
-
-Depthwise convolutions and their gradients, by the fastest of several equal ways on a CPU.
-
-N batch, M channels, H W size, k kernel; weights are (M, 1, k, k) and padding is k // 2. oneDNN is slow in some shapes;
-the ways round them were measured with torch 2.14 and are exact.
+N batch, C channels, H W size, P = N H W, K operations of a group, m expansion channels of one, M of all, s channels of
+squeeze-and-excitation, k kernel: depthwise weights are (M, 1, k, k), padding is k // 2. Tensors of four axes are in
+channels_last memory.
 """
 
 from __future__ import annotations
