@@ -25,14 +25,14 @@ from tfnas.latency.validation import (
     write_validation,
 )
 from tfnas.space import Architecture, Space, count_params, load_space, zoo
-from tfnas.space.membership import assemble, misfits
+from tfnas.space.membership import assemble, violations
 
 
 @pytest.mark.parametrize("name", ["tf-nas", "mobilenet-v2"])
 def test_random_networks_are_members_and_use_all_the_freedom(name) -> None:
     space, random = load_space(name), np.random.default_rng(0)
     networks = [random_architecture(space, f"random-{i}", random) for i in range(150)]
-    assert not [line for network in networks for line in misfits(network, space)]
+    assert not [line for network in networks for line in violations(network, space)]
     for stage in space.searchable_stages:
         blocks = [[b for b in network.blocks if b.stage == stage.stage] for network in networks]
         assert {len(row) for row in blocks} == set(range(stage.min_depth, stage.max_depth + 1))

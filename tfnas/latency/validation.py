@@ -14,7 +14,7 @@ from tfnas.jobs.artifacts import write_text
 from tfnas.latency.params import ProfileLatencyParams
 from tfnas.latency.table import LatencyTable
 from tfnas.space import Architecture, Candidate, Space, zoo
-from tfnas.space.membership import assemble, misfits
+from tfnas.space.membership import assemble, violations
 
 if TYPE_CHECKING:
     from tfnas.latency.backends import Backend
@@ -80,7 +80,7 @@ def _between(low: int, high: int, share: float) -> int:
 
 def published_members(space: Space) -> list[Architecture]:
     """The networks of the paper that lie inside the space."""
-    return [network for network in map(zoo.load, zoo.names()) if not any(misfits(network, space))]
+    return [network for network in map(zoo.load, zoo.names()) if not any(violations(network, space))]
 
 
 def validated(table: LatencyTable, networks: Sequence[Architecture], networks_ms: Sequence[float]) -> list[Validated]:
