@@ -114,14 +114,13 @@ def test_file_holds_the_rows(tmp_path) -> None:
         assert [Validated(n, float(t), float(m)) for n, t, m in list(csv.reader(file))[1:]] == rows
 
 
-def test_one_network_is_measured_whole_without_touching_random_state(space) -> None:
+def test_one_network_is_measured_whole_without_touching_random_state(space, make_profile_params) -> None:
     architecture = random_architecture(space, "random", np.random.default_rng(0))
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    timing = measure_architecture_ms(
-        architecture, resolution=16, num_classes=3, batch_size=1, device="cpu", threads=1, warmup_runs=0, repeats=3
-    )
+    params = make_profile_params(num_classes=3, batch_size=1, device="cpu", threads=1, warmup_runs=0)
+    timing = measure_architecture_ms(architecture, params, resolution=16, repeats=3)
     assert timing.median_ms > 0 and timing.repeats == 3
     assert torch.equal(torch.rand(3), expected)
 
