@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tfnas.authors import load_weights, read_authors_weights, read_searched_supernet
 from tfnas.jobs.errors import UserError
 from tfnas.space import build_network, load_space, zoo
-from tfnas.space.membership import misfits
+from tfnas.space.membership import violations
 
 NAMES = ["TF-NAS-A", "TF-NAS-D-wose", "TF-NAS-CPU-B"]
 
@@ -200,7 +200,7 @@ def test_the_strongest_network_with_its_widths(tmp_path_factory, name, seed) -> 
     architecture = read_searched_supernet(path, space)
     blocks = [(b.stage, b.kernel, b.se_channels, b.expand_channels) for b in architecture.blocks[1:]]
     assert blocks == expected_blocks(space, checkpoint)
-    assert list(misfits(architecture, space)) == []
+    assert list(violations(architecture, space)) == []
     assert (architecture.name, architecture.space) == ("searched_model_90.pth.tar", name)
     assert read_searched_supernet(path, space, name="mine").name == "mine"
 

@@ -25,14 +25,14 @@ from tfnas.latency.validation import (
     write_validation,
 )
 from tfnas.space import Architecture, Space, count_params, load_space, zoo
-from tfnas.space.membership import assemble, misfits
+from tfnas.space.membership import assemble, violations
 
 
 @pytest.mark.parametrize("name", ["tf-nas", "mobilenet-v2"])
 def test_random_networks_are_members_and_use_all_the_freedom(name) -> None:
     space, random = load_space(name), np.random.default_rng(0)
     networks = [random_architecture(space, f"random-{i}", random) for i in range(150)]
-    assert not [line for network in networks for line in misfits(network, space)]
+    assert not [line for network in networks for line in violations(network, space)]
     for stage in space.searchable_stages:
         blocks = [[b for b in network.blocks if b.stage == stage.stage] for network in networks]
         assert {len(row) for row in blocks} == set(range(stage.min_depth, stage.max_depth + 1))
@@ -114,14 +114,13 @@ def test_file_holds_the_rows(tmp_path) -> None:
         assert [Validated(n, float(t), float(m)) for n, t, m in list(csv.reader(file))[1:]] == rows
 
 
-def test_one_network_is_measured_whole_without_touching_random_state(space) -> None:
+def test_one_network_is_measured_whole_without_touching_random_state(space, make_profile_params) -> None:
     architecture = random_architecture(space, "random", np.random.default_rng(0))
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    timing = measure_architecture_ms(
-        architecture, resolution=16, num_classes=3, batch_size=1, device="cpu", threads=1, warmup_runs=0, repeats=3
-    )
+    params = make_profile_params(num_classes=3, batch_size=1, device="cpu", threads=1, warmup_runs=0)
+    timing = measure_architecture_ms(architecture, params, resolution=16, repeats=3)
     assert timing.median_ms > 0 and timing.repeats == 3
     assert torch.equal(torch.rand(3), expected)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tfnas.jobs.errors import UserError
 from tfnas.space import Architecture, build_network, zoo
-from tfnas.space.architecture import find_fault
+from tfnas.space.architecture import first_violation
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -99,5 +99,5 @@ def test_no_architecture_at_all_is_one_line(tmp_path, text) -> None:
 @given(seed=st.integers(0, 2**32 - 1))
 def test_without_fault_means_it_can_be_built(draw_any, seed) -> None:
     architecture = draw_any(np.random.default_rng(seed))
-    assert find_fault(architecture) is None
+    assert first_violation(architecture) is None
     build_network(architecture, 3)

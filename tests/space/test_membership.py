@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfnas.space import load_space, zoo
-from tfnas.space.membership import assemble, matching_candidates, misfits
+from tfnas.space.membership import assemble, matching_candidates, violations
 from tfnas.space.space import shipped_spaces
 
 
@@ -19,7 +19,7 @@ from tfnas.space.space import shipped_spaces
 def test_whatever_is_assembled_is_a_member(draw_member, name, seed) -> None:
     space = load_space(name)
     architecture = draw_member(space, np.random.default_rng(seed))
-    assert list(misfits(architecture, space)) == []
+    assert list(violations(architecture, space)) == []
     assert architecture.space == name and architecture.stem == space.stem and architecture.head == space.head
     layers = {(layer.stage, layer.position): layer for layer in space.layers()}
     position = 0
@@ -63,7 +63,7 @@ def test_a_changed_block_is_no_member(change, words) -> None:
     architecture = zoo.load("TF-NAS-A")
     blocks = list(architecture.blocks)
     blocks[2] = dataclasses.replace(blocks[2], **change)
-    found = list(misfits(dataclasses.replace(architecture, blocks=tuple(blocks)), load_space("tf-nas")))
+    found = list(violations(dataclasses.replace(architecture, blocks=tuple(blocks)), load_space("tf-nas")))
     assert any(words in line for line in found), found
 
 
@@ -71,6 +71,6 @@ def test_another_stem_head_or_fixed_stage_is_no_member() -> None:
     architecture, space = zoo.load("TF-NAS-A"), load_space("tf-nas")
     stem = dataclasses.replace(architecture, stem=dataclasses.replace(architecture.stem, out_channels=16))
     head = dataclasses.replace(architecture, head=dataclasses.replace(architecture.head, act="relu"))
-    assert "stem is" in next(misfits(stem, space)) and "head is" in next(misfits(head, space))
-    wose = list(misfits(zoo.load("TF-NAS-A-wose"), space))
+    assert "stem is" in next(violations(stem, space)) and "head is" in next(violations(head, space))
+    wose = list(violations(zoo.load("TF-NAS-A-wose"), space))
     assert len(wose) == 1 and "stage 2, layer 1: is not the fixed operation" in wose[0]

@@ -6,7 +6,7 @@ import pytest
 
 from tfnas.jobs.errors import UserError
 from tfnas.space import load_space, zoo
-from tfnas.space.membership import misfits
+from tfnas.space.membership import violations
 
 COLUMNS = {
     "kernel": "kernel",
@@ -40,7 +40,7 @@ def test_a_published_network_lies_in_its_space(name) -> None:
     architecture = zoo.load(name)
     assert architecture.name == name
     assert architecture.space == ("tf-nas-wose" if "wose" in name else "mobilenet-v2" if "MBV2" in name else "tf-nas")
-    assert list(misfits(architecture, load_space(architecture.space))) == []
+    assert list(violations(architecture, load_space(architecture.space))) == []
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 from tfnas.jobs.artifacts import read_json
 from tfnas.jobs.errors import UserError
 from tfnas.space import Architecture, Block, Head, Stem, load_space
-from tfnas.space.architecture import find_fault
-from tfnas.space.membership import misfits
+from tfnas.space.architecture import first_violation
+from tfnas.space.membership import violations
 from tfnas.space.space import shipped_spaces
 
 STAGES = tuple(f"stage{number}" for number in range(1, 7))  # stages 3 to 8 of Table 1
@@ -49,7 +49,7 @@ def read_config(path: str | Path, *, name: str | None = None, space: str | None 
         blocks=tuple(blocks),
         head=head,
     )
-    fault = find_fault(architecture)
+    fault = first_violation(architecture)
     if fault is not None:
         _fail(path, fault)
     return architecture if space else replace(architecture, space=_space_of(architecture))
@@ -57,7 +57,7 @@ def read_config(path: str | Path, *, name: str | None = None, space: str | None 
 
 def _space_of(architecture: Architecture) -> str:
     """The first shipped space that the network lies in, else `custom`."""
-    fitting = (name for name in shipped_spaces() if not any(misfits(architecture, load_space(name))))
+    fitting = (name for name in shipped_spaces() if not any(violations(architecture, load_space(name))))
     return next(fitting, "custom")
 
 

@@ -89,7 +89,7 @@ def _use(card: Card) -> Iterator[str]:
     yield f"{round(size / CROP_FRACTION)} pixels and the center cut out; one of {THUMBNAIL} or less to {size}, uncut."
     yield f"RGB in [0, 1], less the mean {list(MEAN)}, divided by {list(STD)}."
     names = "" if classes else "; their names are not recorded"
-    yield f"Output: `logits`, (N, {card.num_classes}), one a class{names}."
+    yield f"Output: `logits`, (N, {card.num_classes}), one per class{names}."
     if classes:
         more = f", ... (all of them in `{CLASSES}`)" if len(classes) > SHOWN_CLASSES else ""
         yield f"In their order: {', '.join(map(_as_code, classes[:SHOWN_CLASSES]))}{more}."
@@ -124,7 +124,7 @@ def _accuracy(card: Card) -> Iterator[str]:
         yield "**The weights are random**: the network was exported to try a runtime, and classifies nothing."
         return
     if not card.metrics:
-        yield "Not recorded beside the weights; `tfnas evaluate` measures it."
+        yield "Not recorded next to the weights; `tfnas evaluate` measures it."
         return
     count = f"{card.trained_on.val_images:,} images of " if card.trained_on.val_images else ""
     yield f"Validated on {count}{card.trained_on.name}, after the last epoch:"
@@ -135,7 +135,7 @@ def _accuracy(card: Card) -> Iterator[str]:
 
 def _recipe(origin: Origin) -> Iterator[str]:
     if not origin.recipe:
-        yield "Not recorded beside the weights."
+        yield "Not recorded next to the weights."
         return
     rows = {key: value for key, value in origin.recipe.items() if key not in RECIPE_NOTES}
     values = [(name, str(v).lower() if isinstance(v, bool) else v) for name, v in flatten(rows).items()]
@@ -156,7 +156,7 @@ def _latency(card: Card) -> Iterator[str]:
     if card.latency_target is not None:
         yield from ("", "Target and table are promises about the table's device and runtime alone.")
     if card.busy:
-        yield from ("", "Other programs ran beside the measurements of the runtimes: those are too long.")
+        yield from ("", "Other programs ran during the measurements of the runtimes, which are too long.")
 
 
 def _files(card: Card) -> Iterator[str]:
@@ -167,7 +167,7 @@ def _files(card: Card) -> Iterator[str]:
 def _provenance(origin: Origin) -> Iterator[str]:
     fields = origin.fields
     if not fields:
-        yield "No provenance.json lies beside the weights."
+        yield "There is no provenance.json next to the weights."
         return
     for name in ("stage", "created", "git_commit", "params_digest", "device", "mlflow_run_id"):
         yield f"- {name}: {fields.get(name)}"

@@ -48,4 +48,4 @@ def explain_disk(error: OSError) -> UserError | None:
     if error.errno not in _DISK:
         return None
     where = error.filename or "the results"
-    return UserError(f"{where}: {_DISK[error.errno]}, and run the same command again; it goes on where it was")
+    return UserError(f"{where}: {_DISK[error.errno]}, and run the same command again; it resumes where it stopped")

@@ -26,7 +26,7 @@ def read_yaml(path: str | Path) -> Any:
         loader = _Loader(Path(path).read_text(encoding="utf-8"))
         root = loader.get_single_node()
         for key, node, is_key in _scalars(root):
-            if (fault := _find_fault(node, loader, is_key=is_key)) is not None:
+            if (fault := _violation(node, loader, is_key=is_key)) is not None:
                 raise UserError(f"{path}: line {node.start_mark.line + 1}: {key or 'top level'}: {fault}")
         return None if root is None else loader.construct_document(root)
     except OSError as error:
@@ -76,7 +76,7 @@ def _check_names(names: Sequence[yaml.Node]) -> None:
             raise yaml.constructor.ConstructorError(None, None, f"key {name.value!r} is written twice", name.start_mark)
 
 
-def _find_fault(node: yaml.ScalarNode, loader: _Loader, *, is_key: bool) -> str | None:
+def _violation(node: yaml.ScalarNode, loader: _Loader, *, is_key: bool) -> str | None:
     """What is wrong with a scalar, and the fix; None where YAML 1.1 and 1.2 read the same."""
     plain, text = node.style is None, node.value
     if node.tag != loader.resolve(yaml.ScalarNode, text, (plain, not plain)):  # type: ignore[no-untyped-call]

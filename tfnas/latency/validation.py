@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from tfnas.jobs.artifacts import write_text
 from tfnas.latency.params import ProfileLatencyParams
 from tfnas.latency.table import LatencyTable
 from tfnas.space import Architecture, Candidate, Space, zoo
-from tfnas.space.membership import assemble, misfits
+from tfnas.space.membership import assemble, violations
 
 if TYPE_CHECKING:
     from tfnas.latency.backends import Backend
@@ -80,7 +80,7 @@ def _between(low: int, high: int, share: float) -> int:
 
 def published_members(space: Space) -> list[Architecture]:
     """The networks of the paper that lie inside the space."""
-    return [network for network in map(zoo.load, zoo.names()) if not any(misfits(network, space))]
+    return [network for network in map(zoo.load, zoo.names()) if not any(violations(network, space))]
 
 
 def validated(table: LatencyTable, networks: Sequence[Architecture], networks_ms: Sequence[float]) -> list[Validated]:
@@ -130,41 +130,13 @@ def time_networks(
 
 
 def measure_architecture_ms(
-    architecture: Architecture,
-    *,
-    resolution: int,
-    num_classes: int,
-    batch_size: int,
-    device: str,
-    threads: int,
-    warmup_runs: int,
-    repeats: int,
-    backend: str = "torch-eager",
-    precision: str = "float32",
-    channels_last: bool = False,
+    architecture: Architecture, params: ProfileLatencyParams, *, resolution: int, repeats: int
 ) -> Timing:
-    """The latency of one network, measured end to end.
+    """The latency of one network, measured end to end on the device, batch and threads of `params`.
 
     Raises:
         UserError: the device or the backend is absent.
     """
-    params = ProfileLatencyParams(
-        table=None,
-        device=device,
-        backend=backend,
-        precision=cast(Any, precision),
-        channels_last=channels_last,
-        threads=threads,
-        batch_size=batch_size,
-        num_classes=num_classes,
-        minutes=1.0,
-        tolerance=0.5,
-        warmup_runs=warmup_runs,
-        repeats=repeats,
-        validation_networks=0,
-        calibrated=False,
-        on_busy="warn",
-    )
     return time_networks([architecture], params, resolution=resolution, repeats=repeats, seed=0)[0]
 
 

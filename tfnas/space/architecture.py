@@ -80,7 +80,7 @@ class Architecture:
             )
         except (KeyError, TypeError) as error:
             raise UserError(f"{source}: not a complete architecture ({error}); write it anew with tfnas") from None
-        fault = find_fault(architecture)
+        fault = first_violation(architecture)
         if fault is not None:
             raise UserError(f"{source}: {fault}")
         return architecture
@@ -96,7 +96,7 @@ class Architecture:
             size = halve(size, block.stride)
 
 
-def find_fault(architecture: Architecture) -> str | None:
+def first_violation(architecture: Architecture) -> str | None:
     """Why the network cannot be built, as `where: what is wrong`; None for a sound one."""
     if not architecture.blocks:
         return "blocks: the list is empty; a network has at least one block"

@@ -11,7 +11,7 @@ from tfnas.space.architecture import Architecture, Block
 from tfnas.space.space import Candidate, FixedOperation, Layer, Space, StageSpec
 
 
-def misfits(architecture: Architecture, space: Space) -> Iterator[str]:
+def violations(architecture: Architecture, space: Space) -> Iterator[str]:
     """Every reason why the network is not one of the space's, one line each; nothing for a member."""
     if architecture.stem != space.stem:
         yield f"stem is {architecture.stem}, the space has {space.stem}"
@@ -25,7 +25,7 @@ def misfits(architecture: Architecture, space: Space) -> Iterator[str]:
         if not spec.min_depth <= len(blocks) <= spec.max_depth:
             yield f"stage {spec.stage} has {len(blocks)} layers, the space {spec.min_depth} to {spec.max_depth}"
         for position, block in enumerate(blocks, start=1):
-            yield from _block_misfits(block, position, spec, space)
+            yield from _block_violations(block, position, spec, space)
 
 
 def matching_candidates(block: Block, space: Space) -> list[Candidate]:
@@ -33,7 +33,7 @@ def matching_candidates(block: Block, space: Space) -> list[Candidate]:
     return [candidate for candidate in space.candidates if _is_candidate(block, candidate)]
 
 
-def _block_misfits(block: Block, position: int, spec: StageSpec, space: Space) -> Iterator[str]:
+def _block_violations(block: Block, position: int, spec: StageSpec, space: Space) -> Iterator[str]:
     where = f"stage {spec.stage}, layer {position}"
     expected = (
         spec.in_channels if position == 1 else spec.out_channels,

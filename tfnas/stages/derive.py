@@ -37,19 +37,8 @@ def run(job: Job, checked: tuple[Constraint, Architecture]) -> None:
     """
     constraint, architecture = checked
     profile = job.params.profile_latency
-    measured = measure_architecture_ms(
-        architecture,
-        resolution=job.params.resolution,
-        num_classes=profile.num_classes,
-        batch_size=profile.batch_size,
-        device=profile.device,
-        threads=profile.threads,
-        warmup_runs=profile.warmup_runs,
-        repeats=job.params.derive.measure_repeats,
-        backend=profile.backend,
-        precision=profile.precision,
-        channels_last=profile.channels_last,
-    )
+    repeats = job.params.derive.measure_repeats
+    measured = measure_architecture_ms(architecture, profile, resolution=job.params.resolution, repeats=repeats)
     metrics = {
         **constraint.metrics(architecture),
         "measured_latency_ms": measured.median_ms,

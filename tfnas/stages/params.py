@@ -28,7 +28,7 @@ class JobResources(Section):
     """What a job of one stage asks of a cluster; a GPU is asked for where its device is one."""
 
     mem_mb: Count
-    minutes: Count  # the scheduler stops a job that takes longer; the next try goes on from its checkpoint
+    minutes: Count  # the scheduler stops a job that takes longer; the next try resumes from its checkpoint
 
 
 class ResourcesParams(Section):

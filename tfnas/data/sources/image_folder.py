@@ -163,8 +163,8 @@ def scan_class_folders(root: Path, folders: list[ClassFolder]) -> Listing:
     listing = scan_folders(folders, lambda folder: list_folder(root, folder[2], lambda _: folder[:2]))
     left_out = list(listing.left_out)
     for parent in sorted({Path(path).parent for _, _, path in folders}):
-        beside = [entry.name for entry in entries_of(root / parent) if is_junk(entry.name) and entry.is_dir()]
-        left_out += [BrokenImage(_one_line((parent / name).as_posix()), _why_junk(name)) for name in beside]
+        junk = [entry.name for entry in entries_of(root / parent) if is_junk(entry.name) and entry.is_dir()]
+        left_out += [BrokenImage(_one_line((parent / name).as_posix()), _why_junk(name)) for name in junk]
     return listing._replace(left_out=left_out)
 
 
@@ -270,7 +270,7 @@ def _why_junk(name: str) -> str:
 
 
 def _one_line(path: str) -> str:
-    """The path as UTF-8 without line breaks, which are escaped, as is what is no UTF-8."""
+    """The path as UTF-8 without line breaks, which are escaped, as is everything that is not UTF-8."""
     text = path.encode("utf-8", "backslashreplace").decode()
     return text.replace("\n", "\\n").replace("\r", "\\r")
 

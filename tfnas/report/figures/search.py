@@ -63,7 +63,7 @@ def _shade_warm_up(axes: Axes, rows: Sequence[Row]) -> None:
 
 
 def depth_figure(target: TargetResult) -> Figure:
-    """Depth of every stage each epoch, as steps, with the last one beside the deepest possible."""
+    """Depth of every stage each epoch, as steps, and the last depth next to the deepest possible."""
     rows = target.search
     deepest = _layers(rows)
     stages = [int(match[1]) for match in map(DEPTH.fullmatch, rows[0]) if match]

@@ -41,7 +41,7 @@ COLORS = {
     "purple": "#7e53a6",
     "purple-light": "#ccb5e2",
 }
-SMALL = 7.5  # points, beside the base size below
+SMALL = 7.5  # points, next to the base size below
 SERIES = ("blue", "orange", "green", "purple")
 RC: Any = {
     "font.family": "sans-serif",
