@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, create_model, model_validator
 
 from tfnas.compute.params import DeviceParams
 from tfnas.data.params import BuildSubsetParams, PrepareDataParams, RankClassesParams
@@ -31,17 +31,19 @@ class JobResources(Section):
     minutes: Count  # the scheduler stops a job that takes longer; the next try resumes from its checkpoint
 
 
-class ResourcesParams(Section):
-    prepare_data: JobResources
-    rank_classes: JobResources
-    build_subset: JobResources
-    profile_latency: JobResources
-    warm_up: JobResources
-    search: JobResources
-    derive: JobResources
-    retrain: JobResources
-    transfer: JobResources
-    report: JobResources
+DEFAULT_RESOURCES = JobResources(mem_mb=4000, minutes=60)  # of a stage that `resources` does not name
+
+if TYPE_CHECKING:
+
+    class ResourcesParams(Section):
+        """What the jobs of each stage ask for, by the stage's name."""
+
+        def __getattr__(self, stage: str) -> JobResources: ...
+
+else:
+    ResourcesParams = create_model(
+        "ResourcesParams", __base__=Section, **dict.fromkeys(STAGES, (JobResources, DEFAULT_RESOURCES))
+    )
 
 
 class TargetParams(Section):
