@@ -6,9 +6,9 @@ import math
 
 import pytest
 import torch
-from derived_networks import copy_shared_weights
 from torch import nn
 
+from tests.helpers.derived_networks import copy_shared_weights
 from tfnas.search.cost import Latency
 from tfnas.search.result import derived_columns, operation_names
 from tfnas.search.sampling import SECOND_PATHS, gumbel_path, second_path

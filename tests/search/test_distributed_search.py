@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from searching_process import main
 
+from tests.helpers.searching_process import main
 from tfnas.jobs.checkpoints import read_tensors
 
-PROCESS = Path(__file__).with_name("searching_process.py")
+PROCESS = Path(__file__).parents[1] / "helpers" / "searching_process.py"
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 

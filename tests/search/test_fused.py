@@ -8,10 +8,10 @@ from typing import get_args
 
 import pytest
 import torch
-from derived_networks import derived_block
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tests.helpers.derived_networks import derived_block
 from tfnas.search import fused
 from tfnas.search.derivation import searchable_layers
 from tfnas.search.fused import fused_sum

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from derived_networks import derived_block
 
+from tests.helpers.derived_networks import derived_block
 from tfnas.jobs.errors import UserError
 from tfnas.search.scaling.widths import channel_importance
 from tfnas.search.supernet.mixed_op import CHANNEL_AXIS, CandidateOperation, MixedOp

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from derived_networks import copy_shared_weights
 from torch import nn
 
+from tests.helpers.derived_networks import copy_shared_weights
 from tfnas.search.cost import Latency
 from tfnas.search.derivation import searchable_layers
 from tfnas.search.supernet.supernet import Supernet
