@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
+from tfnas.data.class_accuracy import ClassAccuracy, rank, read_class_accuracy, write_class_accuracy
 from tfnas.data.images.stores import FolderStore
 from tfnas.data.manifest import ManifestRecord, read_manifest, write_manifest, write_samples
-from tfnas.data.ranking import ClassAccuracy, rank, read_class_accuracy, write_class_accuracy
 from tfnas.data.sources.image_folder import scan_image_folder
 from tfnas.data.subset import build_subset
 from tfnas.data.verify import verify_images

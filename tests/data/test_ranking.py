@@ -14,18 +14,15 @@ from torch import Tensor, nn
 
 from tfnas.data import make_loader
 from tfnas.data import ranking as ranking_network
+from tfnas.data.class_accuracy import ClassAccuracy, rank, read_class_accuracy, write_class_accuracy
 from tfnas.data.params import FitParams
 from tfnas.data.ranking import (
-    ClassAccuracy,
     build_ranking_network,
     check_ranking_weights,
     count_correct,
     estimate_statistics,
     fit,
     load_ranking_network,
-    rank,
-    read_class_accuracy,
-    write_class_accuracy,
 )
 from tfnas.jobs.errors import UserError
 

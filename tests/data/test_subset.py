@@ -13,8 +13,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tfnas.data.class_accuracy import ClassAccuracy, rank
 from tfnas.data.manifest import ManifestRecord
-from tfnas.data.ranking import ClassAccuracy, rank
 from tfnas.data.subset import (
     Subset,
     build_subset,

@@ -56,7 +56,8 @@ def test_what_has_not_changed_agrees(folder: Path) -> None:
             "search.lambda is 0.2 in params.yaml, the job ran with 3.0",
         ),
         (lambda f: set_param(f, "derive.measure_repeats", 7), "derive/A", "derive.measure_repeats is 7"),
-        (lambda f: (f / "tfnas/stages/search.py").open("a").write("# x\n"), "search/A", "tfnas/search has changed"),
+        (lambda f: (f / "tfnas/search/steps.py").open("a").write("# x\n"), "search/A", "tfnas/search has changed"),
+        (lambda f: (f / "tfnas/stages/search.py").open("a").write("# x\n"), "search/A", "stages/search.py has changed"),
         (lambda f: (f / "tfnas/compute/seeding.py").open("a").write("# x\n"), "search/A", "tfnas/compute has changed"),
         (
             lambda f: (f / "workflow/scripts/derive.py").open("a").write("# x\n"),

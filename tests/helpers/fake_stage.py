@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -40,6 +39,6 @@ def run_fake_stage(
         run(job)
 
     fake = SimpleNamespace(check=check, run=keep, **({"reads": reads} if reads else {}))
-    with patch.dict(sys.modules, {f"tfnas.stages.{name}": fake}):
+    with patch.object(stage_job, "_module_of", lambda stage: fake):
         stage_job._main(STAGES[name], arguments)
     return jobs[0]

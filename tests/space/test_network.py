@@ -11,7 +11,8 @@ from torch import nn
 from torch.nn import functional
 
 from tfnas.space import Block, build_network, count_macs, count_params, load_space, zoo
-from tfnas.space.network import DropConnect, MBInvRes, SqueezeExcite, activation, block_macs, block_params
+from tfnas.space.complexity import block_macs, block_params
+from tfnas.space.network import DropConnect, MBInvRes, SqueezeExcite, activation
 from tfnas.space.space import halve
 
 

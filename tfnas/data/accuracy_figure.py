@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tfnas.data.ranking import ClassAccuracy
+from tfnas.data.class_accuracy import ClassAccuracy
 from tfnas.jobs.artifacts import atomic_path, shorten
 
 NAMED = 40  # classes whose names find a place

@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.error import URLError
 
 import torch
@@ -21,12 +21,10 @@ from torch.nn import functional
 
 from tfnas.compute.devices import autocast
 from tfnas.data.images.loader import EpochLoader
-from tfnas.data.manifest import read_table, whole_number, write_table
 from tfnas.data.params import FitParams
 from tfnas.jobs.errors import UserError
 from tfnas.jobs.progress import track
 
-COLUMNS = ("class", "images", "correct", "top1")  # top1 in percent
 FIT, IMAGENET = "fit", "imagenet"
 CLASSIFIER = "classifier.1.weight"  # (K, 1280)
 IMAGENET_CLASSES = 1000
@@ -34,24 +32,6 @@ IMAGENET_SHA256 = "385e0240499426c022b773be1ae4da780f057b89c9694c7f47199f62746b6
 WNID = re.compile(r"n\d{8}")
 DOWNLOAD_SECONDS = 30  # of silence from the server
 ALTERNATIVES = "write `fit`, which trains it here, or a file of weights"
-
-
-class ClassAccuracy(NamedTuple):
-    """One class: its training images, and how many of them the network gets right."""
-
-    class_name: str
-    images: int
-    correct: int
-
-    @property
-    def top1(self) -> float:
-        """Percent."""
-        return 100.0 * self.correct / self.images
-
-
-def rank(rows: Iterable[ClassAccuracy]) -> list[ClassAccuracy]:
-    """Best class first; classes of the same accuracy by name."""
-    return sorted(rows, key=lambda row: (-row.top1, row.class_name))
 
 
 def count_correct(
@@ -78,30 +58,6 @@ def count_correct(
         images += labels.bincount(minlength=num_classes)
         correct += labels[logits.argmax(1) == labels].bincount(minlength=num_classes)
     return images.tolist(), correct.tolist()
-
-
-def write_class_accuracy(rows: Sequence[ClassAccuracy], path: str | Path) -> None:
-    write_table(path, COLUMNS, ((*row, row.top1) for row in rows))
-
-
-def read_class_accuracy(path: str | Path) -> list[ClassAccuracy]:
-    """The rows of class_accuracy.csv, ranked again.
-
-    Raises:
-        UserError: missing, damaged, a class twice, or more correct than images; names the line.
-    """
-    rows: dict[str, ClassAccuracy] = {}
-    for line, (name, images, correct, _) in read_table(path, COLUMNS, stage="rank_classes"):
-        where = f"{path}: line {line}"
-        row = ClassAccuracy(name, whole_number(images, where), whole_number(correct, where))
-        if row.images == 0 or row.correct > row.images:
-            raise UserError(
-                f"{where}: class {name!r} has {row.correct} correct of {row.images}; run rank_classes again"
-            )
-        if name in rows:
-            raise UserError(f"{where}: class {name!r} is there twice; run rank_classes again")
-        rows[name] = row
-    return rank(rows.values())
 
 
 def load_ranking_network(weights: str, classes: Sequence[str]) -> nn.Module:

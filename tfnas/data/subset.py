@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from tfnas.compute.seeding import derive_seed
+from tfnas.data.class_accuracy import ClassAccuracy, rank
 from tfnas.data.manifest import ManifestRecord
-from tfnas.data.ranking import ClassAccuracy, rank
 from tfnas.data.sources.image_folder import class_name
 from tfnas.jobs.errors import UserError
 

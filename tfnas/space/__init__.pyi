@@ -1,8 +1,8 @@
 from .architecture import Architecture as Architecture
 from .architecture import Block as Block
+from .complexity import count_macs as count_macs
+from .complexity import count_params as count_params
 from .network import build_network as build_network
-from .network import count_macs as count_macs
-from .network import count_params as count_params
 from .space import Candidate as Candidate
 from .space import Head as Head
 from .space import Layer as Layer

@@ -1,7 +1,4 @@
-"""Whether a network lies inside a search space.
-
-From choices in a search space to an architecture.
-"""
+"""Networks and a space: whether one lies inside it, and the one that choices in it make."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The search space as data: stages, candidate operations, stem and head (Table 1, Table 10).
-
-Reading a search space from its YAML file, with a schema that says what is wrong.
-"""
+"""The search space as data: stages, candidate operations, stem and head (Tables 1, 10), read from a YAML file."""
 
 from __future__ import annotations
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from tfnas.data.class_accuracy import ClassAccuracy, read_class_accuracy
 from tfnas.data.images.stores import SKIP, materialize
 from tfnas.data.manifest import ManifestRecord, read_manifest, warn_of_changed_images, write_samples, write_table
 from tfnas.data.params import BuildSubsetParams
-from tfnas.data.ranking import ClassAccuracy, read_class_accuracy
 from tfnas.data.subset import build_subset, choose_classes, read_class_list, without
 from tfnas.jobs.errors import UserError
 from tfnas.stages.job import Job

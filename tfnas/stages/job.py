@@ -100,7 +100,7 @@ def _main(stage: Stage, arguments: Sequence[str] | None) -> None:
     code = digest_code(LIBRARY_ROOT, stage.name)  # before any of it can be edited under the job
     job = _prepare(stage, options)
     _check_present(job.inputs.values())
-    module = importlib.import_module(f"tfnas.stages.{stage.name}")
+    module = _module_of(stage)
     reads = module.reads(job) if hasattr(module, "reads") else list(job.inputs.values())
     _check_present(reads)
     checked = module.check(job)
@@ -113,6 +113,11 @@ def _main(stage: Stage, arguments: Sequence[str] | None) -> None:
         _record(job, reads, code)
         job.end()
         logger.info("%s done", stage.name)
+
+
+def _module_of(stage: Stage) -> Any:
+    """The stage's file: a `StageModule`."""
+    return importlib.import_module(f"tfnas.stages.{stage.name}")
 
 
 def _check_present(paths: Iterable[Path]) -> None:

@@ -12,6 +12,7 @@ from torch import nn
 from tfnas.compute.devices import open_device
 from tfnas.compute.seeding import derive_seed, seed_everything
 from tfnas.data.accuracy_figure import draw_class_accuracy
+from tfnas.data.class_accuracy import ClassAccuracy, rank, write_class_accuracy
 from tfnas.data.images.loader import EpochLoader, ImageDataset, make_loader
 from tfnas.data.images.stores import image_root
 from tfnas.data.images.transforms import eval_transform
@@ -19,14 +20,11 @@ from tfnas.data.manifest import manifest_samples, read_manifest, warn_of_changed
 from tfnas.data.ranking import (
     FIT,
     IMAGENET,
-    ClassAccuracy,
     build_ranking_network,
     check_ranking_weights,
     count_correct,
     fit,
     load_ranking_network,
-    rank,
-    write_class_accuracy,
 )
 from tfnas.data.subset import CLASS_LIST, check_groups
 from tfnas.jobs.artifacts import digest_params, write_json
