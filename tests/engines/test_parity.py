@@ -13,6 +13,7 @@ from tests.helpers.engines.calls import snakemake
 from tests.helpers.engines.resolved_jobs import ResolvedJob, differences, dvc_jobs, snakemake_jobs
 from tests.helpers.projects import copy_project
 from tfnas.stages.params import load_params
+from tfnas.stages.registry import STAGES
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,7 +28,8 @@ def test_both_engines_hold_the_same_jobs(project) -> None:
     dvc, snakemake = dvc_jobs(project), snakemake_jobs(project)
     params = load_params(project / "params.yaml")
     transfers = len(params.transfer.targets) * len(params.transfer.datasets)
-    assert len(dvc) == 6 + 3 * len(params.targets) + transfers
+    jobs = {(): 1, ("target",): len(params.targets), ("target", "dataset"): transfers}
+    assert len(dvc) == sum(jobs[stage.per] for stage in STAGES.values())
     assert differences(dvc, snakemake) == []
 
 
