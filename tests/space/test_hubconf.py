@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -74,14 +75,16 @@ def test_the_authors_weights(monkeypatch, tmp_path) -> None:
 
 
 def test_it_needs_no_installation(tmp_path) -> None:
+    """Isolated and without `site`: neither PYTHONPATH nor what an installation runs at start-up brings tfnas."""
     code = f"""
-import importlib.util, sys
-sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in str(finder)]
-sys.path[:] = [path for path in sys.path if path not in ("", {str(REPOSITORY)!r})]
+import sys
+sys.path.append({sysconfig.get_path("purelib")!r})
+import importlib.util
 assert importlib.util.find_spec("tfnas") is None
 import torch
 network = torch.hub.load({str(REPOSITORY)!r}, "tf_nas_a", source="local", num_classes=3).eval()
 print(tuple(network(torch.zeros(1, 3, 32, 32)).shape))
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-I", "-S", "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "(1, 3)", done.stderr
