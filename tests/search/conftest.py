@@ -168,20 +168,26 @@ def make_params() -> Callable[..., SearchParams]:
                 "weight_decay": 5e-4,
                 "every": 2,
                 "log_softmax": True,
+                "paths": "all",
             },
             "temperature": {"initial": 5.0, "decay": 0.96},
             "lambda": 0.1,
             "latency_loss": "target",
             "lambda_2": 0.6,
+            "weight_sharing": "none",
+            "channel_importance": "depthwise",
             "depth_space": "sink",
             "second_path": "random",
             "elasticity_scaling": True,
+            "evaluation": {"random_paths": 2, "batches": 2},
             "early_stopping": None,
             "gradient_clip": 5.0,
             "reset_optimizers": False,
             "recompute": False,
             "augmentation": {"crop_scale": [0.7, 1.0], "flip": False, "color_jitter": [0, 0, 0, 0]},
         }
+        for section in ("architecture", "evaluation"):
+            values[section] |= changes.pop(section, {})
         return SearchParams.model_validate({**values, **changes})
 
     return make

@@ -193,8 +193,7 @@ def test_architecture_steps_take_their_turn(run, monkeypatch, every, expected) -
     taken = []
     original = Stepper.architecture_step
     monkeypatch.setattr(Stepper, "architecture_step", lambda self, *a: taken.append(a[0][1]) or original(self, *a))
-    architecture = {"learning_rate": 0.05, "betas": [0.5, 0.999], "weight_decay": 5e-4, "log_softmax": True}
-    run(epochs=2, architecture={**architecture, "every": every})
+    run(epochs=2, architecture={"every": every})
     assert len(taken) == expected
 
 
@@ -204,8 +203,7 @@ def test_the_twenty_percent_are_cycled_in_another_order(run, loaders, monkeypatc
     monkeypatch.setattr(
         Stepper, "architecture_step", lambda self, *a: images.append(a[0][0].clone()) or original(self, *a)
     )
-    architecture = {"learning_rate": 0.05, "betas": [0.5, 0.999], "weight_decay": 5e-4, "log_softmax": True}
-    run(epochs=2, architecture={**architecture, "every": 1})
+    run(epochs=2, architecture={"every": 1})
     assert len(images) == 5  # two batches a round
     assert not torch.equal(images[0], images[2])
     assert torch.cat(images).shape == (20, 3, 16, 16)

@@ -74,8 +74,7 @@ def test_architecture_step_trains_alpha_and_beta_and_computes_no_weight_gradient
 
 @pytest.mark.parametrize("log_softmax", [True, False])
 def test_alpha_and_beta_become_log_probabilities_where_asked(make_stepper, log_softmax) -> None:
-    architecture = {"learning_rate": 0.05, "betas": [0.5, 0.999], "weight_decay": 5e-4, "every": 2}
-    stepper = make_stepper(architecture={**architecture, "log_softmax": log_softmax})
+    stepper = make_stepper(architecture={"log_softmax": log_softmax})
     stepper.architecture_step(batch(), 5.0, torch.zeros(5, 4))
     sums = [float(p.detach().exp().sum(-1).max()) for p in stepper.supernet.architecture_parameters()]
     assert all(total == pytest.approx(1.0, abs=1e-6) for total in sums) == log_softmax

@@ -26,11 +26,19 @@ class ArchitectureStepParams(Section):
     weight_decay: NonNegative
     every: Count  # weight steps
     log_softmax: bool  # replace alpha and beta by their log-softmax after each step
+    paths: Literal["all", "one"]  # operations in the forward pass of an architecture step
 
 
 class TemperatureParams(Section):
     initial: Positive
     decay: Fraction
+
+
+class EvaluationParams(Section):
+    """How each epoch's accuracies of the derived path and of random paths are taken."""
+
+    random_paths: CountOrZero
+    batches: Count  # of the 20 %, at most
 
 
 class EarlyStoppingParams(Section):
@@ -50,9 +58,12 @@ class SearchParams(Section):
     lambda_: Annotated[NonNegative, Field(alias="lambda")]
     latency_loss: Literal["target", "target_abs", "log", "linear"]
     lambda_2: Positive  # exponent of latency_loss log
+    weight_sharing: Literal["none", "entangled"]
+    channel_importance: Literal["depthwise", "projection", "product"]
     depth_space: Literal["sink", "skip_in", "skip_out"]
     second_path: Literal["random", "gumbel", "min_alpha", "max_alpha", "none"]
     elasticity_scaling: bool | Literal["integer_ratio"]  # true: exact; integer_ratio: the authors' steps
+    evaluation: EvaluationParams
     early_stopping: EarlyStoppingParams | None
     gradient_clip: NonNegative
     reset_optimizers: bool
@@ -67,4 +78,5 @@ class SearchParams(Section):
 
 
 class DeriveParams(Section):
+    within: Literal["strongest", "budget"]
     measure_repeats: Count
