@@ -14,8 +14,7 @@ from tests.helpers.images import WNIDS
 from tfnas.data import ImageDataset, eval_transform, image_root
 from tfnas.data.images import pack as pack_module
 from tfnas.data.images.decoding import read_image
-from tfnas.data.images.pack import PackStore
-from tfnas.data.images.stores import describe, materialize, open_store, write_source
+from tfnas.data.images.stores import PackStore, describe, materialize, open_store, write_source
 from tfnas.data.params import MaterializeParams
 from tfnas.data.sources.cifar import load_transfer_set
 from tfnas.data.sources.cifar_files import list_cifar

@@ -16,7 +16,7 @@ from tfnas.cli import main
 from tfnas.cli.export import fresh_network
 from tfnas.deploy import classify
 from tfnas.deploy.export import EXPORTS, export_checked, max_difference
-from tfnas.deploy.origin import TrainedOn, read_origin, read_trained_on
+from tfnas.deploy.load import TrainedOn, read_origin, read_trained_on
 from tfnas.jobs.artifacts import digest_file
 from tfnas.jobs.errors import UserError
 from tfnas.space import zoo

@@ -11,8 +11,7 @@ import pytest
 import yaml
 
 from tfnas.cli.compare_runs import _write
-from tfnas.data.accuracy_figure import draw_class_accuracy
-from tfnas.data.class_accuracy import ClassAccuracy, read_class_accuracy, write_class_accuracy
+from tfnas.data.class_accuracy import ClassAccuracy, draw_class_accuracy, read_class_accuracy, write_class_accuracy
 from tfnas.deploy.evaluation import ClassRow, write_rows
 from tfnas.deploy.model_card import _as_code
 from tfnas.jobs.artifacts import shorten, spreadsheet_cell

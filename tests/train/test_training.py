@@ -13,7 +13,7 @@ import torch
 from tfnas.jobs.errors import UserError
 from tfnas.space import build_network
 from tfnas.train.metrics import TrainingEpoch, write_training_history
-from tfnas.train.recipe import step_learning_rate
+from tfnas.train.step import step_learning_rate
 from tfnas.train.training import train
 
 CPU = torch.device("cpu")

@@ -25,8 +25,7 @@ from tfnas.jobs.artifacts import PROVENANCE
 from tfnas.jobs.errors import UserError
 from tfnas.jobs.redaction import redact
 from tfnas.space import load_space
-from tfnas.stages.dependencies import check_named_files
-from tfnas.stages.params import Params, load_params
+from tfnas.stages.params import Params, check_named_files, load_params
 
 PARAMS_FILE = "params.yaml"
 

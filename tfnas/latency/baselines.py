@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tfnas.jobs.artifacts import write_text
 from tfnas.jobs.errors import UserError
 from tfnas.latency.backends import Backend, stopwatch_of
-from tfnas.latency.backends.protocol import Stopwatch
+from tfnas.latency.backends.registry import Stopwatch
 from tfnas.latency.table import LatencyTable
 from tfnas.latency.timing import Probe, Timer, Timing, measuring, time_probes
 from tfnas.space import Architecture, build_network, count_macs, count_params, zoo

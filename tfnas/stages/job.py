@@ -23,8 +23,7 @@ from tfnas.jobs.errors import UserError, explain_disk
 from tfnas.jobs.locks import ENDS_WITHIN_SECONDS, ENGINE, end_with_engine, held_lock
 from tfnas.jobs.redaction import hide_secrets, redact
 from tfnas.jobs.user import provide_for_user
-from tfnas.stages.dependencies import check_named_files, digest_code, named_files
-from tfnas.stages.params import Params, load_params, stage_params
+from tfnas.stages.params import Params, check_named_files, digest_code, load_params, named_files, stage_params
 from tfnas.stages.registry import STAGES, Stage
 
 if TYPE_CHECKING:

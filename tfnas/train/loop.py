@@ -22,8 +22,7 @@ from tfnas.jobs.checkpoints import Checkpoints
 from tfnas.jobs.errors import NonFiniteLossError, UserError
 from tfnas.jobs.progress import track
 from tfnas.train.metrics import Metrics, MetricSums, TrainingEpoch
-from tfnas.train.recipe import step_learning_rate
-from tfnas.train.step import TrainingStepper, to_device
+from tfnas.train.step import TrainingStepper, step_learning_rate, to_device
 
 CHECK_LOSS_EVERY = 20  # steps; reading a loss makes the CPU wait for the GPU
 Item = TypeVar("Item")
