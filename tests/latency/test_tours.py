@@ -1,4 +1,4 @@
-"""Where an operation is measured: ends, classes, both sides of a jump; and favored widths found in noise; drift taken out."""
+"""Where an operation is measured: ends, classes, both sides of a jump; favored widths in noise; drift taken out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole networks against the table: random members, exact agreement where blocks add up, the metrics, and the correction."""
+"""Whole networks against the table: random members, sums that are exact, metrics, and the correction."""
 
 from __future__ import annotations
 

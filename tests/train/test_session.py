@@ -15,8 +15,8 @@ from tests.helpers.jobs import make_job, run_job
 from tfnas.jobs.artifacts import digest_file
 from tfnas.jobs.errors import UserError
 from tfnas.space import build_network, count_macs, count_params
+from tfnas.train.loop import TrainingEpoch
 from tfnas.train.session import check_classes, check_shares, load_architecture, retrain_sets
-from tfnas.train.training import TrainingEpoch
 from tfnas.train.weights import load_own_weights
 
 

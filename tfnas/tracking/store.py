@@ -21,8 +21,7 @@ from urllib.parse import quote, unquote
 
 from tfnas.jobs.artifacts import PROVENANCE, read_json
 from tfnas.jobs.checkpoints import project_folder
-from tfnas.jobs.errors import UserError, explain_disk, reason_of
-from tfnas.jobs.redaction import HIDDEN, redact
+from tfnas.jobs.errors import HIDDEN, UserError, explain_disk, reason_of, redact
 
 if TYPE_CHECKING:
     import mlflow

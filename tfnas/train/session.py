@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,9 +32,9 @@ from tfnas.jobs.artifacts import digest_params, write_json
 from tfnas.jobs.checkpoints import CHECKPOINTS, CheckpointFolder
 from tfnas.jobs.errors import UserError
 from tfnas.space import Architecture, count_macs, count_params
+from tfnas.train.loop import Setting, TrainResult, train
 from tfnas.train.metrics import write_training_history
 from tfnas.train.params import RecipeParams
-from tfnas.train.training import SharedCheckpoints, TrainResult, train
 from tfnas.train.weights import save_weights
 
 if TYPE_CHECKING:
@@ -115,6 +116,44 @@ def load_architecture(path: Path) -> Architecture:
     return architecture
 
 
+class SharedCheckpoints:
+    """A `CheckpointFolder` that only the first process opens, so that the processes need not share a disk.
+
+    Args:
+        open_folder: called in the first process.
+    """
+
+    def __init__(self, open_folder: Callable[[], CheckpointFolder]) -> None:
+        self._open = open_folder
+        self._folder: CheckpointFolder | None = None
+
+    def __enter__(self) -> SharedCheckpoints:
+        if distributed.rank() == 0:
+            self._folder = self._open().__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._folder is not None:
+            self._folder.__exit__(kind, error, trace)
+
+    def load(self) -> dict[str, Any] | None:
+        """The first process's newest state, in all of them; None when there is none."""
+        state = self._folder.load() if self._folder is not None else None
+        return distributed.gather(state)[0]
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Write a state; in the first process only."""
+        assert self._folder is not None
+        self._folder.save(state)
+
+    def discard(self) -> None:
+        """Remove all checkpoints; in the first process only."""
+        assert self._folder is not None
+        self._folder.discard()
+
+
 @dataclass(frozen=True)
 class Training:
     """What a job trains.
@@ -175,12 +214,9 @@ def _train(
     network = training.build()
     result = train(
         network,
-        *_loaders(job, training, device),
+        _loaders(job, training, device),
         training.recipe,
-        name="/".join(job.name),
-        device=device,
-        precision=job.params.device.precision,
-        seed=job.params.seed,
+        Setting("/".join(job.name), device, job.params.device.precision, job.params.seed),
         checkpoints=checkpoints,
         on_epoch=lambda record: job.run.log_metrics(record.metrics(), step=record.epoch),
     )
