@@ -24,6 +24,28 @@ from tfnas.space import zoo
 CLASSES = ("dark", "light", "middle")
 
 
+@pytest.fixture(scope="module")
+def converted() -> dict[tuple[int, bytes], bytes]:
+    """ONNX files by resolution and weights."""
+    return {}
+
+
+@pytest.fixture(autouse=True)
+def one_conversion(converted, monkeypatch) -> None:
+    """A network is converted to ONNX once, which takes seconds; each export of the same file is still checked."""
+    write, load = EXPORTS["onnx"]
+
+    def write_once(network, resolution: int, path: Path) -> None:
+        key = resolution, b"".join(value.numpy().tobytes() for value in network.state_dict().values())
+        if key not in converted:
+            write(network, resolution, path)
+            converted[key] = path.read_bytes()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(converted[key])
+
+    monkeypatch.setitem(EXPORTS, "onnx", (write_once, load))
+
+
 @pytest.mark.parametrize("suffix", list(EXPORTS))
 def test_any_batch_and_eagers_logits(network, tmp_path, suffix) -> None:
     runner = export_checked(network, 16, tmp_path / f"network.{suffix}", threads=1, tolerance=1e-4)
