@@ -23,8 +23,6 @@ rule prepare_data:
     log:
         log_of("prepare_data"),
     priority: 1
-    conda:
-        "workflow/envs/tfnas.yaml"
     threads: threads_of("prepare_data")
     resources:
         **resources_of("prepare_data"),
@@ -44,8 +42,6 @@ rule rank_classes:
         **outputs_of("rank_classes"),
     log:
         log_of("rank_classes"),
-    conda:
-        "workflow/envs/tfnas.yaml"
     threads: threads_of("rank_classes")
     resources:
         **resources_of("rank_classes"),
@@ -65,8 +61,6 @@ rule build_subset:
         **outputs_of("build_subset"),
     log:
         log_of("build_subset"),
-    conda:
-        "workflow/envs/tfnas.yaml"
     threads: threads_of("build_subset")
     resources:
         **resources_of("build_subset"),
@@ -86,8 +80,6 @@ rule profile_latency:
         **outputs_of("profile_latency"),
     log:
         log_of("profile_latency"),
-    conda:
-        "workflow/envs/tfnas.yaml"
     threads: threads_of("profile_latency")
     resources:
         **resources_of("profile_latency"),
@@ -107,8 +99,6 @@ rule warm_up:
         **outputs_of("warm_up"),
     log:
         log_of("warm_up"),
-    conda:
-        "workflow/envs/tfnas.yaml"
     threads: threads_of("warm_up")
     resources:
         **resources_of("warm_up"),
@@ -128,8 +118,6 @@ rule search:
         **outputs_of("search"),
     log:
         log_of("search"),
-    conda:
-        "workflow/envs/tfnas.yaml"
     threads: threads_of("search")
     resources:
         **resources_of("search"),
@@ -149,8 +137,6 @@ rule derive:
         **outputs_of("derive"),
     log:
         log_of("derive"),
-    conda:
-        "workflow/envs/tfnas.yaml"
     threads: threads_of("derive")
     resources:
         **resources_of("derive"),
@@ -170,8 +156,6 @@ rule retrain:
         **outputs_of("retrain"),
     log:
         log_of("retrain"),
-    conda:
-        "workflow/envs/tfnas.yaml"
     threads: threads_of("retrain")
     resources:
         **resources_of("retrain"),
@@ -191,8 +175,6 @@ rule transfer:
         **outputs_of("transfer"),
     log:
         log_of("transfer"),
-    conda:
-        "workflow/envs/tfnas.yaml"
     threads: threads_of("transfer")
     resources:
         **resources_of("transfer"),
@@ -212,8 +194,6 @@ rule report:
         **outputs_of("report"),
     log:
         log_of("report"),
-    conda:
-        "workflow/envs/tfnas.yaml"
     threads: threads_of("report")
     resources:
         **resources_of("report"),
@@ -225,13 +205,4 @@ rule report:
         command_of("report")
 
 
-agree_with_dvc()
-
-
-onsuccess:
-    tell_dvc(Path("."))
-
-
-onerror:
-    tell_dvc(Path("."))
-    repeat_errors(log)
+finish_rules()

@@ -27,14 +27,12 @@ import numpy as np
 from tfnas.jobs.errors import UserError
 from tfnas.latency import LatencyTable, OperationKey
 from tfnas.latency.backends import BackendOptions, open_backend
-from tfnas.latency.calibration import apply_calibration, fit_calibration
-from tfnas.latency.estimate import estimate
 from tfnas.latency.measuring import Measuring, fixed_parts
 from tfnas.latency.params import ProfileLatencyParams
 from tfnas.latency.profiler import operation_ranges, profile_space
-from tfnas.latency.tours import Point, Visit, deal_tours, tour_slots
+from tfnas.latency.tours import Point, Visit, deal_tours, estimate, tour_slots
+from tfnas.latency.validation import apply_calibration, fit_calibration, validation_metrics, validation_networks
 from tfnas.latency.validation import validated as beside
-from tfnas.latency.validation import validation_metrics, validation_networks
 from tfnas.space import Architecture, Space, load_space, zoo
 from tfnas.stages.profile_latency import profile
 

@@ -1,6 +1,6 @@
 """Whether two checkouts give the same results to the bit: a fixed small run of each, by both engines.
 
-    python benchmarks/same_results.py BEFORE AFTER [--keep FOLDER]
+    python -m benchmarks.same_results BEFORE AFTER [--keep FOLDER]
 
 Tiny parameters, a space of 2 x 2 layers, and one given latency table, so that nothing that is measured can differ.
 Compared are the bytes of the subset, histories (columns of seconds left out), supernets, architectures and weights.
@@ -19,9 +19,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-import yaml
+from tests.helpers.projects import copy_project, set_param
 
-PIPELINE = ("Snakefile", "dvc.yaml", "params.yaml", ".dvcignore", "workflow", "profiles", "tfnas", "presets", "inputs")
 SPACE, TABLE = "inputs/spaces/tiny.yaml", "inputs/tables/tiny.json"
 TINY = {
     "space": SPACE,
@@ -58,27 +57,12 @@ def call(checkout: Path, folder: Path, *command: str) -> None:
 
 def make_project(checkout: Path, folder: Path, space: Path, table: Path) -> None:
     """The checkout's pipeline on the tiny parameters, a DVC project without git."""
-    folder.mkdir(parents=True)
-    for name in PIPELINE:
-        source = checkout / name
-        if source.is_dir():
-            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-        elif source.exists():
-            shutil.copy(source, folder / name)
-    (folder / ".dvc").mkdir()
-    (folder / ".dvc" / "config").write_text("[core]\n    analytics = false\n    no_scm = true\n")
-    (folder / "results" / "transfer").mkdir(parents=True)
+    copy_project(folder, checkout=checkout)
     for name, file in ((SPACE, space), (TABLE, table)):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(file, folder / name)
-    params = yaml.safe_load((folder / "params.yaml").read_text())
     for key, value in TINY.items():
-        *parents, last = key.split(".")
-        section = params
-        for part in parents:
-            section = section[part]
-        section[last] = value
-    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+        set_param(folder, key, value)
 
 
 def digest(path: Path) -> str:

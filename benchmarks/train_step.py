@@ -29,7 +29,7 @@ from PIL import Image
 from tfnas.data import ImageDataset, make_loader, train_transform
 from tfnas.data.params import AugmentationParams
 from tfnas.space import build_network, zoo
-from tfnas.train.loop import EpochLoop
+from tfnas.train.loop import EpochLoop, Setting
 from tfnas.train.params import RecipeParams
 from tfnas.train.step import TrainingStepper
 
@@ -88,7 +88,7 @@ def our_epoch(folder: Path, samples: list[tuple[str, int]], options: argparse.Na
     )
     network = build_network(zoo.load(options.network), dropout=0.2, drop_connect=recipe.drop_connect)
     stepper = TrainingStepper(network, recipe, device=CPU, precision="float32")
-    loop = EpochLoop(stepper, loader, loader, name="benchmark", seed=0, checkpoints=None)
+    loop = EpochLoop(stepper, (loader, loader), Setting("benchmark", stepper.device, stepper.precision, seed=0), None)
 
     def epoch() -> None:
         loop.train_epoch(iter(()))

@@ -23,6 +23,7 @@ from tfnas.jobs.errors import UserError
 from tfnas.compute.devices import visible_gpus
 from tfnas.jobs.locks import ENGINE
 from tfnas.jobs.user import provide_for_user
+from tfnas.stages.job import device_of
 from tfnas.stages.registry import STAGES
 
 try:
@@ -61,6 +62,15 @@ onstart:
             keep_dvc_out(Path("."))
         except UserError as error:
             raise WorkflowError(str(error)) from None
+
+
+onsuccess:
+    tell_dvc(Path("."))
+
+
+onerror:
+    tell_dvc(Path("."))
+    repeat_errors(log)
 
 
 wildcard_constraints:
@@ -152,12 +162,7 @@ def threads_of(stage):
 def resources_of(stage):
     """One job's memory and time, and a GPU if its device is one."""
     asked = getattr(PARAMS.resources, stage)
-    return {"gpu": int(device_of(stage) != "cpu"), "mem_mb": asked.mem_mb, "runtime": asked.minutes}
-
-
-def device_of(stage):
-    devices = {"device": PARAMS.device.name, "profile_latency": PARAMS.profile_latency.device}
-    return devices.get(STAGES[stage].device, "cpu")
+    return {"gpu": int(device_of(STAGES[stage], PARAMS) != "cpu"), "mem_mb": asked.mem_mb, "runtime": asked.minutes}
 
 
 def cores():
@@ -173,10 +178,16 @@ def limit_gpus():
         workflow.register_resource("gpu", 1 if pinned else max(1, len(visible_gpus())))
 
 
+def finish_rules():
+    """Give every rule its environment; and let the engines agree, before the DAG is built."""
+    for described in workflow.rules:
+        if described.shellcmd is not None:
+            described.conda_env = "workflow/envs/tfnas.yaml"  # under --software-deployment-method conda
+    if workflow.is_main_process:  # which builds the DAG for all jobs
+        agree_with_dvc()
+
+
 def agree_with_dvc():
-    """Before the DAG is built, in the process that builds it for all jobs."""
-    if not workflow.is_main_process:
-        return
     try:
         say_changed_images(PARAMS, Path("."))
         learn_from_dvc(Path("."), everything(None))

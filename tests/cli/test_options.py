@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tfnas.cli import build_parser, main
-from tfnas.cli._options import OutputFile, OutputFolder
+from tfnas.cli._console import OutputFile, OutputFolder
 
 COMMANDS = {  # each option that names what is written
     "--out:init": ["init", "digits"],

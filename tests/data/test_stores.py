@@ -12,10 +12,9 @@ from PIL import Image
 
 from tests.helpers.images import WNIDS
 from tfnas.data import ImageDataset, eval_transform, image_root
-from tfnas.data.images import pack as pack_module
+from tfnas.data.images import stores as stores_module
 from tfnas.data.images.decoding import read_image
-from tfnas.data.images.pack import PackStore
-from tfnas.data.images.stores import describe, materialize, open_store, write_source
+from tfnas.data.images.stores import PackStore, describe, materialize, open_store, write_source
 from tfnas.data.params import MaterializeParams
 from tfnas.data.sources.cifar import load_transfer_set
 from tfnas.data.sources.cifar_files import list_cifar
@@ -61,8 +60,8 @@ def test_validation_images_of_a_pack_of_their_size_are_those_of_the_files(image_
 
 
 def test_many_files_and_the_same_bytes_each_time(image_folder: Path, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(pack_module, "ROWS", 2)
-    monkeypatch.setattr(pack_module, "FILE_BYTES", 5000)
+    monkeypatch.setattr(stores_module, "ROWS", 2)
+    monkeypatch.setattr(stores_module, "FILE_BYTES", 5000)
     first, second = (packed(image_folder, tmp_path / name) for name in ("first", "second"))
     assert digest_file(first) == digest_file(second)
     assert len(list(first.glob("*.arrow"))) == 3

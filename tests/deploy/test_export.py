@@ -16,12 +16,34 @@ from tfnas.cli import main
 from tfnas.cli.export import fresh_network
 from tfnas.deploy import classify
 from tfnas.deploy.export import EXPORTS, export_checked, max_difference
-from tfnas.deploy.origin import TrainedOn, read_origin, read_trained_on
+from tfnas.deploy.load import TrainedOn, read_origin, read_trained_on
 from tfnas.jobs.artifacts import digest_file
 from tfnas.jobs.errors import UserError
 from tfnas.space import zoo
 
 CLASSES = ("dark", "light", "middle")
+
+
+@pytest.fixture(scope="module")
+def converted() -> dict[tuple[int, bytes], bytes]:
+    """ONNX files by resolution and weights."""
+    return {}
+
+
+@pytest.fixture(autouse=True)
+def one_conversion(converted, monkeypatch) -> None:
+    """A network is converted to ONNX once, which takes seconds; each export of the same file is still checked."""
+    write, load = EXPORTS["onnx"]
+
+    def write_once(network, resolution: int, path: Path) -> None:
+        key = resolution, b"".join(value.numpy().tobytes() for value in network.state_dict().values())
+        if key not in converted:
+            write(network, resolution, path)
+            converted[key] = path.read_bytes()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(converted[key])
+
+    monkeypatch.setitem(EXPORTS, "onnx", (write_once, load))
 
 
 @pytest.mark.parametrize("suffix", list(EXPORTS))

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.helpers.engines.calls import call, snakemake
-from tests.helpers.projects import set_param
+from tests.helpers.projects import keep_one_target, set_param
 from tfnas.engines.sync import sync
 from tfnas.latency import LatencyTable
 from tfnas.search import latency_constraint, scale_widths
@@ -104,6 +104,7 @@ def test_snakemake_runs_the_whole_pipeline_and_dvc_agrees(folder) -> None:
 
 
 def test_dvc_runs_the_whole_pipeline_and_snakemake_agrees(folder) -> None:
+    keep_one_target(folder)
     call(folder, "dvc", "repro")
     check_results(folder)
     assert sync(folder).stale == ()

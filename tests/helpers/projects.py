@@ -16,14 +16,14 @@ COPIED = ("Snakefile", "dvc.yaml", "params.yaml", ".dvcignore", "workflow", "pro
 SCRIPT = "from tests.helpers.engines.{module} import main\n\nmain(__file__)\n"
 
 
-def copy_project(folder: Path, *, git: bool = False) -> Path:
-    """Make `folder` the pipeline as shipped: a DVC project with or without git, and no results."""
-    folder.mkdir()
+def copy_project(folder: Path, *, git: bool = False, checkout: Path = ROOT) -> Path:
+    """Make `folder` the pipeline as a checkout has it: a DVC project with or without git, and no results."""
+    folder.mkdir(parents=True)
     for name in COPIED:
-        source = ROOT / name
+        source = checkout / name
         if source.is_dir():
             shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
+        elif checkout == ROOT or source.exists():  # an old one may lack some
             shutil.copy(source, folder / name)
     (folder / ".dvc").mkdir()
     scm = "autostage = false" if git else "no_scm = true"

@@ -1,4 +1,4 @@
-"""No password, token or key in what is printed, logged, raised or written."""
+"""Passwords, tokens and keys never show: in what a process prints, logs or raises."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tfnas.jobs.errors import UserError
-from tfnas.jobs.redaction import redact
+from tfnas.jobs.errors import UserError, redact
 
 ROOT = Path(__file__).parents[2]
 

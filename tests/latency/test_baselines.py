@@ -10,6 +10,7 @@ import torch
 from tfnas.latency import Curve, LatencyTable
 from tfnas.latency.baselines import (
     TORCHVISION,
+    Conditions,
     compare,
     count_module_macs,
     paper_baselines,
@@ -18,6 +19,7 @@ from tfnas.latency.baselines import (
     write_comparison,
 )
 from tfnas.latency.profiler import operation_ranges
+from tfnas.latency.timing import Timer
 from tfnas.space import load_space, zoo
 
 
@@ -66,10 +68,8 @@ def test_networks_are_compared_fastest_first_with_the_table_beside_them(
 ) -> None:
     device = fake_device()
     chosen = [baseline for baseline in baselines if baseline.name in ("TF-NAS-A", "TF-NAS-D-wose", "mnasnet0_5")]
-    rows = compare(
-        chosen, device, device=torch.device("cpu"), threads=1, batch_size=1, resolution=224, warmup_runs=0, repeats=2,
-        seed=0, table=wide_table, stopwatch=device.stopwatch,
-    )  # fmt: skip
+    conditions = Conditions(threads=1, batch_size=1, resolution=224, repeats=2, seed=0)
+    rows = compare(chosen, device, Timer(torch.device("cpu"), 0, device.stopwatch), conditions, wide_table)
     for row in rows:  # the fake device takes 1e-3 ms a weight
         assert row.timing.median_ms == pytest.approx(1e-3 * row.baseline.params)
     assert [row.timing.median_ms for row in rows] == sorted(row.timing.median_ms for row in rows)

@@ -11,8 +11,7 @@ import pytest
 import yaml
 
 from tfnas.cli.compare_runs import _write
-from tfnas.data.accuracy_figure import draw_class_accuracy
-from tfnas.data.class_accuracy import ClassAccuracy, read_class_accuracy, write_class_accuracy
+from tfnas.data.class_accuracy import ClassAccuracy, draw_class_accuracy, read_class_accuracy, write_class_accuracy
 from tfnas.deploy.evaluation import ClassRow, write_rows
 from tfnas.deploy.model_card import _as_code
 from tfnas.jobs.artifacts import shorten, spreadsheet_cell
@@ -24,6 +23,7 @@ from tfnas.stages.params import load_params
 NAMES = (
     "$_$", "x\\alpha_{y", "$\\frac{$", "$$", "<b>", "\"&'", "=cmd|' /C calc'!A0", "%", "_", "a --> b", "]]>",
     "שלום עולם", "#1f2a37", 'id="x', "url(#a)", "{x}", "-1+1", "@SUM(A1)", "1e5", "nan", "a,b", " lead",
+    '"><script>alert(1)</script>', "a $x$ & b",
 )  # fmt: skip
 LONG = "W" * 250
 
@@ -45,19 +45,20 @@ def test_the_figure_of_the_ranking_holds_every_name(tmp_path: Path) -> None:
 def test_the_page_shows_them_as_text(make_results, params, tmp_path: Path) -> None:
     class Page(HTMLParser):
         text = ""
-        tags: tuple[str, ...] = ()
+        tags: tuple[str, ...] = ()  # without those that have a style
 
         def handle_data(self, data: str) -> None:
             self.text += data
 
         def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-            self.tags += (tag,)
+            self.tags += () if dict(attrs).get("style") else (tag,)
 
     page = Page()
     results = read_results(params, make_results(tmp_path / "r", params, classes=[*NAMES, LONG]))
-    page.feed(render_page(results, title="$_$ <script>"))
+    page.feed(render_page(results, title="$_$ <script> <i>T</i>"))
     assert [name for name in NAMES if name.strip()[:9] not in page.text] == []
-    assert page.tags.count("script") == 1 and "b" not in page.tags and "$_$ <script>" in page.text
+    assert page.tags.count("script") == 1 and not {"b", "i"} & {*page.tags}
+    assert "$_$ <script> <i>T</i>" in page.text
 
 
 def test_spreadsheets_get_no_formulas_and_numbers_stay(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -23,8 +24,8 @@ from tfnas.space import Architecture
 from tfnas.stages import derive, search, warm_up
 from tfnas.stages.params import TargetParams, load_params
 
-PARAMS = Path(__file__).parents[2] / "params.yaml"
-KILLS = Path(__file__).parents[2] / "benchmarks" / "search_kills.py"
+ROOT = Path(__file__).parents[2]
+PARAMS = ROOT / "params.yaml"
 CLASSES = ("black", "grey", "white")
 
 
@@ -210,7 +211,8 @@ def test_a_search_killed_by_the_system_ends_with_the_same_bytes_in_the_same_run(
     (folder / "params.yaml").write_text(
         yaml.safe_dump(params.model_dump(mode="json", by_alias=True, exclude_unset=True))
     )
-    command = [sys.executable, str(KILLS), "--target", "A", "--kills", "2", "--seed", "1"]
-    finished = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=900)
+    command = [sys.executable, "-m", "benchmarks.kills", "search", "--target", "A", "--kills", "2", "--seed", "1"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    finished = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
     assert finished.returncode == 0, finished.stdout + finished.stderr
     assert finished.stdout.count("killed after") == 2

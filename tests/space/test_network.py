@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from tfnas.space import Block, build_network, count_macs, count_params, load_space, zoo
-from tfnas.space.complexity import block_macs, block_params
+from tfnas.space.architecture import block_macs, block_params
 from tfnas.space.network import DropConnect, MBInvRes, SqueezeExcite, activation
 from tfnas.space.space import halve
 

@@ -52,7 +52,7 @@ def test_help_and_a_mistake_in_params_come_before_anything_heavy(script: str, tm
 
 def test_training_and_searching_small_pictures_needs_no_torchvision() -> None:
     assert imported_by(
-        "import tfnas.stages.search, tfnas.stages.retrain, tfnas.train.sets, tfnas.stages.rank_classes"
+        "import tfnas.stages.search, tfnas.stages.retrain, tfnas.train.session, tfnas.stages.rank_classes"
     ) == {"torch"}
 
 

@@ -15,9 +15,8 @@ import torch
 
 from tfnas.jobs.errors import UserError
 from tfnas.tracking.params import TrackingParams
-from tfnas.tracking.records import read_provenance
 from tfnas.tracking.runs import tracked_run
-from tfnas.tracking.store import check_file, explained, model_name, repair_moved_store
+from tfnas.tracking.store import check_file, explained, model_name, read_provenance, repair_moved_store
 
 TRACKING = TrackingParams(experiment="test", timeout_seconds=1, max_retries=0)
 

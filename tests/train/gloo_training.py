@@ -17,9 +17,10 @@ from tfnas.data import make_loader
 from tfnas.jobs.artifacts import write_json
 from tfnas.jobs.checkpoints import CheckpointFolder
 from tfnas.space import Architecture, build_network
+from tfnas.train.loop import Setting, train
 from tfnas.train.params import RecipeParams
+from tfnas.train.session import SharedCheckpoints
 from tfnas.train.step import TrainingStepper
-from tfnas.train.training import SharedCheckpoints, train
 from tfnas.train.weights import save_weights
 
 CPU = torch.device("cpu")
@@ -40,12 +41,9 @@ def main() -> None:
         network = build_network(Architecture.load(options["architecture"]), 6)
         result = train(
             network,
-            *_loaders(recipe),
+            tuple(_loaders(recipe)),
             recipe,
-            name="t",
-            device=CPU,
-            precision="float32",
-            seed=0,
+            Setting(name="t", device=CPU, precision="float32", seed=0),
             checkpoints=checkpoints,
         )
         if distributed.rank() == 0:

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
-from tfnas.jobs.errors import UserError
+from tfnas.jobs.errors import NonFiniteLossError, UserError
 from tfnas.space import build_network
+from tfnas.train.loop import CHECK_LOSS_EVERY, LossWatch, Setting, evaluate, train
 from tfnas.train.metrics import TrainingEpoch, write_training_history
-from tfnas.train.recipe import step_learning_rate
-from tfnas.train.training import train
+from tfnas.train.step import step_learning_rate
 
 CPU = torch.device("cpu")
 
@@ -41,12 +42,9 @@ def run(architecture, loaders, recipe, *, seed=0, checkpoints=None, on_epoch=Non
     network = build_network(architecture, 6, dropout=0.2, drop_connect=0.2)
     result = train(
         network,
-        *loaders,
+        loaders,
         recipe,
-        name="retrain/A",
-        device=CPU,
-        precision=precision,
-        seed=seed,
+        Setting(name="retrain/A", device=CPU, precision=precision, seed=seed),
         checkpoints=checkpoints,
         on_epoch=on_epoch,
     )
@@ -201,3 +199,36 @@ def test_no_whole_batch_is_one_line(architecture, loaders, make_recipe) -> None:
     empty = Empty(0, 8, seed=0, shuffle=False)
     with pytest.raises(UserError, match="batch_size 8 is larger than the training set"):
         run(architecture, (empty, loaders[1]), make_recipe())
+
+
+class Table(nn.Module):
+    """Logits looked up by the first pixel of an image."""
+
+    def __init__(self, logits: torch.Tensor) -> None:
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert not self.training
+        return self.logits[x[:, 0, 0, 0].long()]
+
+
+def test_evaluate_equals_numpy_with_a_partial_last_batch(numpy_metrics) -> None:
+    logits, labels = torch.randn(11, 7), torch.randint(7, (11,))
+    images = torch.arange(11.0)[:, None, None, None].expand(11, 3, 2, 2)
+    batches = list(zip(images.split(4), labels.split(4), strict=True))
+    found = evaluate(Table(logits), batches, device=CPU, precision="float32")
+    loss, top1, top5 = numpy_metrics(logits.double().numpy(), labels.numpy())
+    assert found.loss == pytest.approx(loss, rel=1e-5)
+    assert (found.top1_percent, found.top5_percent) == pytest.approx((top1, top5))
+
+
+@pytest.mark.parametrize("bad_step", [1, 7, CHECK_LOSS_EVERY, CHECK_LOSS_EVERY + 1, CHECK_LOSS_EVERY + 4])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_the_first_loss_that_is_not_finite_is_named(bad_step: int, value: float) -> None:
+    watch = LossWatch()
+    with pytest.raises(NonFiniteLossError) as caught:
+        for step in range(1, CHECK_LOSS_EVERY + 5):
+            watch.add(torch.tensor(value if step >= bad_step else 1.0))
+        watch.check()
+    assert caught.value.step == bad_step

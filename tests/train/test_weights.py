@@ -9,7 +9,7 @@ import torch
 
 from tfnas.jobs.errors import UserError
 from tfnas.space import build_network
-from tfnas.train.training import train
+from tfnas.train.loop import Setting, train
 from tfnas.train.weights import load_own_weights, read_own_weights, replace_classifier, save_weights, transfer_network
 
 
@@ -116,7 +116,7 @@ def test_every_layer_is_trained(architecture, weights, make_recipe, loaders) -> 
     network = transfer_network(architecture, weights, 6, dropout=0.0, drop_connect=0.0)
     before = {key: value.clone() for key, value in network.named_parameters()}
     recipe = make_recipe(epochs=1, warmup_epochs=0)
-    train(network, *loaders, recipe, name="t", device=torch.device("cpu"), precision="float32", seed=0)
+    train(network, loaders, recipe, Setting("t", torch.device("cpu"), "float32", seed=0))
     assert [key for key, value in network.named_parameters() if torch.equal(value, before[key])] == []
 
 
@@ -124,7 +124,7 @@ def test_the_head_alone_is_trained_on_features_that_stay(architecture, weights, 
     network = transfer_network(architecture, weights, 6, dropout=0.1, drop_connect=0.5, layers="head")
     before = {key: value.clone() for key, value in network.state_dict().items()}
     recipe = make_recipe(epochs=1, warmup_epochs=0)
-    train(network, *loaders, recipe, name="t", device=torch.device("cpu"), precision="float32", seed=0)
+    train(network, loaders, recipe, Setting("t", torch.device("cpu"), "float32", seed=0))
     after = network.state_dict()
     assert {key for key in before if not torch.equal(before[key], after[key])} == CLASSIFIER
 

@@ -20,8 +20,7 @@ from typing import Any, BinaryIO, NoReturn
 from tfnas.jobs.artifacts import digest_file, short_repr
 from tfnas.jobs.errors import UserError
 from tfnas.latency.params import ProfileLatencyParams
-from tfnas.latency.reach import reachable_range_ms
-from tfnas.latency.table import Curve, LatencyTable, OperationKey
+from tfnas.latency.table import Curve, LatencyTable, OperationKey, reachable_range_ms
 from tfnas.space import Space
 
 _KEY = re.compile(r"MBInvertedResBlock_(\d+)_(\d+)_(\d+)_(\d+)_k(\d+)_s(\d+)_(relu|relu6|swish)")

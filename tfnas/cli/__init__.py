@@ -9,9 +9,8 @@ import pkgutil
 import sys
 from collections.abc import Sequence
 
-from tfnas.cli._options import check_outputs
-from tfnas.jobs.errors import UserError, explain_disk
-from tfnas.jobs.redaction import hide_secrets
+from tfnas.cli._console import check_outputs
+from tfnas.jobs.errors import UserError, explain_disk, hide_secrets
 from tfnas.jobs.user import provide_for_user
 
 

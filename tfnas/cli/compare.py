@@ -7,8 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfnas.cli._options import OutputFolder, check_numbers
-from tfnas.cli._text_table import layout
+from tfnas.cli._console import OutputFolder, check_numbers, layout
 from tfnas.jobs.errors import UserError
 
 if TYPE_CHECKING:
@@ -81,8 +80,9 @@ def run(options: argparse.Namespace) -> None:
 def measure(options: argparse.Namespace, table: LatencyTable | None) -> tuple[Sequence[Compared], str]:
     """Every network's latency, and the name of the device."""
     from tfnas.compute.devices import find_device
-    from tfnas.latency.backends import BackendOptions, device_of, open_backend
-    from tfnas.latency.baselines import compare, paper_baselines, torchvision_baselines
+    from tfnas.latency.backends import BackendOptions, device_of, open_backend, stopwatch_of
+    from tfnas.latency.baselines import Conditions, compare, paper_baselines, torchvision_baselines
+    from tfnas.latency.timing import Timer
 
     device = find_device(options.device, source="tfnas compare: --device")
     asked = BackendOptions(options.device, options.threads, options.precision, bool(options.channels_last))
@@ -90,14 +90,9 @@ def measure(options: argparse.Namespace, table: LatencyTable | None) -> tuple[Se
     rows = compare(
         [*paper_baselines(options.resolution), *torchvision_baselines(options.resolution)],
         backend,
-        device=device,
-        threads=options.threads,
-        batch_size=options.batch_size,
-        resolution=options.resolution,
-        warmup_runs=options.warmup_runs,
-        repeats=options.repeats,
-        seed=options.seed,
-        table=table,
+        Timer(device, options.warmup_runs, stopwatch_of(backend)),
+        Conditions(options.threads, options.batch_size, options.resolution, options.repeats, options.seed),
+        table,
     )
     return rows, device_of(backend, options.device)
 

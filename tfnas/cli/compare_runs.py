@@ -10,8 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfnas.cli._options import OutputFile
-from tfnas.cli._text_table import layout
+from tfnas.cli._console import OutputFile, layout
 from tfnas.jobs.errors import UserError
 
 if TYPE_CHECKING:

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfnas.cli._options import OutputFile, check_numbers
-from tfnas.cli._text_table import layout
+from tfnas.cli._console import OutputFile, check_numbers, layout
 from tfnas.jobs.errors import UserError
 
 if TYPE_CHECKING:
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from torch.utils.data import Dataset
 
     from tfnas.deploy.evaluation import ClassRow
-    from tfnas.deploy.origin import Origin
+    from tfnas.deploy.load import Origin
     from tfnas.train.metrics import Metrics
 
 HELP = (
@@ -75,8 +74,7 @@ def run(options: argparse.Namespace) -> None:
     from tfnas.compute.devices import find_device, warn_of_threads
     from tfnas.data import make_loader
     from tfnas.deploy.evaluation import evaluate_by_class
-    from tfnas.deploy.load import load_network
-    from tfnas.deploy.origin import read_origin
+    from tfnas.deploy.load import load_network, read_origin
 
     if names_a_network(options.weights):
         raise UserError(f"evaluate: {options.weights}: is a network without weights; pass trained ones, a weights.pt")

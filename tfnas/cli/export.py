@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from tfnas.cli._options import OutputFolder, check_numbers
+from tfnas.cli._console import OutputFolder, check_numbers
 from tfnas.cli.evaluate import add_network_arguments, choose_architecture, names_a_network
 from tfnas.jobs.errors import UserError
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from tfnas.deploy.export import Checked
+    from tfnas.deploy.load import Origin
     from tfnas.deploy.model_card import Card, LatencyTarget, Measured
-    from tfnas.deploy.origin import Origin
     from tfnas.space import Architecture
 
 HELP = (
@@ -106,8 +106,8 @@ def describe(
 ) -> Card:
     """The card of a network, its files and their latencies."""
     from tfnas.compute.devices import device_name
+    from tfnas.deploy.load import read_trained_on
     from tfnas.deploy.model_card import Card
-    from tfnas.deploy.origin import read_trained_on
     from tfnas.jobs.artifacts import digest_file, read_json
 
     origin, metrics = subject.origin, options.weights.with_name("metrics.json")
@@ -170,8 +170,7 @@ def read_subject(options: argparse.Namespace) -> Subject:
         UserError: a file cannot be read, or weights and architecture do not belong together.
     """
     from tfnas.cli.zoo import read_network
-    from tfnas.deploy.load import load_network
-    from tfnas.deploy.origin import read_origin
+    from tfnas.deploy.load import load_network, read_origin
 
     if options.architecture is None and names_a_network(options.weights):
         return fresh_network(options.weights)
@@ -188,7 +187,7 @@ def fresh_network(name: Path) -> Subject:
     import torch
 
     from tfnas.cli.zoo import read_network
-    from tfnas.deploy.origin import Origin
+    from tfnas.deploy.load import Origin
     from tfnas.space import build_network
 
     architecture = read_network(str(name))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfnas.cli._options import OutputFile, check_numbers
+from tfnas.cli._console import OutputFile, check_numbers
 from tfnas.jobs.errors import UserError
 
 if TYPE_CHECKING:

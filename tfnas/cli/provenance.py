@@ -16,7 +16,7 @@ from tfnas.jobs.errors import UserError
 if TYPE_CHECKING:
     from tfnas.engines.dvc import DvcRecord
     from tfnas.engines.lineage import Lineage, Traced
-    from tfnas.tracking.records import RunRecord
+    from tfnas.tracking.store import RunRecord
 
 HELP = (
     "Show where a result came from (commit, parameters, inputs, device, MLflow run) and whether it still matches what"
@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> None:
 def _from_run(run_id: str, folder: Path) -> tuple[Lineage, RunRecord | None]:
     """From the record in the results folder or, if a later run has replaced it, from the copy that MLflow keeps."""
     from tfnas.engines.lineage import lineage_of_record, lineage_of_run
-    from tfnas.tracking.records import read_provenance, read_run
+    from tfnas.tracking.store import read_provenance, read_run
 
     lineage = lineage_of_run(run_id, folder)
     if lineage is not None:
@@ -70,7 +70,7 @@ def _from_run(run_id: str, folder: Path) -> tuple[Lineage, RunRecord | None]:
 
 def _run_of(lineage: Lineage) -> RunRecord | None:
     """The job's run in MLflow; if the store does not answer, the rest is still shown."""
-    from tfnas.tracking.records import read_run
+    from tfnas.tracking.store import read_run
 
     try:
         return read_run(lineage.mlflow_run_id, Path(lineage.folder)) if lineage.mlflow_run_id else None

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfnas.cli._options import OutputFile
-from tfnas.cli._text_table import layout
+from tfnas.cli._console import OutputFile, layout
 from tfnas.jobs.errors import UserError
 
 if TYPE_CHECKING:

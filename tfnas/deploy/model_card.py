@@ -15,7 +15,7 @@ import torch
 from tfnas.data.images.decoding import APPLY, BACKGROUND
 from tfnas.data.images.transforms import CROP_FRACTION, MEAN, STD, THUMBNAIL
 from tfnas.deploy.export import Runner
-from tfnas.deploy.origin import Origin, TrainedOn, read_origin
+from tfnas.deploy.load import Origin, TrainedOn, read_origin
 from tfnas.jobs.artifacts import read_json, write_text
 from tfnas.jobs.sections import flatten
 from tfnas.latency import LatencyTable

@@ -14,7 +14,7 @@ from tfnas.jobs.artifacts import git_trouble
 from tfnas.jobs.errors import UserError
 
 if TYPE_CHECKING:
-    from tfnas.tracking.records import TrackedJob
+    from tfnas.tracking.store import TrackedJob
 
 RUN_ID = re.compile(r"[0-9a-f]{32}")
 WORKSPACE = "workspace"  # the folder as it is, in DVC's words
@@ -119,14 +119,14 @@ def _revision(folder: Path, name: str) -> Side | None:
 
 
 def _run(run_id: str) -> Side:
-    from tfnas.tracking.records import read_job
+    from tfnas.tracking.store import read_job
 
     job = read_job(run_id)
     return Side("an MLflow run", job.params, job.metrics)
 
 
 def _pipeline(pipeline_id: str) -> Side | None:
-    from tfnas.tracking.records import read_pipeline
+    from tfnas.tracking.store import read_pipeline
 
     jobs = read_pipeline(pipeline_id)
     if not jobs:

@@ -22,11 +22,9 @@ from tfnas.engines.dvc import LOCK, DvcProject, let_dvc_in, lock_has_moved, open
 from tfnas.engines.snakemake import SYNCING, forget, is_running, replaced, snakemake
 from tfnas.engines.trust import disagreements, job_of
 from tfnas.jobs.artifacts import PROVENANCE
-from tfnas.jobs.errors import UserError
-from tfnas.jobs.redaction import redact
+from tfnas.jobs.errors import UserError, redact
 from tfnas.space import load_space
-from tfnas.stages.dependencies import check_named_files
-from tfnas.stages.params import Params, load_params
+from tfnas.stages.params import Params, check_named_files, load_params
 
 PARAMS_FILE = "params.yaml"
 

@@ -15,8 +15,7 @@ from typing import Any
 from tfnas.jobs.artifacts import PROVENANCE, digest_file, read_json, seal
 from tfnas.jobs.errors import UserError
 from tfnas.jobs.sections import flatten
-from tfnas.stages.dependencies import digest_code, files_in
-from tfnas.stages.params import Params, load_params, stage_params
+from tfnas.stages.params import Params, digest_code, files_in, load_params, stage_params
 from tfnas.stages.registry import LIBRARY, STAGES
 
 

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from tfnas.jobs.artifacts import write_text
 from tfnas.jobs.errors import UserError
-from tfnas.latency.backends import Backend, stopwatch_of
-from tfnas.latency.backends.protocol import Stopwatch
+from tfnas.latency.backends import Backend
 from tfnas.latency.table import LatencyTable
 from tfnas.latency.timing import Probe, Timer, Timing, measuring, time_probes
 from tfnas.space import Architecture, build_network, count_macs, count_params, zoo
@@ -45,6 +44,17 @@ class Baseline:
     top1: float  # percent on ImageNet at 224 x 224, as `source` gives it
     source: str
     architecture: Architecture | None = None  # of the networks of the paper
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """How every network is measured."""
+
+    threads: int
+    batch_size: int
+    resolution: int
+    repeats: int
+    seed: int  # of the order
 
 
 @dataclass(frozen=True)
@@ -120,26 +130,19 @@ def count_module_macs(module: nn.Module, resolution: int) -> int:
 def compare(
     baselines: Sequence[Baseline],
     backend: Backend,
-    *,
-    device: torch.device,
-    threads: int,
-    batch_size: int,
-    resolution: int,
-    warmup_runs: int,
-    repeats: int,
-    seed: int,
+    timer: Timer,
+    conditions: Conditions,
     table: LatencyTable | None = None,
-    stopwatch: Stopwatch | None = None,
 ) -> list[Compared]:
     """Measure every network, interleaved in rounds of random order; fastest first."""
-    shape = (batch_size, 3, resolution, resolution)
-    with measuring(threads):
+    shape = (conditions.batch_size, 3, conditions.resolution, conditions.resolution)
+    with measuring(conditions.threads):
         timings = time_probes(
             {baseline.name: Probe(baseline.build, shape) for baseline in baselines},
-            timer=Timer(device, warmup_runs, stopwatch or stopwatch_of(backend)),
+            timer=timer,
             backend=backend,
-            repeats=repeats,
-            seed=seed,
+            repeats=conditions.repeats,
+            seed=conditions.seed,
             label="networks",
         )
     rows = [Compared(baseline, timings[baseline.name], table_ms(baseline, table)) for baseline in baselines]

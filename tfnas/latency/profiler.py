@@ -13,10 +13,20 @@ from tfnas.compute.devices import cpu_governor
 from tfnas.compute.seeding import derive_seed
 from tfnas.jobs.artifacts import package_versions
 from tfnas.jobs.progress import ProgressBar
-from tfnas.latency.estimate import Estimates, estimate
 from tfnas.latency.measuring import Measuring, find_device_alignment, fixed_parts
 from tfnas.latency.table import FIXED_PARTS, Curve, LatencyTable, OperationKey
-from tfnas.latency.tours import NETWORK, Point, Slot, Visit, deal_tours, first_knots, further_knots, tour_slots
+from tfnas.latency.tours import (
+    NETWORK,
+    Estimates,
+    Point,
+    Slot,
+    Visit,
+    deal_tours,
+    estimate,
+    first_knots,
+    further_knots,
+    tour_slots,
+)
 from tfnas.space import Architecture, Space
 
 MIN_VISITS = 3  # of a point, before its uncertainty means anything

@@ -15,7 +15,7 @@ from torch import nn
 from tfnas.compute.devices import keep_freed_memory, time_calls, warn_of_threads
 from tfnas.jobs.progress import track
 from tfnas.latency.backends import Backend
-from tfnas.latency.backends.protocol import Stopwatch
+from tfnas.latency.backends.registry import Stopwatch
 
 ROUNDS = 10  # at most, sharing the repeats; two tables agree better with ten rounds than with five
 Key = TypeVar("Key", bound=Hashable)

@@ -1,4 +1,4 @@
-"""Where and at which widths blocks are timed: in tours, and at knots.
+"""Where and at which widths blocks are timed, in tours and at knots; and what all the visits say about each.
 
 A *tour* times blocks one after another, as in a whole network. A block that runs repeatedly by itself finds its weights
 in the nearest cache and its memory still warm, and looks 15 to 50 % faster than inside a network. So each tour is as
@@ -9,12 +9,15 @@ A *knot* is a width at which an operation is measured: first a few, then more wh
 good enough. A device may be faster at every `alignment`-th width (vector registers, blocked layouts): ONNX Runtime
 takes a third of the time at multiples of 4 channels. So multiples and other widths are two classes, each with its own
 knots.
+
+Estimates (V visits, P points) are of the model: log of a latency = the point's level + the offset of the visit.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -25,8 +28,11 @@ from tfnas.space import Space
 Point = tuple[OperationKey | str, int]  # an operation and a width; a fixed part's name and 0; NETWORK and its number
 Slot = str | tuple[OperationKey, ...]  # of a tour: a fixed part, or the operations of a searchable layer
 NETWORK = "network"
-
 TimeSequence = Callable[..., np.ndarray]  # tfnas.compute.devices.time_sequence
+SIGMA = 1.4826  # a normal distribution's standard deviation, in median absolute deviations
+MEDIAN_ERROR = 1.2533  # standard error of a median, in standard errors of a mean
+OUTLIER_SIGMAS, OUTLIER_LEAST = 5.0, 0.05  # an outlier is further off than both of them
+ROUNDS = 3  # of alternating between levels and offsets; more change nothing
 
 
 class Visit(NamedTuple):
@@ -202,3 +208,85 @@ def _line(widths: np.ndarray, logs: np.ndarray) -> tuple[float, float]:
     first, second = np.triu_indices(len(widths), 1)
     slope = float(np.median((logs[second] - logs[first]) / (widths[second] - widths[first])))
     return slope, float(np.median(logs - slope * widths))
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What the visits say about one point."""
+
+    latency_ms: float
+    spread_ms: float  # interquartile range of its visits, drift taken out
+    uncertainty: float  # half width of the 95 % confidence interval of the median, relative; infinite below 3 visits
+    visits: int  # without outliers
+    outliers: int
+
+
+@dataclass(frozen=True)
+class Estimates:
+    points: dict[Point, Estimate]
+    drift: np.ndarray  # (V,) relative slowness of the machine at each visit, 0 at the median
+
+
+def estimate(visits: Sequence[Visit]) -> Estimates:
+    """Levels and offsets by taking medians in turn (Tukey's median polish).
+
+    The fixed parts are in every tour and are the anchors: they alone give the first offsets. A visit of a whole
+    network takes the offset of the tours around it.
+    """
+    index: dict[Point, int] = {}
+    rows, columns, values = [], [], []
+    for number, visit in enumerate(visits):
+        for point, ms in zip(visit.points, visit.latencies_ms, strict=True):
+            if np.isfinite(ms):
+                rows.append(number)
+                columns.append(index.setdefault(point, len(index)))
+                values.append(np.log(ms))
+    if not index:
+        return Estimates({}, np.zeros(len(visits)))
+    row, column, value = np.array(rows, int), np.array(columns, int), np.array(values, float)
+    offsets = _offsets(index, visits, row, column, value)
+    residual_of_point = _grouped(value - offsets[row], column, len(index))
+    points = {point: _summary(residual_of_point[place]) for point, place in index.items()}
+    return Estimates(points, np.exp(offsets) - 1.0)
+
+
+def _offsets(
+    index: dict[Point, int], visits: Sequence[Visit], row: np.ndarray, column: np.ndarray, value: np.ndarray
+) -> np.ndarray:
+    counts = np.bincount(column, minlength=len(index))
+    anchors = np.array([isinstance(point[0], str) and point[0] != NETWORK for point in index], bool)
+    is_tour = np.array([visit.points[0][0] != NETWORK for visit in visits], bool)
+    offsets = np.zeros(len(visits))
+    for number in range(ROUNDS):
+        levels = np.array([np.median(group) for group in _grouped(value - offsets[row], column, len(index))])
+        trusted = anchors if number == 0 else anchors | (counts >= 3)
+        use = trusted[column] & is_tour[row]
+        groups = _grouped((value - levels[column])[use], row[use], len(visits))
+        known = np.array([len(group) > 0 for group in groups], bool)
+        if not known.any():
+            break
+        found = np.array([np.median(group) for group in groups if len(group)])
+        offsets = np.interp(np.arange(len(visits)), np.flatnonzero(known), found - np.median(found))
+    return offsets
+
+
+def _grouped(values: np.ndarray, group: np.ndarray, count: int) -> list[np.ndarray]:
+    order = np.argsort(group, kind="stable")
+    return np.split(values[order], np.searchsorted(group[order], np.arange(1, count)))
+
+
+def _summary(logs: np.ndarray) -> Estimate:
+    median = float(np.median(logs))
+    sigma = SIGMA * float(np.median(abs(logs - median)))
+    kept = logs[abs(logs - median) <= max(OUTLIER_SIGMAS * sigma, OUTLIER_LEAST)] if len(logs) > 2 else logs
+    latency_ms = float(np.exp(np.median(kept)))
+    low, high = np.quantile(kept, (0.25, 0.75))
+    sure = len(kept) > 2
+    error = 1.96 * MEDIAN_ERROR * SIGMA * float(np.median(abs(kept - np.median(kept)))) / np.sqrt(len(kept))
+    return Estimate(
+        latency_ms=latency_ms,
+        spread_ms=latency_ms * float(high - low),
+        uncertainty=float(error) if sure else float("inf"),
+        visits=len(kept),
+        outliers=len(logs) - len(kept),
+    )

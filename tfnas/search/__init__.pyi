@@ -12,7 +12,7 @@ from .result import load_search_result as load_search_result
 from .result import load_warm_up as load_warm_up
 from .result import write_history as write_history
 from .scaling.elasticity_scaling import scale_widths as scale_widths
-from .scaling.integer_ratio import scale_widths_by_integer_ratio as scale_widths_by_integer_ratio
+from .scaling.elasticity_scaling import scale_widths_by_integer_ratio as scale_widths_by_integer_ratio
 from .scaling.widths import ScalingResult as ScalingResult
 from .scaling.widths import width_ranges as width_ranges
 from .state import Setting as Setting

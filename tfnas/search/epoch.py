@@ -16,8 +16,7 @@ from tfnas.jobs.errors import NonFiniteLossError, UserError
 from tfnas.search.constraint import Constraint
 from tfnas.search.result import EpochRecord, derived_columns
 from tfnas.search.sampling import gumbel_noise, gumbel_path, second_path
-from tfnas.search.scaling.elasticity_scaling import scale_widths
-from tfnas.search.scaling.integer_ratio import scale_widths_by_integer_ratio
+from tfnas.search.scaling.elasticity_scaling import scale_widths, scale_widths_by_integer_ratio
 from tfnas.search.state import SearchState, Setting, learning_rate, temperature
 from tfnas.search.steps import ArchitectureStep, Correct, Stepper, WeightStep
 

@@ -1,7 +1,7 @@
 from .architecture import Architecture as Architecture
 from .architecture import Block as Block
-from .complexity import count_macs as count_macs
-from .complexity import count_params as count_params
+from .architecture import count_macs as count_macs
+from .architecture import count_params as count_params
 from .network import build_network as build_network
 from .space import Candidate as Candidate
 from .space import Head as Head

@@ -13,8 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from tfnas.jobs.artifacts import digest_params
 from tfnas.jobs.errors import UserError
-from tfnas.jobs.sections import explain
-from tfnas.jobs.yaml_files import read_yaml
+from tfnas.jobs.sections import explain, read_yaml
 
 ACTIVATIONS = ("relu", "relu6", "swish")
 

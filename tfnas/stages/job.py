@@ -19,12 +19,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from tfnas.compute import distributed
 from tfnas.compute.devices import claim_gpu
 from tfnas.jobs.artifacts import PROVENANCE, digest_file, remove_unfinished, write_provenance
-from tfnas.jobs.errors import UserError, explain_disk
+from tfnas.jobs.errors import UserError, explain_disk, hide_secrets, redact
 from tfnas.jobs.locks import ENDS_WITHIN_SECONDS, ENGINE, end_with_engine, held_lock
-from tfnas.jobs.redaction import hide_secrets, redact
 from tfnas.jobs.user import provide_for_user
-from tfnas.stages.dependencies import check_named_files, digest_code, named_files
-from tfnas.stages.params import Params, load_params, stage_params
+from tfnas.stages.params import Params, check_named_files, digest_code, load_params, named_files, stage_params
 from tfnas.stages.registry import STAGES, Stage
 
 if TYPE_CHECKING:

@@ -10,14 +10,14 @@ from tfnas.authors.latency_tables import open_external_table
 from tfnas.compute.devices import find_device
 from tfnas.jobs.artifacts import write_json
 from tfnas.latency.backends import BackendOptions, device_of, open_backend
-from tfnas.latency.calibration import apply_calibration, fit_calibration
 from tfnas.latency.measuring import Measuring
 from tfnas.latency.params import ProfileLatencyParams
 from tfnas.latency.profiler import NETWORK_VISITS, profile_space
-from tfnas.latency.reach import reachable_range_ms
-from tfnas.latency.table import LatencyTable
+from tfnas.latency.table import LatencyTable, reachable_range_ms
 from tfnas.latency.validation import (
     Validated,
+    apply_calibration,
+    fit_calibration,
     published_members,
     time_networks,
     validated,

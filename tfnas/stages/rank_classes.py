@@ -11,8 +11,7 @@ from torch import nn
 
 from tfnas.compute.devices import open_device
 from tfnas.compute.seeding import derive_seed, seed_everything
-from tfnas.data.accuracy_figure import draw_class_accuracy
-from tfnas.data.class_accuracy import ClassAccuracy, rank, write_class_accuracy
+from tfnas.data.class_accuracy import ClassAccuracy, draw_class_accuracy, rank, write_class_accuracy
 from tfnas.data.images.loader import EpochLoader, ImageDataset, make_loader
 from tfnas.data.images.stores import image_root
 from tfnas.data.images.transforms import eval_transform

@@ -26,7 +26,6 @@ CHANGES_NO_RESULT = (
     "jobs",
     "tracking",
     "stages/__init__.py",
-    "stages/dependencies.py",
     "stages/job.py",
     "stages/params.py",
     "stages/registry.py",

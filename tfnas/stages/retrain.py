@@ -5,8 +5,7 @@ from __future__ import annotations
 from tfnas.data.manifest import warn_of_changed_images
 from tfnas.space import Architecture, build_network
 from tfnas.stages.job import Job
-from tfnas.train.session import Training, run_training
-from tfnas.train.sets import load_architecture, retrain_sets
+from tfnas.train.session import Training, load_architecture, retrain_sets, run_training
 
 
 def check(job: Job) -> Architecture:

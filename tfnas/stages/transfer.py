@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from tfnas.space import Architecture
 from tfnas.stages.job import Job
-from tfnas.train.session import Training, run_training
-from tfnas.train.sets import load_architecture, transfer_sets
+from tfnas.train.session import Training, load_architecture, run_training, transfer_sets
 from tfnas.train.weights import transfer_network
 
 

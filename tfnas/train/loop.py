@@ -1,4 +1,4 @@
-"""The epochs of one training, from its start or from a checkpoint to the end of the recipe."""
+"""`train`: a network trained by the recipe, epoch by epoch, from its start or from a checkpoint."""
 
 from __future__ import annotations
 
@@ -22,32 +22,87 @@ from tfnas.jobs.checkpoints import Checkpoints
 from tfnas.jobs.errors import NonFiniteLossError, UserError
 from tfnas.jobs.progress import track
 from tfnas.train.metrics import Metrics, MetricSums, TrainingEpoch
-from tfnas.train.recipe import step_learning_rate
-from tfnas.train.step import TrainingStepper, to_device
+from tfnas.train.params import RecipeParams
+from tfnas.train.step import TrainingStepper, step_learning_rate, to_device
 
 CHECK_LOSS_EVERY = 20  # steps; reading a loss makes the CPU wait for the GPU
 Item = TypeVar("Item")
+Loaders = tuple[ResumableLoader, ResumableLoader]  # of training and of validation
 
 logger = logging.getLogger("tfnas.train")
 
 
+@dataclass(frozen=True)
+class TrainResult:
+    """The outcome of a training: one record per epoch, and the last epoch's validation."""
+
+    history: list[TrainingEpoch]
+    final: Metrics | None
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a training is besides its network, images and recipe.
+
+    Attributes:
+        name: of the job, e.g. `retrain/A`: part of its random streams, its progress bar and its errors.
+    """
+
+    name: str
+    device: torch.device
+    precision: str
+    seed: int
+
+
+def train(
+    network: nn.Module,
+    loaders: Loaders,
+    recipe: RecipeParams,
+    setting: Setting,
+    *,
+    checkpoints: Checkpoints | None = None,
+    on_epoch: Callable[[TrainingEpoch], None] | None = None,
+) -> TrainResult:
+    """Train `network` in place by the recipe (Appendix B).
+
+    Each step is a function of the state before it and of its number alone, since it starts by seeding torch
+    from (seed, name, epoch, step, process). So a training resumed from a checkpoint, even in the middle of an epoch,
+    ends with the same bits on a CPU.
+
+    Args:
+        loaders: of training batches of `batch_size / accumulate` images over all processes, an incomplete last one
+            dropped; and of validation batches.
+        checkpoints: where to resume from and to save to, after every epoch and every `checkpoint_every_steps`; the
+            same in all processes, of which only the first saves.
+        on_epoch: called with every epoch's record, those of a checkpoint first.
+
+    Raises:
+        UserError: no whole training batch, or a loss that is not finite (names epoch and step).
+    """
+    if len(loaders[0]) < recipe.accumulate:
+        raise UserError(f"{setting.name}: batch_size {recipe.batch_size} is larger than the training set; lower it")
+    stepper = TrainingStepper(network, recipe, device=setting.device, precision=setting.precision)
+    loop = EpochLoop(stepper, loaders, setting, checkpoints)
+    progress = loop.run(on_epoch or _ignore)
+    if stepper.evaluated is not network:
+        network.load_state_dict(stepper.evaluated.state_dict())
+    return TrainResult(progress.history, progress.final)
+
+
+def _ignore(record: TrainingEpoch) -> None:
+    pass
+
+
 class EpochLoop:
-    """A training in progress; its name is part of its random streams, its progress bar and its errors."""
+    """A training in progress."""
 
     def __init__(
-        self,
-        stepper: TrainingStepper,
-        train_loader: ResumableLoader,
-        val_loader: ResumableLoader,
-        *,
-        name: str,
-        seed: int,
-        checkpoints: Checkpoints | None,
+        self, stepper: TrainingStepper, loaders: Loaders, setting: Setting, checkpoints: Checkpoints | None
     ) -> None:
         self.stepper, self.recipe = stepper, stepper.recipe
-        self.train_loader, self.val_loader = train_loader, val_loader
-        self.name, self.seed, self.checkpoints = name, seed, checkpoints
-        self.steps = len(train_loader) // self.recipe.accumulate  # of an epoch
+        self.train_loader, self.val_loader = loaders
+        self.name, self.seed, self.checkpoints = setting.name, setting.seed, checkpoints
+        self.steps = len(self.train_loader) // self.recipe.accumulate  # of an epoch
         self.progress = TrainingProgress(MetricSums(stepper.device))
 
     def run(self, on_epoch: Callable[[TrainingEpoch], None]) -> TrainingProgress:

@@ -8,8 +8,7 @@ import sys
 from pathlib import Path
 
 from tfnas.jobs.artifacts import digest_file, digest_params, write_provenance
-from tfnas.stages.dependencies import digest_code, named_files
-from tfnas.stages.params import load_params, stage_params
+from tfnas.stages.params import digest_code, load_params, named_files, stage_params
 from tfnas.stages.registry import STAGES
 
 PATHS = ("params", "out", "log", "results", *{given.option for stage in STAGES.values() for given in stage.inputs})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tfnas.cli._options import OutputFile
+from tfnas.cli._console import OutputFile
 from tfnas.cli.init.presets import Preset, load_preset, preset_names, render_preset
 from tfnas.jobs.artifacts import write_text
 from tfnas.jobs.errors import UserError
@@ -66,7 +66,7 @@ def _set_root(preset: Preset, name: str, option: str, folder: Path | None) -> No
 
 def _fit(preset: Preset, root: Path) -> None:
     """Fit the preset to the images; a folder that is not ready yet changes nothing, and prepare_data checks again."""
-    from tfnas.cli.init.fitting import fit_to_images
+    from tfnas.cli.init.presets import fit_to_images
 
     try:
         fit_to_images(preset, root)

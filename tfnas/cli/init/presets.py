@@ -1,20 +1,31 @@
 """The presets: presets/base.yaml holds every key with its source, the other files hold what they change.
 
 A comment belongs to the key on its line. It is part of a preset, and lines up again wherever a value has changed.
+
+Some numbers of a preset follow from the user's images: how many classes, how many of each, how large. There are at most
+as many groups as classes, no batch larger than its set, learning rates in proportion to the batches, a resolution no
+larger than the images, and no more threads and workers than CPUs.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from typing import NamedTuple
 
 from tfnas.jobs.errors import UserError
+from tfnas.jobs.sections import spell
 
 PRESETS = Path(__file__).parents[3] / "presets"  # of the checkout, which the pipeline needs anyway
 BASE, TARGETS = "base", "targets"
 COMMENT_COLUMN = 30
 LINE = re.compile(r"(?P<indent> *)(?P<name>\w+):(?: +(?P<value>[^#\s].*?))?(?: +# (?P<comment>.*))?")
+
+LARGEST, STEP = 224, 32  # pixels; networks halve an image five times
+SAMPLED = 200  # images whose size is read
 
 
 class Entry(NamedTuple):
@@ -128,3 +139,87 @@ def load_preset(name: str) -> Preset:
 def render_preset(name: str) -> str:
     """A preset as a whole params.yaml, with every key and its comment."""
     return load_preset(name).render()
+
+
+def fit_to_images(preset: Preset, root: Path) -> None:
+    """Change the values of a preset that do not suit the images in a folder.
+
+    Raises:
+        UserError: the folder does not hold images of two classes or more.
+    """
+    paths, counts = _training_images(preset, root)
+    groups = min(int(preset.value("build_subset.groups")), len(counts))
+    smallest = sum(sorted(counts.values())[:groups])  # the fewest images that a subset can have
+    validation_fraction = 1 - float(preset.value("build_subset.train_fraction"))
+    fit_value(preset, "build_subset.groups", str(groups))
+    fit_value(preset, "profile_latency.num_classes", str(len(counts)))
+    fit_value(preset, "resolution", str(fitting_resolution(paths)))
+    _fit_cpus(preset)
+    _fit_batch(preset, "search.batch_size", round(validation_fraction * smallest), rate="search.weights.learning_rate")
+    _fit_batch(preset, "retrain.batch_size", len(paths), rate="retrain.learning_rate")
+    _fit_batch(preset, "rank_classes.fit.batch_size", len(paths), rate=None)  # Adam's rate does not follow the batch
+
+
+def _training_images(preset: Preset, root: Path) -> tuple[list[Path], Counter[str]]:
+    """The files, and how many there are of each class."""
+    from tfnas.data.sources.image_folder import announce_left_out, scan_image_folder
+
+    records, _, left_out = scan_image_folder(root, val_fraction=float(preset.value("prepare_data.val_fraction")))
+    announce_left_out(root, left_out)
+    train = [record for record in records if record.split == "train"]
+    counts = Counter(record.class_name for record in train)
+    if len(counts) < 2:
+        raise UserError(f"init: --data-root {root}: has {len(counts)} classes; a classifier needs 2 or more")
+    return [root / record.path for record in train], counts
+
+
+def _fit_cpus(preset: Preset) -> None:
+    from tfnas.compute.devices import allowed_cpus
+
+    cpus = allowed_cpus()
+    for key, most in (("device.threads", cpus), ("device.workers", cpus if cpus > 1 else 0)):
+        fit_value(preset, key, str(min(int(preset.value(key)), most)))
+
+
+def _fit_batch(preset: Preset, key: str, images: int, *, rate: str | None) -> None:
+    """Make a batch no larger than a set of images, and SGD's learning rate follow it."""
+    before = int(preset.value(key))
+    batch_size = min(before, _power_of_two(images))
+    fit_value(preset, key, str(batch_size))
+    if rate is not None:
+        fit_value(preset, rate, spell(float(f"{float(preset.value(rate)) * (batch_size / before):.6g}")))
+
+
+def _power_of_two(images: int) -> int:
+    """The largest power of two up to a number of images; at least 2, as BatchNorm needs."""
+    return max(2, 1 << (max(images, 1).bit_length() - 1))
+
+
+def fitting_resolution(paths: Sequence[Path]) -> int:
+    """The median shorter side of a sample of the images, rounded to 32 pixels, from 32 to 224."""
+    from PIL import Image
+
+    sides = []
+    for path in paths[:: max(1, len(paths) // SAMPLED)]:
+        try:
+            with Image.open(path) as image:
+                sides.append(min(image.size))
+        except Exception:  # a broken image; prepare_data names it
+            continue
+    side = median(sides) if sides else LARGEST
+    return min(LARGEST, max(STEP, STEP * round(side / STEP)))
+
+
+def fit_value(preset: Preset, key: str, value: str) -> None:
+    """Replace a value, and say in its comment that its source is no longer the preset's."""
+    old = preset.value(key)
+    if float(old) == float(value):
+        return
+    preset.replace(key, value)
+    line, leaf = (key, "") if key in preset.entries else key.rsplit(".", 1)
+    comment = preset.entries[line].comment
+    if not comment.startswith("[ours]"):
+        was = f"{leaf} {old}".strip()
+        preset.entries[line] = preset.entries[line]._replace(
+            comment=f"[ours] fits your images; the preset: {was} {comment}".rstrip()
+        )

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tfnas.jobs.errors import UserError
-from tfnas.latency.backends.protocol import BackendOptions
+from tfnas.latency.backends.registry import BackendOptions
 
 OPSET = 17
 INPUT, OUTPUT = "image", "output"

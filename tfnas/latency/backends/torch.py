@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tfnas.compute.devices import autocast
 from tfnas.jobs.errors import UserError
-from tfnas.latency.backends.protocol import BackendOptions
+from tfnas.latency.backends.registry import BackendOptions
 
 
 class TorchEager:

@@ -1,11 +1,11 @@
-"""Checks that the commands share: output paths are writable, numbers are not too small."""
+"""What the commands share: checks of their options (writable paths, numbers not too small), and tables as printed."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PosixPath
 
 from tfnas.jobs.errors import UserError
@@ -73,3 +73,13 @@ def check_numbers(options: argparse.Namespace, command: str, lowest: Mapping[str
         value = getattr(options, name)
         if value is not None and value < low:
             raise UserError(f"{command}: --{name.replace('_', '-')} {value}: must be {low} or more")
+
+
+def layout(rows: Sequence[Sequence[str]], *, left: set[int]) -> str:
+    """Columns two spaces apart, right-aligned except for those in `left`, with a rule below the first row."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = (c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])

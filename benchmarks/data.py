@@ -1,22 +1,30 @@
-"""Images per second of our loader, against torchvision's ImageFolder with Pillow and the classic transforms.
+"""How fast a folder is listed and verified, what 1.28 million lines take, and images per second of our loader.
 
 python benchmarks/imagenet_folder.py /tmp/imagenet
-python benchmarks/loader.py --root /tmp/imagenet --pack /tmp/pack
+python benchmarks/data.py lists --root /tmp/imagenet
+python benchmarks/data.py loader --root /tmp/imagenet --pack /tmp/pack
 
-The same augmentation (random crop to 224, flip, color jitter 0.4, 0.4, 0.4, 0.2), batches of 32, two worker processes
-for everyone. Each round gives every variant in turn so many batches, so that a busy machine slows all of them; the
-median of the rounds counts. First it says how far the validation images of both are apart.
+`lists`: the folder's metadata are in the operating system's cache after the first of the scans; the lists, from the
+ranking to the subset, are made up.
+
+`loader`: against torchvision's ImageFolder with Pillow and the classic transforms. The same augmentation (random crop
+to 224, flip, color jitter 0.4, 0.4, 0.4, 0.2), batches of 32, two worker processes for everyone. Each round gives every
+variant in turn so many batches, so that a busy machine slows all of them; the median of the rounds counts. First it
+says how far the validation images of both are apart.
 """
 
 from __future__ import annotations
 
 import argparse
+import resource
 import statistics
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 from torchvision import transforms as classic
@@ -24,16 +32,65 @@ from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import default_loader
 
 from tfnas.data import ImageDataset, eval_transform, make_loader, train_transform
-from tfnas.data.images.stores import describe, materialize, write_source
+from tfnas.data.class_accuracy import ClassAccuracy, rank, read_class_accuracy, write_class_accuracy
+from tfnas.data.images.stores import FolderStore, describe, materialize, write_source
 from tfnas.data.images.transforms import MEAN, STD
-from tfnas.data.manifest import manifest_samples
+from tfnas.data.manifest import ManifestRecord, manifest_samples, read_manifest, write_manifest, write_samples
 from tfnas.data.params import AugmentationParams, MaterializeParams
 from tfnas.data.sources.image_folder import scan_image_folder
+from tfnas.data.subset import build_subset
+from tfnas.data.verify import verify_images
+
+CLASSES, PER_CLASS, VAL_PER_CLASS = 1000, 1281, 50
+SCANS = 5
 
 SIZE, BATCH, WORKERS = 224, 32, 2
 JITTER = (0.4, 0.4, 0.4, 0.2)
 AUGMENTATION = AugmentationParams.model_validate({"crop_scale": [0.08, 1.0], "flip": True, "color_jitter": JITTER})
 PACKS = {"raw pack, 256": ("raw", 256), "jpeg pack, 256": ("jpeg", 256), "jpeg pack, 320": ("jpeg", 320)}
+
+
+def time_scans(root: Path) -> None:
+    """The first scan and the fastest of the others, and decoding of up to 2,000 images."""
+    times = []
+    for _ in range(SCANS):
+        begin = time.perf_counter()
+        listing = scan_image_folder(root)
+        times.append(time.perf_counter() - begin)
+    files = len(listing.records)
+    print(f"manifest: {files} files, first {files / times[0]:,.0f} files/s, then {files / min(times[1:]):,.0f} files/s")
+    some = listing._replace(records=listing.records[:2000])
+    begin = time.perf_counter()
+    verify_images(some, FolderStore(root), threads=2)
+    print(f"verify: {len(some.records) / (time.perf_counter() - begin):,.0f} images/s with two threads")
+
+
+def time_lists(folder: Path) -> None:
+    """From class_accuracy.csv and manifest.csv to train.csv and val.csv."""
+    random = np.random.default_rng(0)
+    names = [f"n{number:08d}" for number in range(CLASSES)]
+    records = [
+        ManifestRecord(split, name, f"{split}/{name}/{name}_{number}.JPEG", 110_000)
+        for split, count in (("train", PER_CLASS), ("val", VAL_PER_CLASS))
+        for name in names
+        for number in range(count)
+    ]
+    write_manifest(records, folder / "manifest.csv")
+    correct = random.integers(0, PER_CLASS + 1, CLASSES).tolist()
+    rows = rank(ClassAccuracy(name, PER_CLASS, right) for name, right in zip(names, correct, strict=True))
+    write_class_accuracy(rows, folder / "class_accuracy.csv")
+    del records
+    begin = time.perf_counter()
+    accuracies, records = read_class_accuracy(folder / "class_accuracy.csv"), read_manifest(folder / "manifest.csv")
+    subset = build_subset(accuracies, records, groups=100, train_fraction=0.8, seed=0)
+    write_samples(subset.train, folder / "train.csv")
+    write_samples(subset.val, folder / "val.csv")
+    seconds = time.perf_counter() - begin
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    print(
+        f"ranking to subset: {len(records):,} lines, {len(subset.train):,} + {len(subset.val):,} images,"
+        f" {seconds:.1f} s, peak memory of the process {peak:.2f} GB"
+    )
 
 
 def classic_loader(root: Path) -> DataLoader[Any]:
@@ -128,14 +185,14 @@ def pack_all(root: Path, names: list[str], folder: Path) -> dict[str, Path]:
     return packs
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, required=True, help="a folder in ImageNet's layout")
-    parser.add_argument("--pack", type=Path, required=True, help="folder to pack the images in, once")
-    parser.add_argument("--images", type=int, default=4000, metavar="N", help="of the folder that are packed")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--batches", type=int, default=30, help="of a variant in a round")
-    options = parser.parse_args()
+def measure_lists(options: argparse.Namespace) -> None:
+    if options.root is not None:
+        time_scans(options.root)
+    with tempfile.TemporaryDirectory() as folder:
+        time_lists(Path(folder))
+
+
+def measure_loader(options: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     samples, _ = manifest_samples(scan_image_folder(options.root).records, "train")
     some = samples[: options.images]
@@ -147,6 +204,22 @@ def main() -> None:
     }
     loaders |= {f"ours, {title}": our_loader(folder, some) for title, folder in packs.items()}
     time_variants(loaders, rounds=options.rounds, batches=options.batches)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    lists, loader = commands.add_parser("lists"), commands.add_parser("loader")
+    lists.add_argument("--root", type=Path, help="a folder of images; without it only the lists are timed")
+    lists.set_defaults(measure=measure_lists)
+    loader.add_argument("--root", type=Path, required=True, help="a folder in ImageNet's layout")
+    loader.add_argument("--pack", type=Path, required=True, help="folder to pack the images in, once")
+    loader.add_argument("--images", type=int, default=4000, metavar="N", help="of the folder that are packed")
+    loader.add_argument("--rounds", type=int, default=5)
+    loader.add_argument("--batches", type=int, default=30, help="of a variant in a round")
+    loader.set_defaults(measure=measure_loader)
+    options = parser.parse_args()
+    options.measure(options)
 
 
 if __name__ == "__main__":
