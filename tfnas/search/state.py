@@ -132,7 +132,7 @@ class SearchState:
         for layer, candidate, block in derived.chosen(self.supernet.space):
             operation = operations[layer * len(self.supernet.space.candidates) + candidate]
             before, leaves = operation.width, operation.weights
-            order = operation.set_width(scaled.blocks[block].expand_channels)
+            order = operation.set_width(scaled.blocks[block].expand_channels, self._params.channel_importance)
             if order is not None:
                 self._replace_leaves(operation, leaves, before, order)
 

@@ -123,8 +123,11 @@ class CandidateOperation(nn.Module):
         return fused_sum(x, [self.weights], None, self.layer)
 
     @torch.no_grad()
-    def set_width(self, width: int) -> Tensor | None:
+    def set_width(self, width: int, importance: str = "depthwise") -> Tensor | None:
         """Keep the `width` most important of all W channels; those dropped before compete with the others.
+
+        Args:
+            importance: a key of `CHANNEL_IMPORTANCE`.
 
         Returns:
             (W,) where each channel was before, kept ones first; None when the width is what it was (then the
@@ -133,7 +136,7 @@ class CandidateOperation(nn.Module):
         assert 1 <= width <= self.max_width
         if width == self.width:
             return None
-        order = channel_order(self.get_buffer("depthwise"), width)
+        order = channel_order(dict(self.named_buffers()), width, importance)
         for name, tensor in self.named_buffers():
             axis = CHANNEL_AXIS[name]
             if axis is not None:
