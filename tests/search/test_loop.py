@@ -78,8 +78,19 @@ def timeless(history):
 STOPPING = {"depth_space": "skip_in", "early_stopping": {"layers": 0.2, "epochs": 1}}
 
 
+ENTANGLED = {"weight_sharing": "entangled"}
+
+
 @pytest.mark.parametrize(
-    "changes", [{}, {"reset_optimizers": True}, {"depth_space": "skip_out"}], ids=["kept", "reset", "skip_out"]
+    "changes",
+    [
+        {},
+        {"reset_optimizers": True},
+        {"depth_space": "skip_out"},
+        ENTANGLED,
+        ENTANGLED | {"architecture": {"paths": "one"}, "depth_space": "skip_in", "channel_importance": "product"},
+    ],
+    ids=["kept", "reset", "skip_out", "entangled", "entangled_one"],
 )
 def test_a_search_resumed_after_any_epoch_ends_with_the_same_bits(run, changes) -> None:
     whole = run(**changes)
@@ -107,7 +118,17 @@ def test_a_search_that_stopped_early_ends_there_when_resumed(run) -> None:
         assert_same_result(run(checkpoints=again, **STOPPING), whole)
 
 
-@pytest.mark.parametrize("changes", [{}, {"warmup_epochs": 0}, {"reset_optimizers": True}, {"depth_space": "skip_in"}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"warmup_epochs": 0},
+        {"reset_optimizers": True},
+        {"depth_space": "skip_in"},
+        ENTANGLED,
+        ENTANGLED | {"depth_space": "skip_out", "reset_optimizers": True},
+    ],
+)
 def test_targets_forked_from_one_warm_up_end_as_searches_of_their_own(
     run, tiny_space, loaders, make_params, target_ms, tmp_path, changes
 ) -> None:
