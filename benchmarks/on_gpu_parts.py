@@ -107,7 +107,7 @@ class RetrainSize(NamedTuple):
 
 FULL = Sizes(
     ProfileSize(112, 32, 0.6, 8, 20),
-    StepsSize(224, 32, 3, 10),
+    StepsSize(224, 32, 3, 8),
     SearchSize(32, 128, 100, 5, 2, 0.2),
     RetrainSize(224, 256, 5, 20),
 )
@@ -170,7 +170,7 @@ def run_tests(options: argparse.Namespace) -> Iterator[Row]:
         yield Row("tests marked gpu", "not run", note=f"{error.name or error} is not installed")
         return
     files = [path for path in sorted((ROOT / "tests").rglob("test_*.py")) if "mark.gpu" in path.read_text("utf-8")]
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", *map(str, files)]
+    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-p", "no:cacheprovider", *map(str, files)]
     finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     lines = finished.stdout.strip().splitlines() or [finished.stderr.strip()]
     yield Row("tests marked gpu", lines[-1].strip("= "))
@@ -186,7 +186,6 @@ class Stopwatch:
 
     def __init__(self, device: torch.device) -> None:
         self._cuda = device.type == "cuda"
-        self._start = self.mark()
 
     def mark(self) -> torch.cuda.Event | float:
         """Now, in the order of the device's work."""
@@ -300,23 +299,32 @@ def compare(what: str, pairs: list[tuple[float, float]], note: str = "") -> Iter
 def measure_steps(options: argparse.Namespace) -> Iterator[Row]:
     """Both steps in Table 1's space, each form in both precisions; and the authors' code where it is given."""
     size, device = sizes(options).steps, open_device(options)
-    forms: dict[str, Callable[[tuple[Tensor, Tensor], str], Steps]] = {
-        sharing: lambda batch, precision, sharing=sharing: Ours(batch, precision, weight_sharing=sharing)
-        for sharing in SHARINGS
-    }
-    if options.authors:
-        forms["authors"] = lambda batch, precision: Authors(batch, precision, options.authors)
+    forms = forms_of_steps(options.authors)
     for precision in PRECISIONS:
         together: dict[str, float] = {}
         for name, make in forms.items():
-            rows, together[name] = time_form(make, precision, size, device)
+            rows, together[name] = time_form(partial(make, precision=precision), size, device)
             yield from (row._replace(what=f"{name} {precision}: {row.what}") for row in rows)
-        for name in SHARINGS if options.authors else ():
-            yield Row(f"authors / {name} {precision}", together["authors"] / together[name], "x", "both steps together")
+        theirs = together.pop("authors", None)
+        for name, seconds in together.items() if theirs else ():
+            yield Row(f"authors / {name} {precision}", theirs / seconds, "x", "both steps together")
+
+
+def forms_of_steps(authors: Path | None) -> dict[str, Callable[..., Steps]]:
+    """What makes each form, given a batch and a precision; those that an interruption may cost come last."""
+    forms: dict[str, Callable[..., Steps]] = {}
+    for sharing in SHARINGS:
+        forms[sharing] = partial(Ours, weight_sharing=sharing)
+    if authors:
+        forms["authors"] = partial(Authors, folder=authors)
+    architecture = preset("imagenet-gpu").search.architecture.model_copy(update={"paths": "one"})
+    for sharing in SHARINGS:
+        forms[f"{sharing}, one path"] = partial(Ours, weight_sharing=sharing, architecture=architecture)
+    return forms
 
 
 def time_form(
-    make: Callable[[tuple[Tensor, Tensor], str], Steps], precision: str, size: StepsSize, device: torch.device
+    make: Callable[[tuple[Tensor, Tensor]], Steps], size: StepsSize, device: torch.device
 ) -> tuple[list[Row], float]:
     """Median seconds of both steps and their peak memory, in a fresh supernet; and the sum of the two medians."""
     random.seed(0)
@@ -325,7 +333,7 @@ def time_form(
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
-    form = make((images.to(device), labels.to(device)), precision)
+    form = make((images.to(device), labels.to(device)))
     taken: dict[str, list[float]] = {"weight_step": [], "architecture_step": []}
     for turn in range(size.warm_up + size.steps):
         for step, own in taken.items():

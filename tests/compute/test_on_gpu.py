@@ -114,7 +114,8 @@ def test_all_parts_run_with_five_packages(environment, tmp_path) -> None:
     assert rows["latency"]["table measured in"]["note"].startswith("16 operations")
     for precision in ("float32", "bfloat16"):
         for step in ("weight step", "architecture step"):
-            assert rows["steps"][f"none {precision}: {step}"]["value"] > 0
+            for form in ("none", "entangled", "none, one path", "entangled, one path"):
+                assert rows["steps"][f"{form} {precision}: {step}"]["value"] > 0
         assert rows["retrain"][f"retraining {precision}"]["value"] > 0
     assert rows["search"]["images"]["value"] == str(tmp_path)
     target_ms = float(rows["search"]["derived network by the table"]["note"].split()[1])

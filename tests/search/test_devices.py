@@ -37,9 +37,11 @@ def test_a_layer_equals_the_plain_form(table1, device, recompute) -> None:
 
 
 @DEVICES
-def test_logits_are_those_of_the_cpu(tiny_space, make_params, device) -> None:
+@pytest.mark.parametrize("weight_sharing", ["none", "entangled"])
+def test_logits_are_those_of_the_cpu(tiny_space, make_params, device, weight_sharing) -> None:
     images = torch.randn(4, 3, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    states = [SearchState.initial(tiny_space, 3, Setting(make_params(), device=where)) for where in ("cpu", device)]
+    params = make_params(weight_sharing=weight_sharing)
+    states = [SearchState.initial(tiny_space, 3, Setting(params, device=where)) for where in ("cpu", device)]
     logits = []
     for state in states:
         supernet = state.supernet.double()
@@ -49,12 +51,14 @@ def test_logits_are_those_of_the_cpu(tiny_space, make_params, device) -> None:
 
 
 @DEVICES
+@pytest.mark.parametrize("weight_sharing", ["none", "entangled"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_search_resumes_on_its_device(
-    tiny_space, tiny_table, target_ms, loaders, make_params, device, precision
+    tiny_space, tiny_table, target_ms, loaders, make_params, device, precision, weight_sharing
 ) -> None:
     constraint = latency_constraint(tiny_space, tiny_table, target_ms)
-    setting = Setting(make_params(), device=torch.device(device), precision=precision)
+    params = make_params(weight_sharing=weight_sharing)
+    setting = Setting(params, device=torch.device(device), precision=precision)
 
     class Kept:
         state: dict | None = None
