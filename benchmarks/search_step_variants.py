@@ -1,7 +1,7 @@
 """The step of a search in the forms that `search_step.py` compares: ours, the authors' own code, a plain reference.
 
 Every form has `weight_step()` (two paths, one backward, SGD) and `architecture_step()` (all candidates, Adam), on
-random images of 224 x 224, in Table 1's space at its initial widths.
+random images of 224 x 224, in Table 1's space at its initial widths. The device of the images is the one it works on.
 """
 
 from __future__ import annotations
@@ -44,14 +44,15 @@ class Steps(Protocol):
 class Ours:
     """`tfnas.search.steps.Stepper` with the parameters of params.yaml."""
 
-    def __init__(self, batch: tuple[Tensor, Tensor], precision: str, *, recompute: bool = False) -> None:
+    def __init__(self, batch: tuple[Tensor, Tensor], precision: str, **changes: object) -> None:
         params = Params.model_validate(yaml.safe_load(render_preset("imagenet-gpu"))).search
-        params = params.model_copy(update={"recompute": recompute})
+        params = params.model_copy(update=changes)
         self._space, self._batch, self._generator = load_space("tf-nas"), batch, torch.Generator().manual_seed(0)
-        self._supernet = Supernet(self._space, NUM_CLASSES)
-        setting = Setting(params, precision=precision)
+        setting = Setting(params, device=batch[0].device, precision=precision)
+        state = SearchState.initial(self._space, NUM_CLASSES, setting)
+        self._supernet = state.supernet
         constraint = latency_constraint(self._space, _table(), 15.0)
-        self._stepper = Stepper(SearchState(self._supernet, setting), setting, constraint)
+        self._stepper = Stepper(state, setting, constraint)
 
     def weight_step(self) -> None:
         alphas = self._supernet.alphas.detach()
@@ -93,7 +94,9 @@ class _Trained:
                 parameter.data = parameter.detach().log_softmax(-1)
 
     def _autocast(self) -> AbstractContextManager[object]:
-        return nullcontext() if self._precision == "float32" else torch.autocast("cpu", torch.bfloat16)
+        return (
+            nullcontext() if self._precision == "float32" else torch.autocast(self._images.device.type, torch.bfloat16)
+        )
 
     def _cross_entropy(self, logits: Tensor) -> Tensor:
         return functional.cross_entropy(logits, self._labels)
@@ -125,6 +128,7 @@ class Authors(_Trained):
             }
         self._network = model.Network(NUM_CLASSES, widths, _AnyLatency(base=1.0))
         self._network.set_temperature(TEMPERATURE)
+        self._network.to(batch[0].device)
         super().__init__(batch, precision, self._network.weight_parameters(), self._network.arch_parameters())
 
     def weight_step(self) -> None:
@@ -227,11 +231,16 @@ def _table() -> LatencyTable:
     return LatencyTable(space.name, space.resolution, 1, "made", 1.0, curves)
 
 
+def random_batch(size: int, resolution: int = 224) -> tuple[Tensor, Tensor]:
+    """(N, 3, H, W) images and (N,) labels."""
+    return torch.randn(size, 3, resolution, resolution), torch.randint(NUM_CLASSES, (size,))
+
+
 def build(name: str, batch_size: int, precision: str, authors: Path | None) -> Steps:
     """One of `ours`, `recompute` (ours, keeping no activations) and `theirs` (the plain reference without a folder)."""
     random.seed(0)
     torch.manual_seed(0)
-    batch = torch.randn(batch_size, 3, 224, 224), torch.randint(NUM_CLASSES, (batch_size,))
+    batch = random_batch(batch_size)
     if name == "theirs":
         return Authors(batch, precision, authors) if authors else Plain(batch, precision)
     return Ours(batch, precision, recompute=name == "recompute")

@@ -280,6 +280,7 @@ def test_heic_is_read_where_its_package_is_there(monkeypatch) -> None:
 
 
 def test_a_header_of_too_many_pixels_is_refused_before_any_memory_is_asked_for() -> None:
+    assert Image.MAX_IMAGE_PIXELS is not None and MAX_PIXELS == 2 * Image.MAX_IMAGE_PIXELS
     with pytest.raises(ValueError, match=rf"65000 x 65000 pixels are more than the {MAX_PIXELS}"):
         decode(huge(encoded(Image.fromarray(PIXELS), "JPEG")))
 

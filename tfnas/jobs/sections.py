@@ -216,7 +216,7 @@ def _violation(node: yaml.ScalarNode, loader: _Loader, *, is_key: bool) -> str |
     plain, text = node.style is None, node.value
     if node.tag != loader.resolve(yaml.ScalarNode, text, (plain, not plain)):  # type: ignore[no-untyped-call]
         return f"{text!r} has a tag ({node.tag.replace('tag:yaml.org,2002:', '!!')}); leave the tag out"
-    if not plain:
+    if not plain or _yaml_1_2() is None:
         return None
     try:
         ours, theirs = loader.construct_object(node), _read_as_dvc(text)
@@ -238,6 +238,9 @@ def _read_as_dvc(text: str) -> Any:
 
 @cache
 def _yaml_1_2() -> Any:
-    from ruamel.yaml import YAML
-
+    """DVC's reader; None where it is not installed, and DVC, which brings it, is not either."""
+    try:
+        from ruamel.yaml import YAML
+    except ModuleNotFoundError:
+        return None
     return YAML(typ="safe")

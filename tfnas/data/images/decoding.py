@@ -22,14 +22,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
 from tfnas.jobs.errors import UserError
 
 if TYPE_CHECKING:
+    from PIL import Image
     from torch import Tensor
 
-MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # where Pillow, too, takes an image for an attack on the memory
+MAX_PIXELS = 2 * 89_478_485  # where Pillow, too, takes an image for an attack on the memory
 _JPEG = b"\xff\xd8\xff"
 _SIZE_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 APPLY, IGNORE = "apply", "ignore"  # of prepare_data.exif
@@ -118,6 +118,8 @@ def decode(data: np.ndarray, *, exif: str = APPLY) -> Tensor:
             pass
         else:
             return _turn(picture, _jpeg_orientation(data) if exif == APPLY else 1)
+    from PIL import Image
+
     _heif_reader()
     with Image.open(io.BytesIO(data.tobytes())) as image:
         written = image.getexif().get(_ORIENTATION, 1) if image.format == "TIFF" else 1
@@ -166,11 +168,15 @@ def _turn(picture: Tensor, orientation: int) -> Tensor:
 def _jpeg_orientation(data: np.ndarray) -> int:
     if b"Exif\0\0" not in data[: 1 << 16].tobytes():
         return 1
+    from PIL import Image
+
     with Image.open(io.BytesIO(data.tobytes())) as image:  # reads the header only
         return image.getexif().get(_ORIENTATION, 1)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
+    from PIL import Image
+
     if image.mode in _WIDE_MODES:
         depth = _depth(image)  # before the pixels are loaded
         gray = _upper_bits(np.asarray(image), depth)
@@ -246,6 +252,7 @@ def _read_wide_png(data: np.ndarray, key: int | tuple[int, ...] | None) -> Image
     if data[:8].tobytes() != _PNG or len(data) < 26 or data[24] != 16:
         return None
     import torch
+    from PIL import Image
     from torchvision.io import decode_png
 
     try:

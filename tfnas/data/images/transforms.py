@@ -10,16 +10,18 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from random import Random
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from tfnas.data.images.color import Colors, change_colors, draw_colors
 from tfnas.data.images.decoding import to_tensor
 from tfnas.data.params import AugmentationParams
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 MEAN = (0.485, 0.456, 0.406)  # of ImageNet's red, green and blue
 STD = (0.229, 0.224, 0.225)
