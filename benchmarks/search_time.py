@@ -33,7 +33,7 @@ from tfnas.stages.search import check, run
 from tfnas.tracking.runs import NoRun
 
 SECONDS: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])  # of the clock, of the processor
-COMPUTE = ("forward of paths", "forward of all operations", "backward")
+COMPUTE = ("forward of paths", "forward of all operations", "backward", "forward of evaluated networks")
 
 
 def now() -> tuple[float, float]:
@@ -96,6 +96,8 @@ def main() -> None:
         (Supernet, "forward_paths", COMPUTE[0]),
         (Supernet, "forward_mixed", COMPUTE[1]),
         (torch.Tensor, "backward", COMPUTE[2]),
+        (Supernet, "forward_derived", COMPUTE[3]),
+        (EpochRunner, "_evaluate", "evaluation in all"),
         (Stepper, "weight_step", "weight steps in all"),
         (Stepper, "architecture_step", "architecture steps in all"),
         (EpochRunner, "_scale", "scaling"),
@@ -110,10 +112,10 @@ def main() -> None:
         count("the whole search", begin)
     total = SECONDS["the whole search"]
     SECONDS["inside forward and backward"] = [sum(SECONDS[name][i] for name in COMPUTE) for i in range(2)]
-    print(f"{'':28} {'clock':>18} {'processor':>18}")
+    print(f"{'':30} {'clock':>18} {'processor':>18}")
     for name, seconds in SECONDS.items():
         cells = (f"{own:8.2f} s {100 * own / all_:6.1f} %" for own, all_ in zip(seconds, total, strict=True))
-        print(f"{name:28} {'  '.join(cells)}")
+        print(f"{name:30} {'  '.join(cells)}")
 
 
 if __name__ == "__main__":

@@ -159,6 +159,9 @@ def _write_search(folder: Path, space: Space, table: LatencyTable, search, targe
                 alpha_entropy=2.0 * (1 - progress),
                 val_top1=38 + 44 * progress + float(rng.normal(0, 2)),
                 val_top5=100.0,
+                derived_top1=42 + 45 * progress + float(rng.normal(0, 2)),
+                random_top1_mean=30 + 38 * progress + float(rng.normal(0, 1)),
+                random_top1_std=9.0 - 4 * progress,
                 derived=search_history.derived_columns(space, derived, widths, entropies),
             )
         )
@@ -166,7 +169,7 @@ def _write_search(folder: Path, space: Space, table: LatencyTable, search, targe
     records = [search_history.EpochRecord(**{**vars(record), "target_ms": target_ms}) for record in records]
     folder.mkdir(parents=True)
     search_history.write_history(records, folder / "history.csv")
-    last = {"val_top1_percent": records[-1].val_top1, "train_top1_percent": records[-1].train_top1}
+    last = {**records[-1].accuracies(), "num_classes": 5, "warm_up_loss": records[search.warmup_epochs - 1].train_loss}
     write_json(folder / "metrics.json", {**latency_constraint(space, table, target_ms).metrics(architecture), **last})
     return architecture
 

@@ -53,6 +53,7 @@ def figures(results: Results) -> Iterator[tuple[str, Callable[[], Figure]]]:
     yield "supernet", lambda: training_figures.supernet_figure(targets)
     yield "entropy", lambda: training_figures.entropy_figure(targets)
     for target in targets:
+        yield "learning", lambda target=target: search_figures.learning_figure(target)
         yield "latency", lambda target=target: search_figures.latency_figure(target)
         yield "depth", lambda target=target: search_figures.depth_figure(target)
         yield "operations", lambda target=target: search_figures.operations_figure(target, names)

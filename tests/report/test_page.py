@@ -45,7 +45,7 @@ def test_one_figure_for_each_thing_and_target(html: str, params: Params) -> None
     page = Page(html)
     kinds = Counter(attributes["data-kind"] for tag, attributes in page.tags if tag == "figure")
     targets = len(params.targets)
-    each = dict.fromkeys(("architecture", "latency", "depth", "operations", "percentages"), targets)
+    each = dict.fromkeys(("architecture", "learning", "latency", "depth", "operations", "percentages"), targets)
     of_the_paper = ("here", "paper-latency", "paper-macs")
     of_the_run = ("tradeoff", "supernet", "entropy", "validation", "stage-latency", "classes")
     one = dict.fromkeys((*of_the_run, *of_the_paper), 1)

@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 
 OPTIONS = ("--params", "params.yaml", "--results", "results", "--out", "results/report", "--log", "logs/report.log")
+OUTPUTS = ("report.html", "summary.csv", "summary.json", "accuracies/A.csv", "accuracies/B.csv")
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def test_the_files_are_written_and_again_the_same(folder: Path, params: Params) 
     result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=900)
     assert result.returncode == 0, result.stderr
     out = folder / "results/report"
-    written = {name: (out / name).read_bytes() for name in ("report.html", "summary.csv", "summary.json")}
+    written = {name: (out / name).read_bytes() for name in OUTPUTS}
     for name in written:
         (out / name).write_text("another")  # also when it is among the results
     run_job(make_job("report", out, params, {"results": folder / "results"}))

@@ -126,6 +126,21 @@ def test_job_writes_its_files_and_logs_every_epoch(params, folder, tiny_table) -
     assert not list(folder.rglob("checkpoints/**/*.pt"))
 
 
+@pytest.mark.parametrize("stage", ["warm_up", "search"])
+def test_metrics_and_tracking_have_the_accuracies_of_the_last_epoch(params, folder, stage) -> None:
+    job, _ = run(params, folder, "out")
+    out = job.out if stage == "search" else folder / "warm_up"
+    with (out / "history.csv").open(newline="") as file:
+        history = list(csv.DictReader(file))
+    metrics = json.loads((out / "metrics.json").read_text())
+    for name in ("val_top1", "derived_top1", "random_top1_mean", "random_top1_std"):
+        assert metrics[f"{name}_percent"] == float(history[-1][name])
+        if stage == "search":
+            logged = {step: values for values, step in job.run.metrics}
+            assert [logged[epoch][name] for epoch in (1, 2, 3)] == [float(row[name]) for row in history]
+            assert metrics["warm_up_loss"] == float(history[params.search.warmup_epochs - 1]["train_loss"])
+
+
 def test_interrupted_job_resumes_and_leaves_the_same_bytes(params, folder) -> None:
     whole, _ = run(params, folder, "whole")
     with pytest.raises(ConnectionError):

@@ -6,7 +6,7 @@ A test says when the file is out of date.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from tfnas.jobs.artifacts import write_text
@@ -29,7 +29,17 @@ PLACES: dict[tuple[str, ...], dict[str, str]] = {
 
 def dvc_yaml() -> str:
     """The text of dvc.yaml."""
-    return HEADER + "\n\n".join(_stage(stage) for stage in STAGES.values()) + "\n"
+    stages = "\n\n".join(_stage(stage) for stage in STAGES.values())
+    return f"{HEADER}{stages}\n\nplots:\n" + "\n".join(_folder_plots()) + "\n"
+
+
+def _folder_plots() -> Iterator[str]:
+    """Plots of the files in a folder. DVC allows several columns as y here, and one in the plots of a stage."""
+    for stage in STAGES.values():
+        for output in stage.written:
+            if output.kind == "folder" and output.plot:
+                yield f"  - {stage.folder()}/{output.name}:"
+                yield from (f"      {key}: {_value(value)}" for key, value in output.plot.items())
 
 
 def _stage(stage: Stage) -> str:
@@ -59,7 +69,7 @@ def _body(stage: Stage, job: Mapping[str, str]) -> list[str]:
         lines.append("plots:")
         for output in by_kind["plot"]:
             lines.append(f"  - {folder}/{output.name}:")
-            lines += [f"      {key}: {_quoted(text.format(**job))}" for key, text in output.plot.items()]
+            lines += [f"      {key}: {_quoted(str(text).format(**job))}" for key, text in output.plot.items()]
     return lines
 
 
@@ -71,6 +81,10 @@ def _command(command: str) -> list[str]:
 
 def _items(values: Iterable[str]) -> list[str]:
     return [f"  - {value}" for value in values]
+
+
+def _value(value: str | tuple[str, ...]) -> str:
+    return _quoted(value) if isinstance(value, str) else f"[{', '.join(map(_quoted, value))}]"
 
 
 def _quoted(text: str) -> str:

@@ -26,6 +26,7 @@ SEARCH_COLUMNS = (
     "target_ms",
     "alpha_entropy",
     "val_top1",
+    "derived_top1",
 )
 TRAINING_COLUMNS = ("epoch", "train_top1", "val_top1")
 DERIVED_METRICS = ("target_ms", "table_latency_ms", "gap_percent", "measured_latency_ms", "macs", "params", "depth")
@@ -160,7 +161,7 @@ def _read_target(params: Params, folder: Path, name: str) -> TargetResult:
         architecture=Architecture.load(derive / "architecture.json"),
         derived=_read_metrics(derive / "metrics.json", DERIVED_METRICS),
         search=read_typed_rows(search / "history.csv", numbers=SEARCH_COLUMNS),
-        search_metrics=_read_metrics(search / "metrics.json", ("val_top1_percent",)),
+        search_metrics=_read_metrics(search / "metrics.json", ("val_top1_percent", "num_classes")),
         retrain=_read_training(folder / "retrain" / name),
         transfers=transfers,
     )

@@ -15,6 +15,7 @@ from tfnas.report.figures import training as training_figures
 from tfnas.report.figures.drawing import architecture_svg, target_colors
 from tfnas.report.figures.style import inline_svg
 from tfnas.report.inputs import Results, TargetResult
+from tfnas.report.learning import learning_text, untrained_text
 from tfnas.report.summary import CLOSE_PERCENT, Numbers, provenance_rows, recorded_packages, stage_rows, summarize
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ QUANTITIES = {
     "params": Quantity("Parameters", "M", lambda value: f"{value / 1e6:.3f}"),
     "depth": Quantity("Depth", "blocks", "{:.0f}".format),
     "search_val_top1_percent": Quantity("Top-1 of sampled paths", "%", "{:.2f}".format),
+    "search_derived_top1_percent": Quantity("Top-1 of the derived path, in the supernet", "%", "{:.2f}".format),
+    "search_random_top1_mean_percent": Quantity("Top-1 of random paths, mean", "%", "{:.2f}".format),
+    "search_random_top1_std_percent": Quantity("Top-1 of random paths, spread", "%", "{:.2f}".format),
     "retrain_top1_percent": Quantity("Top-1 after retraining", "%", "{:.2f}".format),
     "retrain_top5_percent": Quantity("Top-5 after retraining", "%", "{:.2f}".format),
 }
@@ -68,6 +72,7 @@ def render_page(results: Results, *, title: str) -> str:
         here=here,
         paper=paper_tables(results),
         same_task=is_the_papers_task(results),
+        learned=[(learning_text(target), untrained_text(target)) for target in results.targets],
         swatches=_swatches(results.targets),
         table_error=result_figures.validation_error_text(results.validation) if results.validation else None,
         chosen=[result for result in results.classes if result.group is not None],
@@ -129,6 +134,7 @@ def _figures(results: Results) -> dict[str, list[Markup]]:
 
     return {
         "architecture": [_markup(architecture_svg(t.architecture, f"architecture-{t.name}")) for t in targets],
+        "learning": each("learning", search_figures.learning_figure, "Accuracy of derived, sampled and random paths"),
         "latency": each("latency", search_figures.latency_figure, "Latency of the derived network at each epoch"),
         "depth": each("depth", search_figures.depth_figure, "Depth of each stage at each epoch"),
         "operations": each(

@@ -33,6 +33,7 @@ def _target_numbers(target: TargetResult) -> Numbers:
         "params": derived["params"],
         "depth": derived["depth"],
         "search_val_top1_percent": target.search_metrics["val_top1_percent"],
+        **_evaluated(target),
         "retrain_top1_percent": retrain["top1_percent"],
     }
     if "top5_percent" in retrain:
@@ -40,6 +41,12 @@ def _target_numbers(target: TargetResult) -> Numbers:
     for dataset, training in target.transfers.items():
         numbers[f"transfer_{dataset}_top1_percent"] = training.metrics["top1_percent"]
     return numbers
+
+
+def _evaluated(target: TargetResult) -> Numbers:
+    """Accuracies in the supernet after the last epoch; those of random paths where some were drawn."""
+    names = ("derived_top1_percent", "random_top1_mean_percent", "random_top1_std_percent")
+    return {f"search_{name}": target.search_metrics[name] for name in names if name in target.search_metrics}
 
 
 def write_summary(summary: dict[str, Numbers], folder: Path) -> None:

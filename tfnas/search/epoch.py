@@ -1,19 +1,21 @@
-"""One epoch of the search: weight and architecture steps, validation, elasticity-scaling."""
+"""One epoch of the search: weight and architecture steps, validation, elasticity-scaling, evaluation."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
-from tfnas.compute import distributed
 from tfnas.data.images.loader import Batch, Loader
 from tfnas.jobs.errors import NonFiniteLossError, UserError
 from tfnas.search.constraint import Constraint
+from tfnas.search.derivation import Derived
+from tfnas.search.evaluation import Evaluation, evaluate, random_networks
 from tfnas.search.result import EpochRecord, derived_columns
 from tfnas.search.sampling import gumbel_noise, gumbel_path, second_path
 from tfnas.search.scaling.elasticity_scaling import scale_widths, scale_widths_by_integer_ratio
@@ -45,6 +47,13 @@ class Latencies(NamedTuple):
     derived_latency_before_ms: float | None = None
     derived_latency_after_ms: float | None = None
     target_ms: float | None = None
+
+
+class Accuracies(NamedTuple):
+    """The columns of a record on the 20 %, in percent."""
+
+    validation: tuple[float, float]  # top-1 and top-5 of Gumbel paths
+    evaluation: Evaluation
 
 
 class Training(NamedTuple):
@@ -85,7 +94,9 @@ class EpochRunner:
         latencies = self._scale(stepper, searches=self.setting.searches(epoch))
         if self.setting.searches(epoch) and self.state.stability is not None:
             self.state.stability.update(self.state.supernet.operation_logits())
-        return self._record(epoch, start, training, validation, latencies)
+        derived = self._derive()
+        accuracies = Accuracies(validation, self._evaluate(stepper, epoch, derived))
+        return self._record(epoch, start, training, accuracies, latencies, derived)
 
     def begin_after(self, warm_up: dict[str, object]) -> None:
         """Start from what a warm-up left, its records completed by the constraint: widths are as they began."""
@@ -135,8 +146,19 @@ class EpochRunner:
         counts = list[tuple[Correct, int]]()
         for batch in self.loaders.val:
             correct = stepper.count_correct(batch, gumbel_path(logits, tau, generator))
-            counts.append((correct, len(batch[1]) * distributed.group_size()))
+            counts.append((correct, stepper.batch_size(batch)))
         return _percent(counts)
+
+    def _derive(self) -> Derived:
+        """The network that the search would end with now, at the current widths."""
+        return self.state.supernet.derive(self.setting.name)
+
+    def _evaluate(self, stepper: Stepper, epoch: int, derived: Derived) -> Evaluation:
+        """Top-1 of the derived network and of random ones, on the first batches of those that `_validate` takes."""
+        wanted, generator = self._params.evaluation, self.setting.evaluation_generator(epoch)
+        others = random_networks(self.state.supernet, wanted.random_paths, generator)
+        set_epoch(self.loaders.val, epoch)
+        return evaluate(stepper, islice(self.loaders.val, wanted.batches), derived, others)
 
     def _scale(self, stepper: Stepper, *, searches: bool) -> Latencies:
         """Elasticity-scaling of the derived network (Algorithm 1); its cost before and after."""
@@ -144,7 +166,7 @@ class EpochRunner:
         if constraint is None:
             return Latencies()
         supernet = self.state.supernet
-        expected, derived = stepper.expected_cost(), supernet.derive(self.setting.name)
+        expected, derived = stepper.expected_cost(), self._derive()
         if not searches or wanted is False:
             value = constraint.cost.value(derived.architecture)
             return Latencies(expected, value, value, constraint.limit)
@@ -154,7 +176,13 @@ class EpochRunner:
         return Latencies(expected, result.cost_before, result.cost_after, constraint.limit)
 
     def _record(
-        self, epoch: int, start: float, training: Training, validation: tuple[float, float], latencies: Latencies
+        self,
+        epoch: int,
+        start: float,
+        training: Training,
+        accuracies: Accuracies,
+        latencies: Latencies,
+        derived: Derived,
     ) -> EpochRecord:
         weight_steps, architecture_steps = training
         strength = self.state.supernet.operation_logits().detach().log_softmax(-1)
@@ -174,14 +202,11 @@ class EpochRunner:
             latency_loss=_mean([taken.cost_loss for taken, _ in architecture_steps]),
             **latencies._asdict(),
             alpha_entropy=sum(entropies) / len(entropies),
-            val_top1=validation[0],
-            val_top5=validation[1],
-            derived=self._derived_columns(entropies),
+            val_top1=accuracies.validation[0],
+            val_top5=accuracies.validation[1],
+            **accuracies.evaluation._asdict(),
+            derived=derived_columns(self.state.supernet.space, derived, self.state.supernet.widths(), entropies),
         )
-
-    def _derived_columns(self, entropies: Sequence[float]) -> dict[str, int | float | str]:
-        supernet = self.state.supernet
-        return derived_columns(supernet.space, supernet.derive(self.setting.name), supernet.widths(), entropies)
 
     def _diverged(self, error: NonFiniteLossError, epoch: int, step: int) -> UserError:
         return UserError(

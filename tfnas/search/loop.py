@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
@@ -18,6 +19,8 @@ from tfnas.search.state import SearchState, Setting
 from tfnas.space import Space
 
 logger = logging.getLogger("tfnas.search")
+
+UNTRAINED = 0.9  # of ln K; a warm-up that ends at a cross-entropy above it is warned of
 
 OnEpoch = Callable[[EpochRecord], None]
 
@@ -97,6 +100,8 @@ def _run_epochs(runner: EpochRunner, end: int, checkpoints: SearchCheckpoints | 
     ticks = iter(track(range(left), label=name, total=left))
     while len(state.history) < end and not state.has_ended():
         epoch = len(state.history)
+        if epoch == runner.setting.params.warmup_epochs:
+            _warn_of_untrained(runner)
         try:
             state.history.append(runner.run(epoch, ticks))
         except UserError as error:
@@ -105,6 +110,26 @@ def _run_epochs(runner: EpochRunner, end: int, checkpoints: SearchCheckpoints | 
         _save(state, checkpoints)
         on_epoch(state.history[-1])
     next(ticks, None)  # the last log line
+
+
+def _warn_of_untrained(runner: EpochRunner) -> None:
+    """Say, when alpha starts, that the warm-up has hardly reduced the cross-entropy; without a warm-up say nothing."""
+    state, params = runner.state, runner.setting.params
+    chance = math.log(state.supernet.num_classes)
+    loss = state.history[-1].train_loss if state.history else 0.0
+    if loss <= UNTRAINED * chance or distributed.rank() > 0:
+        return
+    advice = [f"raise search.warmup_epochs ({params.warmup_epochs})"]
+    if params.weight_sharing == "none":
+        advice.append("write search.weight_sharing: entangled")
+    advice.append(f"search a space of fewer than {len(state.supernet.space.candidates)} candidates")
+    logger.warning(
+        "%s: alpha starts on a supernet that has hardly learned: the warm-up ends at a cross-entropy of %.2f, above"
+        " %.1f ln K = %.2f for K = %d classes (chance: ln K = %.2f), so the choice of operations will follow latency"
+        " more than accuracy; %s, or %s",
+        runner.setting.name, loss, UNTRAINED, UNTRAINED * chance, state.supernet.num_classes, chance,
+        ", ".join(advice[:-1]), advice[-1],
+    )  # fmt: skip
 
 
 def _resume(state: SearchState, checkpoints: SearchCheckpoints | None, name: str) -> None:

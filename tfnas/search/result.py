@@ -25,7 +25,10 @@ from tfnas.space.space import first_difference
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One row of `history.csv`; None where an epoch of warm-up has no such value."""
+    """One row of `history.csv`; None where an epoch of warm-up has no such value.
+
+    The `val_`, `derived_` and `random_` accuracies use batch statistics in BatchNorm, since the supernet has no others.
+    """
 
     epoch: int  # counted from 1
     seconds: float | None  # None for epochs of a warm-up that was run once for all targets
@@ -43,9 +46,18 @@ class EpochRecord:
     derived_latency_after_ms: float | None
     target_ms: float | None
     alpha_entropy: float  # mean over layers, in nats
-    val_top1: float  # percent, of the Gumbel path on the 20 %
+    val_top1: float  # percent, of the Gumbel path on the 20 %, before scaling; one path per batch
     val_top5: float
+    derived_top1: float  # percent, of the derived network on the 20 %, after scaling, with the supernet's weights
+    random_top1_mean: float | None  # of uniformly random networks on the same images; None where none are drawn
+    random_top1_std: float | None
     derived: dict[str, int | float | str]  # see `derived_columns`
+
+    def accuracies(self) -> dict[str, float]:
+        """The accuracies of paths and networks on the 20 %, as metrics: `val_top1_percent` and so on."""
+        names = ("val_top1", "derived_top1", "random_top1_mean", "random_top1_std")
+        values = {name: getattr(self, name) for name in names}
+        return {f"{name}_percent": value for name, value in values.items() if value is not None}
 
     def row(self) -> dict[str, int | float | str | None]:
         """One cell per column."""

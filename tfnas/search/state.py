@@ -45,6 +45,10 @@ class Setting:
         torch.manual_seed(derive_seed(self.seed, "search", epoch))
         return torch.Generator().manual_seed(derive_seed(self.seed, "search", "paths", epoch))
 
+    def evaluation_generator(self, epoch: int) -> torch.Generator:
+        """Of an epoch's random networks; a generator of its own, so that evaluating changes nothing else."""
+        return torch.Generator().manual_seed(derive_seed(self.seed, "search", "evaluation", epoch))
+
 
 class RankingStability:
     """How many epochs in a row each layer has kept the order of its operations by alpha.

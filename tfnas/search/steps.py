@@ -19,6 +19,7 @@ from tfnas.data.images.loader import Batch
 from tfnas.jobs.errors import NonFiniteLossError
 from tfnas.search.constraint import Constraint
 from tfnas.search.cost import cost_loss
+from tfnas.search.derivation import Derived
 from tfnas.search.sampling import gumbel_softmax
 from tfnas.search.state import SearchState, Setting
 
@@ -108,6 +109,17 @@ class Stepper:
         return _count_correct(logits, labels)
 
     @torch.no_grad()
+    def count_correct_derived(self, batch: Batch, networks: Sequence[Derived]) -> Tensor:
+        """Images of the batch whose strongest class is right, by each of P derived networks; (P,) counts.
+
+        The weights are the supernet's, and BatchNorm uses the batch.
+        """
+        images, labels = self._to_device(batch)
+        with autocast(self._device, self._precision):
+            logits = self.supernet.forward_derived(images, networks)
+        return distributed.total(torch.stack([(scores.argmax(-1) == labels).sum() for scores in logits])).cpu()
+
+    @torch.no_grad()
     def expected_cost(self) -> float:
         """LAT(alpha, beta), Eq. 6, with u = softmax(alpha)."""
         return float(self._expected_cost(self.supernet.operation_logits().softmax(-1)))
@@ -145,6 +157,11 @@ class Stepper:
             nn.utils.clip_grad_norm_(parameters, self._params.gradient_clip)
         scaler.step(optimizer)
         scaler.update()
+
+    @staticmethod
+    def batch_size(batch: Batch) -> int:
+        """Images of a batch, those of the other processes included."""
+        return len(batch[1]) * distributed.group_size()
 
     def _to_device(self, batch: Batch) -> Batch:
         images, labels = batch

@@ -55,14 +55,15 @@ class Output:
 
     Attributes:
         kind: how DVC lists it; `metrics` and `plot` are shown by `dvc metrics` and `dvc plots`.
-        plot: DVC's settings of a plot (template, x, y, title); `{target}` and `{dataset}` are replaced.
+        plot: DVC's settings of a plot (template, x, y, title); `{target}` and `{dataset}` are replaced. Of a
+            folder, those of each file in it; only there does DVC allow several columns as y.
         category: of `snakemake --report`; None leaves it out.
         caption: the stem of a file in `workflow/report/`.
     """
 
     name: str
     kind: Literal["file", "folder", "metrics", "plot"] = "file"
-    plot: Mapping[str, str] = field(default_factory=dict)
+    plot: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
     category: str | None = None
     caption: str = ""
 
@@ -370,6 +371,9 @@ _ALL = (
             Output("report.html", category="Overview", caption="page"),
             Output("summary.json", "metrics"),
             Output("summary.csv", category="Overview", caption="summary"),
+            Output(
+                "accuracies", "folder", {"x": "epoch", "y": ("derived", "sampled", "random"), "y_label": "top-1, %"}
+            ),
         ),
         keys=("report", "targets", "transfer.targets", "transfer.datasets"),
         code=("report", "latency", "space", "compute"),

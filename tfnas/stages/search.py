@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from tfnas.compute import distributed
 from tfnas.jobs.artifacts import write_json
 from tfnas.search.constraint import Constraint, read_constraint
 from tfnas.search.loop import search
-from tfnas.search.result import SearchResult, WarmUp, load_warm_up, write_history
+from tfnas.search.result import EpochRecord, SearchResult, WarmUp, load_warm_up, write_history
 from tfnas.search.session import interrupted_run, log_to, open_session
 from tfnas.stages.job import Job
 from tfnas.stages.params import stage_params
@@ -78,11 +79,18 @@ def search_metrics(result: SearchResult, constraint: Constraint, target: str) ->
         "expected_latency_ms": last.expected_latency_ms,
         "train_loss": last.train_loss,
         "train_top1_percent": last.train_top1,
-        "val_top1_percent": last.val_top1,
+        **last.accuracies(),
+        **_end_of_warm_up(result.history),
         "alpha_entropy": last.alpha_entropy,
         "epochs": last.epoch,
         "num_classes": result.num_classes,
     }
+
+
+def _end_of_warm_up(history: Sequence[EpochRecord]) -> dict[str, float]:
+    """The mean cross-entropy of the last epoch in which alpha was frozen; nothing where there was none."""
+    frozen = [record.train_loss for record in history if record.architecture_loss is None]
+    return {"warm_up_loss": frozen[-1]} if frozen else {}
 
 
 def _warn_off_target(gap_percent: float, name: str) -> None:

@@ -50,6 +50,6 @@ def warm_up_metrics(history: list[EpochRecord], num_classes: int) -> dict[str, f
         metrics |= {
             "train_loss": last.train_loss,
             "train_top1_percent": last.train_top1,
-            "val_top1_percent": last.val_top1,
+            **last.accuracies(),
         }
     return metrics

@@ -1,4 +1,4 @@
-"""Figures of a search: latency, depth and operations over the epochs (Sec. 3.2, 3.3)."""
+"""Figures of a search: accuracies, latency, depth and operations over the epochs (Sec. 3.2, 3.3)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from tfnas.report.figures.drawing import MARKED_EPOCHS, EndLabel, epoch_axis, label_ends, name_rows, panel
 from tfnas.report.figures.style import COLORS, SMALL, add_hover
 from tfnas.report.inputs import Row, TargetResult
+from tfnas.report.learning import COLUMNS as LEARNING_COLUMNS
+from tfnas.report.learning import chance_percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,6 +49,42 @@ def latency_figure(target: TargetResult) -> Figure:
     _shade_warm_up(axes, target.search)
     label_ends(axes, labels)
     return figure
+
+
+def learning_figure(target: TargetResult) -> Figure:
+    """Top-1 on the 20 % of the derived path, of sampled paths and of random ones (a band of their spread), and chance.
+
+    The warm-up is shaded.
+    """
+    rows, chance = target.search, chance_percent(target)
+    epochs = [row["epoch"] for row in rows]
+    figure, axes = panel(f"Target {target.name}: does it learn?", "top-1 in the supernet, %", "epoch", right=92.0)
+    axes.axhline(chance, color=COLORS["muted"], linewidth=1.0, linestyle=(0, (4, 3)))
+    labels = [EndLabel(chance, f"chance {chance:.0f}", COLORS["muted"])]
+    if all(row.get("random_top1_mean") is not None for row in rows):
+        labels.append(_random_band(axes, epochs, rows))
+    for name, color, marks in (("sampled", "orange", "-"), ("derived", "blue", "o-")):
+        values = [row[LEARNING_COLUMNS[name]] for row in rows]
+        axes.plot(epochs, values, marks, color=COLORS[color], markersize=3 if len(epochs) <= MARKED_EPOCHS else 0)
+        labels.append(EndLabel(values[-1], f"{name} {values[-1]:.1f}", COLORS[color]))
+        texts = [f"epoch {epoch}\n{name} {value:.1f} %" for epoch, value in zip(epochs, values, strict=True)]
+        add_hover(axes, epochs, values, texts)
+    axes.margins(y=0.06)
+    epoch_axis(axes, epochs)
+    _shade_warm_up(axes, rows)
+    label_ends(axes, labels)
+    return figure
+
+
+def _random_band(axes: Axes, epochs: Sequence[int], rows: Sequence[Row]) -> EndLabel:
+    means, stds = ([row[f"random_top1_{kind}"] for row in rows] for kind in ("mean", "std"))
+    pairs = list(zip(means, stds, strict=True))
+    low, high = [max(mean - std, 0.0) for mean, std in pairs], [min(mean + std, 100.0) for mean, std in pairs]
+    axes.fill_between(epochs, low, high, color=COLORS["green-light"], alpha=0.5, linewidth=0)
+    axes.plot(epochs, means, color=COLORS["green"])
+    texts = [f"epoch {e}\nrandom {mean:.1f} ± {std:.1f} %" for e, (mean, std) in zip(epochs, pairs, strict=True)]
+    add_hover(axes, epochs, means, texts)
+    return EndLabel(means[-1], f"random {means[-1]:.0f} ± {stds[-1]:.0f}", COLORS["green"])
 
 
 def _shade_warm_up(axes: Axes, rows: Sequence[Row]) -> None:

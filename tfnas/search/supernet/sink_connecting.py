@@ -93,6 +93,20 @@ class SinkConnectedStage(nn.Module):
             x, lambda layer, y, i: layer.forward_path(y, operations[i], own[i], recompute=recompute), beta
         )
 
+    def forward_derived(self, x: Tensor, operations: Sequence[int], kept: Sequence[bool]) -> Tensor:
+        """The layers of a derived network alone, one operation in each: one depth, not the sink point's mixture.
+
+        Equal to `forward_path` where softmax(beta) is one-hot at that depth.
+
+        Args:
+            operations: (D,) indices.
+            kept: (D,) booleans, which layers the network has.
+        """
+        for layer, operation, is_kept in zip(self.mixed_ops(), operations, kept, strict=True):
+            if is_kept:
+                x = layer.forward_path(x, operation)
+        return x
+
     def forward_mixed(self, x: Tensor, weights: Tensor, beta: Tensor, *, recompute: bool = False) -> Tensor:
         """All operations in each layer, weighted by (D, K)."""
         return self._forward(x, lambda layer, y, i: layer.forward_mixed(y, weights[i], recompute=recompute), beta)

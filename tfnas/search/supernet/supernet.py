@@ -77,6 +77,19 @@ class Supernet(nn.Module):
 
         return self._search(x, run)
 
+    def forward_derived(self, x: Tensor, networks: Sequence[Derived]) -> list[Tensor]:
+        """Logits of derived networks, with the weights and widths that their operations have in the supernet.
+
+        Unlike in `forward_paths`, a stage ends at the network's own depth. The networks share what comes before the
+        first searchable stage.
+        """
+        x = self._before_search(x)
+        return [self._follow_derived(x, network) for network in networks]
+
+    def _follow_derived(self, x: Tensor, network: Derived) -> Tensor:
+        operations, kept = network.operations, network.kept
+        return self._search(x, lambda stage, y, own, _: stage.forward_derived(y, operations[own], kept[own]))
+
     def forward_mixed(self, x: Tensor, weights: Tensor, *, recompute: bool = False) -> Tensor:
         """All operations, weighted by the (L, K) u of Eq. 3; images to logits.
 

@@ -1,0 +1,58 @@
+"""Whether the supernet learns: accuracies of the derived network and of random ones, with the supernet's weights.
+
+L searchable layers, K candidate operations.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from tfnas.data.images.loader import Batch
+from tfnas.search.derivation import Derived, derive
+from tfnas.search.steps import Stepper
+from tfnas.search.supernet.supernet import Supernet
+
+
+class Evaluation(NamedTuple):
+    """Top-1 in percent; None where no random network was drawn."""
+
+    derived_top1: float
+    random_top1_mean: float | None = None
+    random_top1_std: float | None = None  # standard deviation over the random networks, which all see the same images
+
+
+def evaluate(stepper: Stepper, batches: Iterable[Batch], derived: Derived, others: Sequence[Derived]) -> Evaluation:
+    """Top-1 of the derived network and of others on the same images.
+
+    In several processes each has its part of every batch; the counts are sums over all of them.
+    """
+    correct, images = torch.zeros(1 + len(others), dtype=torch.long), 0
+    for batch in batches:
+        correct += stepper.count_correct_derived(batch, [derived, *others])
+        images += stepper.batch_size(batch)
+    top1, *rest = (100.0 * correct.double() / images).tolist()
+    return Evaluation(top1, statistics.fmean(rest), statistics.pstdev(rest)) if rest else Evaluation(top1)
+
+
+def random_networks(supernet: Supernet, count: int, generator: torch.Generator) -> list[Derived]:
+    """Networks drawn uniformly from the space, at the supernet's current widths.
+
+    What is derived (Eq. 10, 11) from alpha and beta that are independent and alike: in each layer every operation, and
+    in each stage every depth, is as likely as the others; where layers are skipped one by one, so is each skip.
+    """
+    return [_random_network(supernet, generator) for _ in range(count)]
+
+
+def _random_network(supernet: Supernet, generator: torch.Generator) -> Derived:
+    alphas, *betas = (_uniform(values, generator) for values in supernet.architecture_parameters())
+    return derive(supernet.space, alphas, betas, supernet.widths(), "random", supernet.depth_space)
+
+
+def _uniform(values: Tensor, generator: torch.Generator) -> Tensor:
+    """Random numbers of the shape of `values`, on the CPU so that every device draws the same networks."""
+    return torch.rand(values.shape, generator=generator)
