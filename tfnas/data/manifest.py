@@ -155,7 +155,7 @@ def describe_changed_images(root: str | None, file: Path) -> str | None:
     """One line where images were added, removed or changed since they were listed; None where they were not.
 
     Args:
-        root: `prepare_data.root`.
+        root: `prepare_data.folder`.
         file: folders.csv.
     """
     source = file.parent / "images" / "source.json"
@@ -172,7 +172,7 @@ def describe_changed_images(root: str | None, file: Path) -> str | None:
 
 def warn_of_changed_images(params: Params, manifest: Path) -> None:
     """Warn in a job that reads listed images where they have changed since; it continues with the listed ones."""
-    if (line := describe_changed_images(params.prepare_data.root, manifest.with_name(FOLDERS))) is not None:
+    if (line := describe_changed_images(params.prepare_data.folder, manifest.with_name(FOLDERS))) is not None:
         print(f"warning: {line}", file=sys.stderr)
 
 
