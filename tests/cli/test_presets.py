@@ -110,7 +110,12 @@ def test_a_value_in_braces_is_replaced_alone() -> None:
 
 
 def test_presets_are_those_that_the_readme_names() -> None:
-    assert preset_names() == ["digits", "imagefolder", *sorted(n for n in preset_names() if n.startswith("imagenet"))]
+    assert preset_names() == [
+        "digits",
+        "fashion-mnist",
+        "imagefolder",
+        *sorted(n for n in preset_names() if n.startswith("imagenet")),
+    ]
     readme = (ROOT / "README.md").read_text()
     for name in preset_names():
         if name == "digits":

@@ -182,6 +182,13 @@ def test_the_stage_lists_the_set_and_copies_nothing(tmp_path: Path, run, monkeyp
     assert torch.equal(store.read(records[0].path), FashionMnistStore(root).read(records[0].path))
 
 
+def test_the_stage_lists_fewer_training_images_per_class(tmp_path: Path, run) -> None:
+    params = changed(fashion(write_set(tmp_path / "set")), prepare_data={"images_per_class": 2})
+    records = read_manifest(run("prepare_data", params, "prepared") / "manifest.csv")
+    for name in CLASSES:
+        assert [r.split for r in records if r.class_name == name] == ["train"] * 2 + ["val"] * 2
+
+
 def test_the_stage_refuses_a_set_that_is_not_there(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setitem(DEFAULT_ROOTS, "fashion-mnist", str(tmp_path / "none"))
     for download in (False, True):  # nothing is downloaded into the package's folder

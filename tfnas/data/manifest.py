@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from sys import intern
 from typing import TYPE_CHECKING, NamedTuple
 
+from tfnas.compute.seeding import derive_seed
 from tfnas.jobs.artifacts import atomic_path, digest_text, flush_to_disk, read_json, write_text
 from tfnas.jobs.errors import UserError
 
@@ -91,6 +92,24 @@ def manifest_samples(records: Iterable[ManifestRecord], split: str) -> tuple[lis
     classes = manifest_classes(chosen)
     labels = {name: label for label, name in enumerate(classes)}
     return [(record.path, labels[record.class_name]) for record in chosen], classes
+
+
+def limit_training(records: Sequence[ManifestRecord], images_per_class: int | None) -> list[ManifestRecord]:
+    """The records with at most so many training images of each class, in their order; all with None.
+
+    Which ones follows from their paths alone, and a larger number only adds images. Validation images all stay.
+    """
+    if images_per_class is None:
+        return list(records)
+    classes: dict[str, list[str]] = {}
+    for record in records:
+        if record.split == "train":
+            classes.setdefault(record.class_name, []).append(record.path)
+    kept: set[str] = set()
+    for paths in classes.values():
+        shuffled = sorted(paths, key=lambda path: (derive_seed(0, "images_per_class", path), path))
+        kept.update(shuffled[:images_per_class])
+    return [record for record in records if record.split != "train" or record.path in kept]
 
 
 def write_classes(classes: Iterable[str], path: str | Path) -> None:

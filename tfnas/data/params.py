@@ -30,6 +30,7 @@ DEFAULT_ROOTS = {"fashion-mnist": "/usr/share/datasets/fashion-mnist"}  # of Deb
 class PrepareDataParams(Section):
     source: Literal["digits", "imagefolder", "imagenet", "cifar10", "cifar100", "fashion-mnist"]
     root: str | None  # `folder` says what null means
+    images_per_class: Count | None  # training images, at most; None: all
     val_fraction: Rate  # of each class of an image folder without train/ and val/
     verify: bool  # decode every image
     on_bad_image: Literal["error", "skip"]

@@ -13,6 +13,7 @@ from tfnas.data.manifest import (
     Listing,
     ManifestRecord,
     atomic_folder,
+    limit_training,
     manifest_classes,
     write_broken,
     write_classes,
@@ -83,11 +84,12 @@ def _prepare_images(params: Params, folder: Path) -> Listing:
     settings = params.prepare_data
     if settings.folder is None:
         with atomic_folder(folder) as made:
-            return Listing(write_digits(made, params.resolution), [])
+            return Listing(limit_training(write_digits(made, params.resolution), settings.images_per_class), [])
     root, source = Path(settings.folder), SOURCES[settings.source]
     if _may_download(settings) and source.download is not None and not is_there(source.check, root):
         source.download(root)
     listing = source.scan(root, settings)
+    listing = listing._replace(records=limit_training(listing.records, settings.images_per_class))
     announce_left_out(root, listing.left_out, listed="; broken.csv lists them")
     write_source(folder, describe(source.store, settings.folder, settings.on_bad_image, settings.exif))
     if settings.verify:
