@@ -16,9 +16,9 @@ from tfnas.search import fused
 from tfnas.search.derivation import searchable_layers
 from tfnas.search.fused import fused_sum
 from tfnas.search.sampling import gumbel_softmax
-from tfnas.search.supernet.mixed_op import MixedOp, plain_block, plain_sum
+from tfnas.search.supernet.mixed_op import MixedOp, SearchableLayer, plain_block, plain_sum
 from tfnas.search.supernet.sink_connecting import SinkConnectedStage
-from tfnas.search.supernet.supernet import Supernet
+from tfnas.search.supernet.supernet import WEIGHT_SHARING, Supernet
 from tfnas.space import Candidate, Layer, load_space
 from tfnas.space.space import Kernel, Stride, halve
 
@@ -29,13 +29,12 @@ TOLERANCE = 1e-9  # relative, of a tensor's norm; 1e-5 is asked for
 
 def draw_weights(module: nn.Module) -> None:
     """Random widths, and biases that are not zero."""
-    for op in (op for op in module.modules() if isinstance(op, MixedOp)):
-        for i in range(len(op.operations)):
-            operation = op.operation(i)
+    for op in (op for op in module.modules() if isinstance(op, SearchableLayer)):
+        for operation in op.all_operations():
             operation.set_width(int(torch.randint(operation.max_width // 2, operation.max_width + 1, ())))
-            for name, tensor in operation.named_buffers():
-                if name.endswith("bias"):
-                    tensor.normal_()
+        for name, tensor in op.state_dict().items():
+            if name.endswith("bias"):
+                tensor.normal_()
 
 
 def assert_close(found: list[Tensor], expected: list[Tensor]) -> None:
@@ -129,8 +128,7 @@ def plain_logits(net: Supernet, x: Tensor, u: Tensor) -> Tensor:
             continue
         outputs = []
         for op in stage.mixed_ops():
-            weights = [op.operation(i).weights for i in range(len(op.operations))]
-            x = plain_sum(x, weights, u[layer], op.layer)
+            x = plain_sum(x, [operation.weights for operation in op.all_operations()], u[layer], op.layer)
             outputs.append(x)
             layer += 1
         x = sum(v * out for v, out in zip(next(betas).softmax(-1), outputs, strict=True))
@@ -138,10 +136,11 @@ def plain_logits(net: Supernet, x: Tensor, u: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("recompute", [False, True], ids=["kept", "recomputed"])
+@pytest.mark.parametrize("weight_sharing", WEIGHT_SHARING)
 @pytest.mark.parametrize("space_name", SPACES)
-def test_gradients_of_alpha_and_beta_through_the_whole_supernet(space_name, recompute) -> None:
+def test_gradients_of_alpha_and_beta_through_the_whole_supernet(space_name, weight_sharing, recompute) -> None:
     torch.manual_seed(0)
-    net = Supernet(load_space(space_name), 5)
+    net = Supernet(load_space(space_name), 5, weight_sharing=weight_sharing)
     draw_weights(net)
     net.double()
     for parameter in net.weight_parameters():

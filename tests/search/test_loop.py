@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
+from tfnas.jobs.checkpoints import read_tensors, write_tensors
 from tfnas.jobs.errors import UserError
 from tfnas.latency import reachable_range_ms
 from tfnas.search import Loaders, Setting, latency_constraint, run_warm_up, search, write_history
@@ -20,7 +21,7 @@ from tfnas.search.result import load_warm_up, operation_names
 from tfnas.search.scaling.widths import CHANNEL_IMPORTANCE, channel_order
 from tfnas.search.state import SearchState
 from tfnas.search.steps import Stepper
-from tfnas.search.supernet.supernet import Supernet
+from tfnas.search.supernet.supernet import WEIGHT_SHARING, Supernet
 from tfnas.space import Candidate
 
 
@@ -154,6 +155,29 @@ def test_warm_up_of_other_parameters_is_a_user_error(tiny_space, loaders, make_p
         load_warm_up(tmp_path / "supernet.pt", replace(tiny_space, candidates=tiny_space.candidates[:3]), {})
 
 
+def test_a_warm_up_of_another_supernet_is_a_user_error(run, tiny_space, loaders, make_params, tmp_path) -> None:
+    warmed = run_warm_up(tiny_space, Loaders(*loaders, num_classes=3), Setting(make_params()))
+    with pytest.raises(UserError, match=r"run with search\.weight_sharing: none, the search has entangled; run the"):
+        run(warm_up=warmed, weight_sharing="entangled")
+    with pytest.raises(UserError, match=r"run with search\.depth_space: sink, the search has skip_in; run the"):
+        run(warm_up=warmed, depth_space="skip_in")
+    path = tmp_path / "supernet.pt"
+    warmed.save(path, {"search.weight_sharing": "none"})
+    with pytest.raises(UserError, match=r"with search\.weight_sharing: none, params\.yaml has entangled; run warm_up"):
+        load_warm_up(path, tiny_space, {"search.weight_sharing": "entangled"})
+    write_tensors({**read_tensors(path), "format_version": 2}, path)  # of the version before weight sharing
+    with pytest.raises(UserError, match=r"is not a supernet\.pt that warm_up of this version"):
+        load_warm_up(path, tiny_space, {})
+
+
+@pytest.mark.parametrize("paths", ["all", "one"])
+@pytest.mark.parametrize("second", ["none", "gumbel", "min_alpha", "max_alpha"])
+def test_entangled_weights_and_every_second_path(run, second, paths) -> None:
+    result = run(epochs=2, weight_sharing="entangled", second_path=second, architecture={"paths": paths})
+    assert all(torch.isfinite(tensor).all() for tensor in (result.alphas, *result.weights.values()))
+    assert result.history[-1].derived_latency_after_ms <= result.target_ms
+
+
 def test_the_seed_decides(run) -> None:
     assert_same_result(run(seed=3), run(seed=3))
     assert not torch.equal(run(seed=3).alphas, run(seed=4).alphas)
@@ -189,9 +213,10 @@ def test_derived_network_meets_the_target_after_every_searching_epoch(run, tiny_
     assert last["stage3_layer1_width"] == architecture.blocks[1].expand_channels
 
 
-def test_only_derived_operations_change_their_width(run, tiny_space) -> None:
+@pytest.mark.parametrize("weight_sharing", WEIGHT_SHARING)
+def test_only_derived_operations_change_their_width(run, tiny_space, weight_sharing) -> None:
     begin = Supernet(tiny_space, 3).widths()
-    result = run(epochs=2)
+    result = run(epochs=2, weight_sharing=weight_sharing)
     derived = result.derive("x")
     touched = {(layer, operation) for layer, operation, _ in derived.chosen(tiny_space)}
     changed = {(i, k) for i, k in itertools.product(range(5), range(4)) if result.widths[i][k] != begin[i][k]}
@@ -244,12 +269,15 @@ def test_number_of_paths_before_and_after_the_warmup(run, monkeypatch, second, p
     assert counts == [1] * 5 + [paths] * 5
 
 
+@pytest.mark.parametrize("weight_sharing", WEIGHT_SHARING)
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_mixed_precision_searches_too(tiny_space, tiny_table, target_ms, loaders, make_params, precision) -> None:
+def test_mixed_precision_searches_too(
+    tiny_space, tiny_table, target_ms, loaders, make_params, precision, weight_sharing
+) -> None:
     result = search(
         latency_constraint(tiny_space, tiny_table, target_ms),
         Loaders(*loaders, num_classes=3),
-        Setting(make_params(epochs=2), precision=precision),
+        Setting(make_params(epochs=2, weight_sharing=weight_sharing), precision=precision),
     )
     assert all(tensor.dtype == torch.float32 and torch.isfinite(tensor).all() for tensor in result.weights.values())
     assert not torch.equal(result.alphas, Supernet(tiny_space, 3).alphas)

@@ -10,7 +10,7 @@ import torch
 from tfnas.search import Setting, latency_constraint
 from tfnas.search.state import SearchState
 from tfnas.search.steps import Stepper
-from tfnas.search.supernet.supernet import Supernet
+from tfnas.search.supernet.supernet import WEIGHT_SHARING, Supernet
 
 
 @pytest.fixture
@@ -18,7 +18,8 @@ def make_stepper(tiny_space, tiny_table, target_ms, make_params):
     def make(target_ms=target_ms, **changes):
         torch.manual_seed(0)
         setting = Setting(make_params(**changes))
-        state = SearchState(Supernet(tiny_space, 3), setting)
+        supernet = Supernet(tiny_space, 3, weight_sharing=setting.params.weight_sharing)
+        state = SearchState(supernet, setting)
         return Stepper(state, setting, latency_constraint(tiny_space, tiny_table, target_ms))
 
     return make
@@ -48,6 +49,20 @@ def test_weight_step_trains_the_sampled_operations_and_nothing_else(make_stepper
         assert changed == sampled
 
 
+def test_weight_step_with_entangled_weights_trains_the_bank_where_a_path_uses_it(make_stepper) -> None:
+    weights = {"learning_rate": 0.025, "momentum": 0.9, "weight_decay": 0.0}
+    stepper = make_stepper(weight_sharing="entangled", weights=weights)
+    supernet, path = stepper.supernet, torch.tensor([0, 1, 2, 3, 0])
+    before = [snapshot(layer.leaves()) for layer in supernet.searchable_layers()]
+    architecture = snapshot(supernet.architecture_parameters())
+    stepper.weight_step(batch(), [path])
+    assert all(map(torch.equal, architecture, supernet.architecture_parameters()))
+    for layer, old, index in zip(supernet.searchable_layers(), before, path.tolist(), strict=True):
+        expand = (layer.bank["expand"] != old[0]).flatten(1).any(-1)
+        width = layer.operation(index).width
+        assert expand[:width].any() and not expand[width:].any() and width < len(expand)
+
+
 def test_loss_of_a_weight_step_is_the_sum_over_both_paths(make_stepper) -> None:
     paths = [torch.tensor([0, 1, 2, 3, 0]), torch.tensor([1, 2, 3, 0, 1])]
     gradients = []
@@ -58,8 +73,12 @@ def test_loss_of_a_weight_step_is_the_sum_over_both_paths(make_stepper) -> None:
     torch.testing.assert_close(gradients[0] + gradients[1], gradients[2])
 
 
-def test_architecture_step_trains_alpha_and_beta_and_computes_no_weight_gradient(make_stepper) -> None:
-    stepper = make_stepper()
+@pytest.mark.parametrize("paths", ["all", "one"])
+@pytest.mark.parametrize("weight_sharing", WEIGHT_SHARING)
+def test_architecture_step_trains_alpha_and_beta_and_computes_no_weight_gradient(
+    make_stepper, weight_sharing, paths
+) -> None:
+    stepper = make_stepper(weight_sharing=weight_sharing, architecture={"paths": paths})
     weights, before = stepper.supernet.weight_parameters(), snapshot(stepper.supernet.state_dict().values())
     stepper.architecture_step(batch(), 5.0, torch.zeros(5, 4))
     names = list(stepper.supernet.state_dict())
@@ -130,3 +149,27 @@ def test_momentum_goes_with_its_channel(make_stepper) -> None:
     Stepper(state, Setting(stepper._params), stepper._constraint).weight_step(batch(), [path])
     assert not any(map(torch.equal, before, operation.weights.values()))
     assert len(supernet.weight_parameters()) == len(state.weight_optimizer.param_groups[0]["params"])
+
+
+def test_momentum_goes_with_its_channel_in_an_entangled_bank(make_stepper) -> None:
+    stepper = make_stepper(weight_sharing="entangled")
+    state, supernet = stepper.state, stepper.supernet
+    stepper.weight_step(batch(), [torch.tensor([1, 1, 1, 1, 1])])
+    layer = next(supernet.searchable_layers())
+    with torch.no_grad():
+        supernet.alphas[:, 1] = 1.0
+
+    def velocities():
+        bank, state_of = layer.bank["depthwise"], state.weight_optimizer.state
+        momentum = state_of[bank]["momentum_buffer"]
+        pairs = zip(bank.detach().flatten(1).tolist(), momentum.flatten(1).tolist(), strict=True)
+        return [(tuple(weight), tuple(velocity)) for weight, velocity in pairs]
+
+    before, parameters = velocities(), [id(p) for p in state.weight_optimizer.param_groups[0]["params"]]
+    derived = supernet.derive("x")
+    blocks = list(derived.architecture.blocks)
+    blocks[1] = replace(blocks[1], expand_channels=20)
+    state.apply_widths(derived, replace(derived.architecture, blocks=tuple(blocks)))
+    assert layer.operation(1).width == 20 and velocities() != before
+    assert sorted(velocities()) == sorted(before)
+    assert [id(p) for p in state.weight_optimizer.param_groups[0]["params"]] == parameters
