@@ -9,6 +9,7 @@ import pytest
 
 from tfnas.cli import main
 from tfnas.cli.init.presets import preset_names
+from tfnas.data.params import DEFAULT_ROOTS
 from tfnas.stages.params import load_params
 
 WITH_IMAGES = [name for name in preset_names() if name != "digits"]
@@ -32,6 +33,12 @@ def test_init_writes_the_preset_with_the_users_folder(folder, name, capsys, load
     assert "snakemake --cores all" in capsys.readouterr().out
 
 
+def test_fashion_mnist_needs_no_folder_where_the_package_is(folder) -> None:
+    assert main(["init", "fashion-mnist"]) == 0
+    settings = load_params("params.yaml").prepare_data
+    assert (settings.root, settings.folder) == (None, DEFAULT_ROOTS["fashion-mnist"])
+
+
 def test_cifar_root_is_set_where_there_is_one(folder) -> None:
     assert main(["init", "imagenet-gpu", "--data-root", "my images", "--cifar-root", "cifar"]) == 0
     assert load_params("params.yaml").transfer.root == str(folder / "cifar")
@@ -45,6 +52,7 @@ def test_cifar_root_is_set_where_there_is_one(folder) -> None:
         (["init", "imagenet-gpu"], ["--data-root"]),
         (["init", "imagenet-gpu", "--data-root", "none"], ["none: there is no such folder"]),
         (["init", "digits", "--data-root", "cifar"], ["no place for --data-root"]),
+        (["init", "fashion-mnist", "--data-root", "none"], ["none: there is no such folder"]),
     ],
 )
 def test_mistakes_are_one_line_and_write_nothing(folder, capsys, arguments, words) -> None:

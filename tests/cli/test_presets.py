@@ -112,7 +112,12 @@ def test_a_value_in_braces_is_replaced_alone() -> None:
 
 
 def test_presets_are_those_that_the_readme_names() -> None:
-    assert preset_names() == ["digits", "imagefolder", *sorted(n for n in preset_names() if n.startswith("imagenet"))]
+    assert preset_names() == [
+        "digits",
+        "fashion-mnist",
+        "imagefolder",
+        *sorted(n for n in preset_names() if n.startswith("imagenet")),
+    ]
     readme = (ROOT / "README.md").read_text()
     for name in preset_names():
         if name == "digits":
@@ -225,6 +230,25 @@ def test_seven_classes_of_unequal_size(tmp_path: Path, monkeypatch) -> None:
     assert (params.build_subset.groups, params.profile_latency.num_classes, params.resolution) == (7, 7, 64)
     assert params.search.batch_size == 16 and params.retrain.batch_size == 64 == params.rank_classes.fit.batch_size
     assert params.search.batch_size <= 0.2 * sum(counts.values()) and params.retrain.batch_size <= sum(counts.values())
+
+
+@pytest.mark.parametrize(
+    ("side", "space", "last"), [(28, "tf-nas-small-images", 4), (64, "tf-nas-small-images", 8), (96, "tf-nas", 3)]
+)
+def test_the_space_follows_the_resolution(
+    tmp_path: Path, monkeypatch, capsys, side: int, space: str, last: int
+) -> None:
+    """The space for small images up to 64 pixels, and the terminal and the file say so; no last map is 2 x 2."""
+    monkeypatch.chdir(tmp_path)
+    write_images(tmp_path / "own", {"a": 4, "b": 4}, (side, side))
+    assert main(["init", "imagefolder", "--data-root", "own"]) == 0
+    params = load_params("params.yaml")
+    assert params.space == space
+    assert list(load_space(space).layers(params.resolution))[-1].resolution == last
+    line = next(line for line in Path("params.yaml").read_text().splitlines() if line.startswith("space:"))
+    is_small = space == "tf-nas-small-images"
+    assert (f"its last maps are {last} x {last}" in line) == is_small
+    assert ("space: tf-nas-small-images for" in capsys.readouterr().out) == is_small
 
 
 def test_many_large_images_leave_the_preset(tmp_path: Path, monkeypatch, load_preset_params) -> None:

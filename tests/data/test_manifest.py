@@ -16,6 +16,7 @@ from tfnas.data.manifest import (
     atomic_folder,
     describe_changed_images,
     image_path,
+    limit_training,
     read_table,
     whole_number,
     write_classes,
@@ -39,6 +40,24 @@ records = st.lists(
     ),
     max_size=12,
 )
+
+
+LIMITED = [
+    ManifestRecord(split, name, f"{split}/{name}/{number}", 1)
+    for split in ("train", "val")
+    for name in "ab"
+    for number in range(9)
+]
+
+
+@given(most=st.integers(1, 12), more=st.integers(0, 12))
+def test_fewer_training_images_are_a_part_of_more_and_validation_stays(most: int, more: int) -> None:
+    kept, others = limit_training(LIMITED, most), limit_training(LIMITED, most + more)
+    assert set(kept) <= set(others) and limit_training(LIMITED, None) == LIMITED
+    assert kept == [record for record in LIMITED if record in kept]  # in their order
+    for name in "ab":
+        counts = [sum(r.class_name == name and r.split == split for r in kept) for split in ("train", "val")]
+        assert counts == [min(most, 9), 9]
 
 
 @pytest.fixture(scope="module")

@@ -71,6 +71,20 @@ def test_every_group_gives_one_class(num_classes: int, seed: int, data: st.DataO
         assert row.top1 == original.top1
 
 
+@given(most=st.integers(2, 14), seed=st.integers(0, 99))
+def test_fewer_images_per_class_are_a_part_of_all_split_alike(most: int, seed: int) -> None:
+    options = {"groups": 6, "train_fraction": 0.8, "seed": seed}
+    whole = build_subset(accuracies(20), manifest(20), **options)
+    part = build_subset(accuracies(20), manifest(20), images_per_class=most, **options)
+    assert part.classes == whole.classes
+    assert set(part.train + part.val) <= {*whole.train, *whole.val}
+    for chosen in whole.classes:
+        counts = [sum(image.label == chosen.label for image in images) for images in (part.train, part.val)]
+        available = sum(image.label == chosen.label for image in whole.train + whole.val)
+        assert sum(counts) == min(most, available)
+        assert counts[0] == min(max(int(0.8 * sum(counts) + 1e-9), 1), sum(counts) - 1)
+
+
 def test_every_class_of_a_group_can_be_drawn() -> None:
     drawn = [draw_classes(accuracies(20), 5, seed=seed) for seed in range(100)]
     assert {row.class_name for rows in drawn for row in rows} == {row.class_name for row in accuracies(20)}

@@ -284,7 +284,7 @@ def test_any_network_counts_as_it_is_built(draw_any, macs_by_hooks, seed, resolu
     assert count_macs(architecture, resolution, num_classes) == macs_by_hooks(network, resolution)
 
 
-@pytest.mark.parametrize("space", ["tf-nas", "tf-nas-wose", "mobilenet-v2"])
+@pytest.mark.parametrize("space", ["tf-nas", "tf-nas-wose", "tf-nas-small-images", "mobilenet-v2"])
 def test_members_of_a_space_count_as_they_are_built(space, draw_member, macs_by_hooks) -> None:
     random = np.random.default_rng(0)
     for _ in range(4):

@@ -26,6 +26,9 @@ TABLE_1 = [
     (7, 112, 192, 2, 1, 4, "swish"),
     (8, 192, 320, 1, 1, 1, "swish"),
 ]
+SMALL_IMAGES = [  # Table 1 but for the stride of stage 5
+    (*row[:3], 1, *row[4:]) if row[0] == 5 else row for row in TABLE_1
+]
 TABLE_10 = [
     (2, 32, 16, 1, 1, 1, "relu6"),
     (3, 16, 24, 2, 1, 2, "relu6"),
@@ -38,19 +41,20 @@ TABLE_10 = [
 
 
 @pytest.mark.parametrize(
-    ("name", "stages", "candidates", "stem_act", "head_act"),
+    ("name", "stages", "candidates", "stem_act", "head_act", "resolution", "stem_stride"),
     [
-        ("tf-nas", TABLE_1, 8, "relu", "swish"),
-        ("tf-nas-wose", TABLE_1, 4, "relu", "swish"),
-        ("mobilenet-v2", TABLE_10, 4, "relu6", "relu6"),
+        ("tf-nas", TABLE_1, 8, "relu", "swish", 224, 2),
+        ("tf-nas-wose", TABLE_1, 4, "relu", "swish", 224, 2),
+        ("tf-nas-small-images", SMALL_IMAGES, 8, "relu", "swish", 32, 1),
+        ("mobilenet-v2", TABLE_10, 4, "relu6", "relu6", 224, 2),
     ],
 )
-def test_macro_architecture(name, stages, candidates, stem_act, head_act) -> None:
+def test_macro_architecture(name, stages, candidates, stem_act, head_act, resolution, stem_stride) -> None:
     space = load_space(name)
-    assert (space.name, space.resolution) == (name, 224)
+    assert (space.name, space.resolution) == (name, resolution)
     assert rows(space) == stages
     assert len(space.candidates) == candidates
-    assert (space.stem.out_channels, space.stem.stride, space.stem.act) == (32, 2, stem_act)
+    assert (space.stem.out_channels, space.stem.stride, space.stem.act) == (32, stem_stride, stem_act)
     assert (space.head.out_channels, space.head.act) == (1280, head_act)
     assert [stage.stage for stage in space.searchable_stages] == [3, 4, 5, 6, 7, 8]
 
@@ -58,6 +62,15 @@ def test_macro_architecture(name, stages, candidates, stem_act, head_act) -> Non
 def test_input_resolutions_of_table_1() -> None:
     first = {layer.stage: layer.resolution for layer in load_space("tf-nas").layers() if layer.position == 1}
     assert first == {2: 112, 3: 112, 4: 56, 5: 28, 6: 14, 7: 14, 8: 7}
+
+
+def test_no_map_of_a_small_image_is_smaller_than_a_kernel_but_the_last_ones() -> None:
+    """At 32 pixels, every map is at least 4 x 4, and stages 3 to 7 read at least 8 x 8: kernels 3 and 5 differ."""
+    space = load_space("tf-nas-small-images")
+    read = {layer.stage: layer.resolution for layer in space.layers(32) if layer.position == 1}
+    assert read == {2: 32, 3: 32, 4: 16, 5: 8, 6: 8, 7: 8, 8: 4}
+    assert [layer.stride for layer in space.layers(32)][-1] == 1  # stage 8 puts out 4 x 4 as well
+    assert space.candidates == load_space("tf-nas").candidates and space.head == load_space("tf-nas").head
 
 
 @pytest.mark.parametrize("in_channels", [16, 24, 40, 80, 112, 192])
@@ -78,6 +91,7 @@ def test_stage_2_is_k3_e1_with_and_without_se() -> None:
     assert {name: fixed.se_channels(32) for name, fixed in blocks.items()} == {
         "tf-nas": 8,
         "tf-nas-wose": 0,
+        "tf-nas-small-images": 8,
         "mobilenet-v2": 0,
     }
 
@@ -167,5 +181,5 @@ def test_a_folder_or_binary_file_is_one_line(tmp_path) -> None:
 
 
 def test_every_shipped_file_is_named_after_its_space() -> None:
-    assert shipped_spaces() == ["mobilenet-v2", "tf-nas", "tf-nas-wose"]
+    assert shipped_spaces() == ["mobilenet-v2", "tf-nas", "tf-nas-small-images", "tf-nas-wose"]
     assert all(load_space(name).name == name == Path(name).stem for name in shipped_spaces())

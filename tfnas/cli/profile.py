@@ -24,7 +24,10 @@ HELP = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--space", required=True, metavar="NAME_OR_FILE", help="tf-nas, tf-nas-wose, mobilenet-v2, or a .yaml file"
+        "--space",
+        required=True,
+        metavar="NAME_OR_FILE",
+        help="tf-nas, tf-nas-wose, tf-nas-small-images, mobilenet-v2, or a .yaml file",
     )
     parser.add_argument("--out", type=OutputFile, required=True, metavar="FILE", help="table to write, e.g. table.json")
     parser.add_argument(

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from sys import intern
 from typing import TYPE_CHECKING, NamedTuple
 
+from tfnas.compute.seeding import derive_seed
 from tfnas.jobs.artifacts import atomic_path, digest_text, flush_to_disk, read_json, write_text
 from tfnas.jobs.errors import UserError
 
@@ -93,6 +94,24 @@ def manifest_samples(records: Iterable[ManifestRecord], split: str) -> tuple[lis
     return [(record.path, labels[record.class_name]) for record in chosen], classes
 
 
+def limit_training(records: Sequence[ManifestRecord], images_per_class: int | None) -> list[ManifestRecord]:
+    """The records with at most so many training images of each class, in their order; all with None.
+
+    Which ones follows from their paths alone, and a larger number only adds images. Validation images all stay.
+    """
+    if images_per_class is None:
+        return list(records)
+    classes: dict[str, list[str]] = {}
+    for record in records:
+        if record.split == "train":
+            classes.setdefault(record.class_name, []).append(record.path)
+    kept: set[str] = set()
+    for paths in classes.values():
+        shuffled = sorted(paths, key=lambda path: (derive_seed(0, "images_per_class", path), path))
+        kept.update(shuffled[:images_per_class])
+    return [record for record in records if record.split != "train" or record.path in kept]
+
+
 def write_classes(classes: Iterable[str], path: str | Path) -> None:
     """classes.csv: label, class."""
     write_table(path, CLASS_COLUMNS, enumerate(classes))
@@ -155,7 +174,7 @@ def describe_changed_images(root: str | None, file: Path) -> str | None:
     """One line where images were added, removed or changed since they were listed; None where they were not.
 
     Args:
-        root: `prepare_data.root`.
+        root: `prepare_data.folder`.
         file: folders.csv.
     """
     source = file.parent / "images" / "source.json"
@@ -172,7 +191,7 @@ def describe_changed_images(root: str | None, file: Path) -> str | None:
 
 def warn_of_changed_images(params: Params, manifest: Path) -> None:
     """Warn in a job that reads listed images where they have changed since; it continues with the listed ones."""
-    if (line := describe_changed_images(params.prepare_data.root, manifest.with_name(FOLDERS))) is not None:
+    if (line := describe_changed_images(params.prepare_data.folder, manifest.with_name(FOLDERS))) is not None:
         print(f"warning: {line}", file=sys.stderr)
 
 

@@ -24,18 +24,27 @@ class AugmentationParams(Section):
         return self
 
 
+DEFAULT_ROOTS = {"fashion-mnist": "/usr/share/datasets/fashion-mnist"}  # of Debian's package dataset-fashion-mnist
+
+
 class PrepareDataParams(Section):
-    source: Literal["digits", "imagefolder", "imagenet", "cifar10", "cifar100"]
-    root: str | None
+    source: Literal["digits", "imagefolder", "imagenet", "cifar10", "cifar100", "fashion-mnist"]
+    root: str | None  # `folder` says what null means
+    images_per_class: Count | None  # training images, at most; None: all
     val_fraction: Rate  # of each class of an image folder without train/ and val/
     verify: bool  # decode every image
     on_bad_image: Literal["error", "skip"]
     exif: Literal["apply", "ignore"]  # orientation of image files
-    download: bool  # CIFAR, also for transfer
+    download: bool  # CIFAR, also for transfer, and Fashion-MNIST
+
+    @property
+    def folder(self) -> str | None:
+        """The folder that holds the data set: `root`, or where its package installs it; None: made here."""
+        return self.root or DEFAULT_ROOTS.get(self.source)
 
     @model_validator(mode="after")
     def _root_given(self) -> PrepareDataParams:
-        if self.source != "digits" and not self.root:
+        if self.source != "digits" and not self.folder:
             raise ValueError(f"root is missing: write the folder that holds {self.source}")
         if self.source == "digits" and self.root is not None:
             raise ValueError("digits are made here and have no root: write root: null, or source: imagefolder")
@@ -66,6 +75,7 @@ class BuildSubsetParams(Section):
     strategy: Literal["ranked_groups", "random", "class_list"]
     groups: Count  # classes of ranked_groups and random
     class_list: str | None  # a file that names the classes
+    images_per_class: Annotated[int, Field(ge=2)] | None  # at most; None: all
     train_fraction: Annotated[float, Field(gt=0, lt=1)]
     materialize: MaterializeParams
 

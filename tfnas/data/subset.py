@@ -59,12 +59,14 @@ def build_subset(
     seed: int,
     strategy: str = RANKED_GROUPS,
     class_list: Sequence[str] = (),
+    images_per_class: int | None = None,
 ) -> Subset:
     """Choose classes and split the training images of each.
 
     Args:
         strategy: ranked_groups: one class of each accuracy group; random: as many of all classes, the paper's
             baseline; class_list: those of a list.
+        images_per_class: of which at most so many are used, 2 or more; None: all.
 
     Raises:
         UserError: more groups than classes, a class of the list that is not there, or a chosen class with a single
@@ -83,7 +85,7 @@ def build_subset(
                 f"prepare_data: class {name!r} has {len(paths[name])} training images; it needs 2, one to train on and"
                 f" one to validate on"
             )
-        first, second = split_images(paths[name], train_fraction, seed=seed)
+        first, second = split_images(paths[name], train_fraction, seed=seed, most=images_per_class)
         train += [SubsetImage(path, name, label) for path in first]
         val += [SubsetImage(path, name, label) for path in second]
     return Subset(classes, train, val)
@@ -156,13 +158,18 @@ def cut(ranked: Sequence[Item], groups: int) -> list[Sequence[Item]]:
     return [ranked[start:end] for start, end in pairwise(bounds)]
 
 
-def split_images(paths: Iterable[str], train_fraction: float, *, seed: int) -> tuple[list[str], list[str]]:
+def split_images(
+    paths: Iterable[str], train_fraction: float, *, seed: int, most: int | None = None
+) -> tuple[list[str], list[str]]:
     """The images of one class in two parts, each sorted by path.
 
     The first has `train_fraction` of them, rounded down as in the authors' lists (617 of 772), but each part has at
     least one image.
+
+    Args:
+        most: images of the class that are used, 2 or more; None: all.
     """
-    shuffled = sorted(paths, key=lambda path: (derive_seed(seed, "split", path), path))
+    shuffled = sorted(paths, key=lambda path: (derive_seed(seed, "split", path), path))[:most]
     exact = Fraction(str(train_fraction)) * len(shuffled)  # 0.29 of 100 are 29; in floats, 28.99...
     count = min(max(int(exact), 1), len(shuffled) - 1)
     return sorted(shuffled[:count]), sorted(shuffled[count:])

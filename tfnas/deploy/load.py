@@ -180,7 +180,7 @@ def read_trained_on(origin: Origin) -> TrainedOn:
     source, root = origin.value("prepare_data.source"), origin.value("prepare_data.root")
     if source is None:
         return TrainedOn("unknown data")
-    name = "scikit-learn's digits" if source == "digits" else f"{source} in {root}"
+    name = "scikit-learn's digits" if source == "digits" else f"{source} in {root}" if root else source
     manifest = _unchanged(origin, "manifest.csv")
     if manifest is None:
         return TrainedOn(name)

@@ -249,7 +249,7 @@ def learn_from_dvc(folder: Path, outputs: Sequence[str]) -> None:
 
 def say_changed_images(params: Params, folder: Path) -> None:
     """Before the DAG is built: say where listed images have changed, since no engine looks into `prepare_data.root`."""
-    line = describe_changed_images(params.prepare_data.root, folder / "results" / "prepare_data" / FOLDERS)
+    line = describe_changed_images(params.prepare_data.folder, folder / "results" / "prepare_data" / FOLDERS)
     if line is not None and SYNCING not in os.environ:
         _say(line)
 

@@ -49,6 +49,7 @@ def run(job: Job, _: None) -> None:
         seed=job.params.seed,
         strategy=params.strategy,
         class_list=listed(params),
+        images_per_class=params.images_per_class,
     )
     packed, broken = materialize(
         job.inputs["images"],

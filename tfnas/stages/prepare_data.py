@@ -13,6 +13,7 @@ from tfnas.data.manifest import (
     Listing,
     ManifestRecord,
     atomic_folder,
+    limit_training,
     manifest_classes,
     write_broken,
     write_classes,
@@ -20,6 +21,7 @@ from tfnas.data.manifest import (
     write_manifest,
     write_note,
 )
+from tfnas.data.params import PrepareDataParams
 from tfnas.data.sources.cifar_files import FORMATS, check_transfer_set
 from tfnas.data.sources.digits import DATASET, write_digits, write_shifted_digits
 from tfnas.data.sources.image_folder import announce_left_out
@@ -40,10 +42,10 @@ def check(job: Job) -> None:
         UserError: a folder or a file is missing, and may or can not be downloaded; says what belongs where.
     """
     params, settings = job.params, job.params.prepare_data
-    if settings.root is not None:
+    if settings.folder is not None:
         source = SOURCES[settings.source]
-        if not (settings.download and source.download is not None):
-            source.check(Path(settings.root))
+        if not _may_download(settings):
+            source.check(Path(settings.folder))
     for dataset in params.transfer.datasets:
         if FORMATS[dataset].archive is None:
             continue
@@ -63,7 +65,8 @@ def run(job: Job, _: None) -> None:
         UserError: broken images where `on_bad_image` is error; names the first, and the log names all of them.
     """
     records, broken, left_out = _prepare_images(job.params, job.out / "images")
-    root = None if job.params.prepare_data.root is None else Path(job.params.prepare_data.root)
+    folder = job.params.prepare_data.folder
+    root = None if folder is None else Path(folder)
     write_folders(root, [*(record.path for record in records), *(image.path for image in broken)], job.out / FOLDERS)
     write_broken([*broken, *left_out], job.out / "broken.csv")
     _prepare_transfer(job.params, job.out / "transfer")
@@ -79,15 +82,16 @@ def run(job: Job, _: None) -> None:
 
 def _prepare_images(params: Params, folder: Path) -> Listing:
     settings = params.prepare_data
-    if settings.root is None:
+    if settings.folder is None:
         with atomic_folder(folder) as made:
-            return Listing(write_digits(made, params.resolution), [])
-    root, source = Path(settings.root), SOURCES[settings.source]
-    if settings.download and source.download is not None and not is_there(source.check, root):
+            return Listing(limit_training(write_digits(made, params.resolution), settings.images_per_class), [])
+    root, source = Path(settings.folder), SOURCES[settings.source]
+    if _may_download(settings) and source.download is not None and not is_there(source.check, root):
         source.download(root)
     listing = source.scan(root, settings)
+    listing = listing._replace(records=limit_training(listing.records, settings.images_per_class))
     announce_left_out(root, listing.left_out, listed="; broken.csv lists them")
-    write_source(folder, describe(source.store, settings.root, settings.on_bad_image, settings.exif))
+    write_source(folder, describe(source.store, settings.folder, settings.on_bad_image, settings.exif))
     if settings.verify:
         listing = verify_images(listing, open_store(folder)[0], threads=max(1, params.device.workers))
     _judge_broken(listing.broken, root, skip=settings.on_bad_image == SKIP)
@@ -96,6 +100,11 @@ def _prepare_images(params: Params, folder: Path) -> Listing:
         announce_duplicates(root, listing.records)
         announce_animated(root, listing.records)
     return listing
+
+
+def _may_download(settings: PrepareDataParams) -> bool:
+    """Whether missing files are downloaded: into the user's own folder only, not into an installed package's."""
+    return settings.download and settings.root is not None and SOURCES[settings.source].download is not None
 
 
 def _judge_broken(broken: list[BrokenImage], root: Path, *, skip: bool) -> None:

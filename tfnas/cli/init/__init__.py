@@ -10,7 +10,7 @@ from tfnas.cli.init.presets import Preset, load_preset, preset_names, render_pre
 from tfnas.jobs.artifacts import write_text
 from tfnas.jobs.errors import UserError
 
-HELP = "Write params.yaml from a preset: digits, imagefolder, imagenet-gpu, imagenet-cpu, ..."
+HELP = "Write params.yaml from a preset: digits, fashion-mnist, imagefolder, imagenet-gpu, imagenet-cpu, ..."
 PARAMS = OutputFile("params.yaml")
 OWN_IMAGES = "imagefolder"
 
@@ -54,7 +54,7 @@ def _set_root(preset: Preset, name: str, option: str, folder: Path | None) -> No
     """Set the folder whose comment in the preset is `set by <option>`."""
     key = next((key for key, entry in preset.entries.items() if entry.comment.startswith(f"set by {option}")), None)
     if folder is None:
-        if key is not None and option == "--data-root":
+        if key is not None and option == "--data-root" and preset.value(key) != "null":
             raise UserError(f"init: preset {name} needs {option} DIR, the folder of your images")
         return
     if key is None:

@@ -4,7 +4,7 @@ A comment belongs to the key on its line. It is part of a preset, and lines up a
 
 Some numbers of a preset follow from the user's images: how many classes, how many of each, how large. There are at most
 as many groups as classes, no batch larger than its set, learning rates in proportion to the batches, a resolution no
-larger than the images, and no more threads and workers than CPUs.
+larger than the images, the space for small images where it is low, and no more threads and workers than CPUs.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ LINE = re.compile(r"(?P<indent> *)(?P<name>\w+):(?: +(?P<value>[^#\s].*?))?(?: +
 
 LARGEST, STEP = 224, 32  # pixels; networks halve an image five times
 SAMPLED = 200  # images whose size is read
+SMALL = 64  # pixels, at most: Table 1's space leaves 2 x 2 of them
+SMALL_SPACE = "tf-nas-small-images"
 
 
 class Entry(NamedTuple):
@@ -154,6 +156,7 @@ def fit_to_images(preset: Preset, root: Path) -> None:
     fit_value(preset, "build_subset.groups", str(groups))
     fit_value(preset, "profile_latency.num_classes", str(len(counts)))
     fit_value(preset, "resolution", str(fitting_resolution(paths)))
+    _fit_space(preset)
     _fit_cpus(preset)
     _fit_batch(preset, "search.batch_size", round(validation_fraction * smallest), rate="search.weights.learning_rate")
     _fit_batch(preset, "retrain.batch_size", len(paths), rate="retrain.learning_rate")
@@ -171,6 +174,18 @@ def _training_images(preset: Preset, root: Path) -> tuple[list[Path], Counter[st
     if len(counts) < 2:
         raise UserError(f"init: --data-root {root}: has {len(counts)} classes; a classifier needs 2 or more")
     return [root / record.path for record in train], counts
+
+
+def _fit_space(preset: Preset) -> None:
+    """Take the space for small images where the resolution is low, and say so."""
+    resolution, before = int(preset.value("resolution")), preset.value("space")
+    if resolution > SMALL:
+        return
+    why = f"for {resolution} pixels: its last maps are {resolution // 8} x {resolution // 8}"
+    others = f"those of {before} {resolution // 32} x {resolution // 32}"
+    preset.replace("space", SMALL_SPACE)
+    preset.entries["space"] = preset.entries["space"]._replace(comment=f"[ours] {why}, {others}")
+    print(f"space: {SMALL_SPACE} {why}, {others}.")
 
 
 def _fit_cpus(preset: Preset) -> None:

@@ -1,4 +1,4 @@
-"""Stores of images: files in folders, packed files, CIFAR's batches; and packing the images of a subset.
+"""Stores of images: files in folders, packed files, CIFAR's batches, Fashion-MNIST; and packing the images of a subset.
 
 A folder of images may hold `source.json`, which says that they are elsewhere or in another form. The rest of the code
 opens the folder and need not care.
@@ -28,6 +28,7 @@ from tfnas.data.images.decoding import APPLY, IGNORE, BrokenImageError, decode, 
 from tfnas.data.manifest import atomic_folder
 from tfnas.data.params import MaterializeParams
 from tfnas.data.sources.cifar_files import CifarStore
+from tfnas.data.sources.fashion_mnist import FASHION_MNIST, FashionMnistStore
 from tfnas.jobs.artifacts import read_json, write_json
 from tfnas.jobs.errors import UserError
 from tfnas.jobs.progress import track
@@ -194,7 +195,7 @@ def describe(store: str, root: str | None, on_bad_image: str, exif: str = APPLY)
     """The contents of a source.json.
 
     Args:
-        store: folder, pack, cifar10 or cifar100.
+        store: folder, pack, cifar10, cifar100 or fashion-mnist.
         root: where the images are; None: in the folder that holds the file.
         exif: whether image files are turned as their EXIF tag says.
     """
@@ -227,6 +228,8 @@ def _open(source: dict[str, Any], folder: Path, exif: str | None) -> Store:
         return PackStore(root)
     if kind in ("cifar10", "cifar100"):
         return CifarStore(root, kind)
+    if kind == FASHION_MNIST:
+        return FashionMnistStore(root)
     raise UserError(f"{folder / SOURCE}: store {kind!r} is unknown; run the stage that writes it")
 
 

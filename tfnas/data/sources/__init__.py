@@ -1,1 +1,1 @@
-"""Data sets on disk: folders of images, ImageNet, CIFAR's format, and scikit-learn's digits."""
+"""Data sets on disk: folders of images, ImageNet, CIFAR's format, Fashion-MNIST, and scikit-learn's digits."""

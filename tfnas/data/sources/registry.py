@@ -11,6 +11,7 @@ from tfnas.data.images.stores import FOLDER
 from tfnas.data.manifest import Listing
 from tfnas.data.params import PrepareDataParams
 from tfnas.data.sources.cifar_files import FORMATS, check_transfer_set, list_cifar
+from tfnas.data.sources.fashion_mnist import FASHION_MNIST, check_fashion_mnist, list_fashion_mnist
 from tfnas.data.sources.image_folder import check_image_folder, scan_image_folder
 from tfnas.data.sources.imagenet import check_imagenet, scan_imagenet
 from tfnas.jobs.errors import UserError
@@ -48,14 +49,28 @@ def download_cifar(dataset: str, root: Path) -> None:
     from torchvision import datasets
 
     classes = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}
+    form = FORMATS[dataset]
+    _download(dataset, classes[dataset], root, f"unpack {form.archive} in {root}, so that it holds {form.folder}")
+
+
+def download_fashion_mnist(root: Path) -> None:
+    """Let torchvision download Fashion-MNIST, unless it is there; checks its MD5.
+
+    Raises:
+        UserError: no network; says what to install instead.
+    """
+    from torchvision import datasets
+
+    instead = "`apt-get install dataset-fashion-mnist` and write prepare_data.root: null"
+    _download(FASHION_MNIST, datasets.FashionMNIST, root, instead)
+
+
+def _download(dataset: str, torchvisions: Callable[..., object], root: Path, instead: str) -> None:
     try:
-        classes[dataset](str(root), download=True)
+        torchvisions(str(root), download=True)
     except (OSError, RuntimeError) as error:
-        form = FORMATS[dataset]
-        raise UserError(
-            f"prepare_data.download: {dataset} cannot be downloaded ({' '.join(str(error).split())}); unpack"
-            f" {form.archive} in {root}, so that it holds {form.folder}"
-        ) from None
+        reason = " ".join(str(error).split())
+        raise UserError(f"prepare_data.download: {dataset} cannot be downloaded ({reason}); {instead}") from None
 
 
 def is_there(check: Callable[[Path], None], root: Path) -> bool:
@@ -72,4 +87,10 @@ SOURCES = {
     "imagenet": Source(FOLDER, check_imagenet, lambda root, _: scan_imagenet(root)),
     "cifar10": _cifar("cifar10"),
     "cifar100": _cifar("cifar100"),
+    FASHION_MNIST: Source(
+        store=FASHION_MNIST,
+        check=check_fashion_mnist,
+        scan=lambda root, _: Listing(list_fashion_mnist(root), []),
+        download=download_fashion_mnist,
+    ),
 }  # the digits are made, `tfnas.data.sources.digits`
