@@ -13,7 +13,7 @@ from tfnas.search.cost import Latency
 from tfnas.search.result import derived_columns, operation_names
 from tfnas.search.sampling import SECOND_PATHS, gumbel_path, second_path
 from tfnas.search.supernet.depth_spaces import DEPTH_SPACES
-from tfnas.search.supernet.supernet import Supernet
+from tfnas.search.supernet.supernet import WEIGHT_SHARING, Supernet
 from tfnas.space import build_network
 
 FAR = 100.0  # softmax(0, 100) is one-hot in float32
@@ -23,13 +23,13 @@ OPERATIONS, KEPT = [1, 3, 0, 2, 3], {"sink": "11110", "skip_in": "11101", "skip_
 ALL = sorted(DEPTH_SPACES)
 
 
-@pytest.fixture
-def make_supernet(tiny_space):
+@pytest.fixture(params=WEIGHT_SHARING)
+def make_supernet(tiny_space, request):
     """A supernet whose architecture parameters are one-hot."""
 
     def make(depth_space: str) -> Supernet:
         torch.manual_seed(0)
-        net = Supernet(tiny_space, 3, depth_space)
+        net = Supernet(tiny_space, 3, depth_space, request.param)
         kept = [flag == "1" for flag in KEPT[depth_space]]
         chosen = [o if k or depth_space != "skip_in" else SKIP for o, k in zip(OPERATIONS, kept, strict=True)]
         with torch.no_grad():
@@ -109,10 +109,13 @@ def test_skip_is_no_operation_of_a_stages_first_layer(tiny_space) -> None:
         assert kind != "random" or all(second[:, i].unique().numel() == counts[i] for i in range(5))
 
 
+@pytest.mark.parametrize("weight_sharing", WEIGHT_SHARING)
 @pytest.mark.parametrize("depth_space", ALL)
-def test_gradient_reaches_what_can_be_chosen_and_nothing_else(tiny_space, tiny_table, depth_space) -> None:
+def test_gradient_reaches_what_can_be_chosen_and_nothing_else(
+    tiny_space, tiny_table, depth_space, weight_sharing
+) -> None:
     torch.manual_seed(0)
-    supernet = Supernet(tiny_space, 3, depth_space)
+    supernet = Supernet(tiny_space, 3, depth_space, weight_sharing)
     with torch.no_grad():
         for operation in supernet.operations():  # else equal operations would have no gradient between them
             operation.weights["project"].mul_(1 + torch.rand(1))

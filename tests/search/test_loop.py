@@ -17,6 +17,7 @@ from tfnas.latency import reachable_range_ms
 from tfnas.search import Loaders, Setting, latency_constraint, run_warm_up, search, write_history
 from tfnas.search.epoch import EpochRunner
 from tfnas.search.result import load_warm_up, operation_names
+from tfnas.search.scaling.widths import CHANNEL_IMPORTANCE, channel_order
 from tfnas.search.state import SearchState
 from tfnas.search.steps import Stepper
 from tfnas.search.supernet.supernet import Supernet
@@ -77,8 +78,19 @@ def timeless(history):
 STOPPING = {"depth_space": "skip_in", "early_stopping": {"layers": 0.2, "epochs": 1}}
 
 
+ENTANGLED = {"weight_sharing": "entangled"}
+
+
 @pytest.mark.parametrize(
-    "changes", [{}, {"reset_optimizers": True}, {"depth_space": "skip_out"}], ids=["kept", "reset", "skip_out"]
+    "changes",
+    [
+        {},
+        {"reset_optimizers": True},
+        {"depth_space": "skip_out"},
+        ENTANGLED,
+        ENTANGLED | {"architecture": {"paths": "one"}, "depth_space": "skip_in", "channel_importance": "product"},
+    ],
+    ids=["kept", "reset", "skip_out", "entangled", "entangled_one"],
 )
 def test_a_search_resumed_after_any_epoch_ends_with_the_same_bits(run, changes) -> None:
     whole = run(**changes)
@@ -106,7 +118,17 @@ def test_a_search_that_stopped_early_ends_there_when_resumed(run) -> None:
         assert_same_result(run(checkpoints=again, **STOPPING), whole)
 
 
-@pytest.mark.parametrize("changes", [{}, {"warmup_epochs": 0}, {"reset_optimizers": True}, {"depth_space": "skip_in"}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"warmup_epochs": 0},
+        {"reset_optimizers": True},
+        {"depth_space": "skip_in"},
+        ENTANGLED,
+        ENTANGLED | {"depth_space": "skip_out", "reset_optimizers": True},
+    ],
+)
 def test_targets_forked_from_one_warm_up_end_as_searches_of_their_own(
     run, tiny_space, loaders, make_params, target_ms, tmp_path, changes
 ) -> None:
@@ -333,3 +355,14 @@ def test_validation_counts_every_image_once(tiny_space, tiny_table, target_ms, l
     loaders[1].set_epoch(0)
     labels = torch.cat([labels for _, labels in loaders[1]])
     assert found == pytest.approx(100 * float((labels == 1).float().mean()))
+
+
+@pytest.mark.parametrize("kind", CHANNEL_IMPORTANCE)
+def test_scaling_keeps_the_channels_that_matter_by_the_measure_of_params(tiny_space, make_params, kind) -> None:
+    state = SearchState.initial(tiny_space, 3, Setting(make_params(channel_importance=kind)))
+    derived, operation = state.supernet.derive("x"), next(state.supernet.operations())
+    before = {name: tensor.clone() for name, tensor in operation.named_buffers()}
+    narrow = [replace(block, expand_channels=block.expand_channels - 3) for block in derived.architecture.blocks]
+    state.apply_widths(derived, replace(derived.architecture, blocks=tuple(narrow)))
+    kept = channel_order(before, operation.width, kind)[: operation.width]
+    assert torch.equal(operation.weights["expand"], before["expand"][kept])

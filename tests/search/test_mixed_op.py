@@ -9,7 +9,7 @@ import torch
 
 from tests.helpers.derived_networks import derived_block
 from tfnas.jobs.errors import UserError
-from tfnas.search.scaling.widths import channel_importance
+from tfnas.search.scaling.widths import CHANNEL_IMPORTANCE, channel_importance, channel_order
 from tfnas.search.supernet.mixed_op import CHANNEL_AXIS, CandidateOperation, MixedOp
 from tfnas.space import Candidate, Layer
 
@@ -71,16 +71,49 @@ def test_search_begins_with_three_quarters_of_the_channels(candidate) -> None:
     assert operation.width == 3 * operation.max_width // 4
 
 
-def test_the_most_important_channels_are_kept() -> None:
+@pytest.mark.parametrize("kind", CHANNEL_IMPORTANCE)
+def test_the_most_important_channels_are_kept(kind) -> None:
     operation = make_operation(LAYERS["residual"], CANDIDATES[1])
     before = {name: tensor.clone() for name, tensor in operation.named_buffers()}
-    importance = channel_importance(before["depthwise"])
-    order = operation.set_width(30)
+    importance = channel_importance(before, kind)
+    order = operation.set_width(30, kind)
     assert sorted(order.tolist()) == list(range(48))
     assert importance[order[:30]].min() >= importance[order[30:]].max()
     for name, weight in operation.weights.items():  # every weight of a channel goes with it
         axis = CHANNEL_AXIS[name]
         assert torch.equal(weight, before[name] if axis is None else before[name].index_select(axis, order[:30]))
+
+
+def test_importance_is_the_norm_of_the_kernel_of_the_column_or_both() -> None:
+    depthwise = torch.tensor([[1.0, -2.0], [3.0, 0.0], [0.0, 0.0]])[:, None, None]  # (3, 1, 1, 2)
+    project = torch.tensor([[3.0, 0.0, 1.0], [-4.0, 2.0, 0.0]])[:, :, None, None]  # (2, 3, 1, 1)
+    weights = {"depthwise": depthwise, "project": project}
+    assert channel_importance(weights, "depthwise").tolist() == [3.0, 3.0, 0.0]
+    assert channel_importance(weights, "projection").tolist() == [5.0, 2.0, 1.0]
+    assert channel_importance(weights, "product").tolist() == [15.0, 6.0, 0.0]
+    assert channel_order(weights, 1, "depthwise").tolist() == [0, 1, 2]  # the first of equals
+
+
+def test_dropping_the_least_important_column_hurts_the_projection_least() -> None:
+    torch.manual_seed(0)
+    project = torch.randn(8, 12) * torch.linspace(0.1, 2.0, 12)[torch.randperm(12)]
+    channels = torch.randn(12, 100_000)  # as BatchNorm leaves them: independent, mean square 1
+    errors = torch.stack([(project[:, [i]] @ channels[[i]]).square().sum() for i in range(12)])
+    weights = {"depthwise": torch.ones(12, 1, 3, 3), "project": project[:, :, None, None]}
+    assert torch.equal(channel_importance(weights, "projection").argsort(), errors.argsort())
+
+
+@pytest.mark.parametrize("scale", [0.1, 10.0])
+def test_the_scale_of_a_depthwise_kernel_changes_only_the_authors_measure_not_the_output(scale) -> None:
+    operation = make_operation(LAYERS["residual"], CANDIDATES[0])
+    x = torch.randn(8, 6, 8, 8, dtype=operation.get_buffer("expand").dtype)
+    before, weights = operation(x), dict(operation.named_buffers())
+    depthwise, projection = (channel_importance(weights, kind) for kind in ("depthwise", "projection"))
+    with torch.no_grad():
+        operation.get_buffer("depthwise")[0].mul_(scale)
+    torch.testing.assert_close(operation(x), before, rtol=0, atol=2e-2)
+    assert channel_importance(weights, "depthwise")[0] == pytest.approx(scale * float(depthwise[0]))
+    assert torch.equal(channel_importance(weights, "projection"), projection)
 
 
 def test_dropped_channels_come_back_unchanged_after_training_without_them() -> None:

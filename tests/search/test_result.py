@@ -10,13 +10,13 @@ import torch
 from tfnas.jobs.checkpoints import read_tensors, write_tensors
 from tfnas.jobs.errors import UserError
 from tfnas.search.result import load_search_result, search_result
-from tfnas.search.supernet.supernet import Supernet
+from tfnas.search.supernet.supernet import WEIGHT_SHARING, Supernet
 
 
-@pytest.fixture
-def supernet(tiny_space):
+@pytest.fixture(params=WEIGHT_SHARING)
+def supernet(tiny_space, request):
     torch.manual_seed(0)
-    supernet = Supernet(tiny_space, 3)
+    supernet = Supernet(tiny_space, 3, weight_sharing=request.param)
     with torch.no_grad():
         supernet.alphas.normal_()
         supernet.betas[1].normal_()
@@ -33,6 +33,7 @@ def test_what_is_saved_comes_back(supernet, tiny_space, tmp_path) -> None:
     assert (loaded.num_classes, loaded.target_ms, loaded.widths) == (3, 0.02, supernet.widths())
     x, path = torch.randn(4, 3, 16, 16), torch.tensor([0, 1, 2, 3, 0])
     again = loaded.build_supernet()
+    assert again.weight_sharing == loaded.weight_sharing == supernet.weight_sharing
     assert torch.equal(again.forward_path(x, path), supernet.forward_path(x, path))
 
 

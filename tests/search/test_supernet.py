@@ -9,17 +9,17 @@ from torch import nn
 from tests.helpers.derived_networks import copy_shared_weights
 from tfnas.search.cost import Latency
 from tfnas.search.derivation import searchable_layers
-from tfnas.search.supernet.supernet import Supernet
+from tfnas.search.supernet.supernet import WEIGHT_SHARING, Supernet
 from tfnas.space import build_network
 
 FAR = 100.0  # softmax(0, 100) is one-hot in float32
 
 
-@pytest.fixture
-def supernet(tiny_space):
+@pytest.fixture(params=WEIGHT_SHARING)
+def supernet(tiny_space, request):
     """A supernet whose architecture parameters are one-hot: depths 2 and 2, mixed operations."""
     torch.manual_seed(0)
-    net = Supernet(tiny_space, 3)
+    net = Supernet(tiny_space, 3, weight_sharing=request.param)
     with torch.no_grad():
         net.alphas.zero_()
         net.alphas[torch.arange(5), torch.tensor([1, 3, 0, 2, 3])] = FAR

@@ -55,6 +55,8 @@ def search(
             and the last good checkpoint).
     """
     _validate(constraint.space, loaders, setting)
+    if warm_up is not None:
+        _validate_warm_up(warm_up, setting)
     if warm_up is not None and loaders.num_classes is None:
         loaders = replace(loaders, num_classes=warm_up.num_classes)
     state = SearchState.initial(constraint.space, _num_classes(loaders, setting.name), setting)
@@ -81,7 +83,8 @@ def run_warm_up(
     num_classes = _num_classes(loaders, setting.name)
     state = SearchState.initial(space, num_classes, setting)
     _run_epochs(EpochRunner(state, loaders, setting), setting.params.warmup_epochs, checkpoints, on_epoch or _ignore)
-    return WarmUp(space, num_classes, setting.params.depth_space, state.after_warm_up())
+    params = setting.params
+    return WarmUp(space, num_classes, params.depth_space, params.weight_sharing, state.after_warm_up())
 
 
 def _run_epochs(runner: EpochRunner, end: int, checkpoints: SearchCheckpoints | None, on_epoch: OnEpoch) -> None:
@@ -148,6 +151,17 @@ def _validate(space: Space, loaders: Loaders, setting: Setting) -> None:
             f"{setting.name}: search.second_path {second_path} needs two candidates, space {space.name} has"
             f" {len(space.candidates)}; write none"
         )
+
+
+def _validate_warm_up(warm_up: WarmUp, setting: Setting) -> None:
+    """Refuse a warm-up of another supernet."""
+    for key in ("depth_space", "weight_sharing"):
+        was, wanted = getattr(warm_up, key), getattr(setting.params, key)
+        if was != wanted:
+            raise UserError(
+                f"{setting.name}: the warm-up was run with search.{key}: {was}, the search has {wanted}; run the"
+                " warm-up again"
+            )
 
 
 def _num_classes(loaders: Loaders, name: str) -> int:

@@ -98,7 +98,7 @@ def write_history(history: Iterable[EpochRecord], path: str | Path) -> None:
 
 
 SUPERNET_KIND = "supernet"
-SUPERNET_VERSION = 3
+SUPERNET_VERSION = 4
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,7 @@ class SearchResult:
     widths: list[list[int]]  # (L, K) active expansion channels; an operation's active channels are its first ones
     weights: dict[str, Tensor]  # full-width
     depth_space: str = "sink"
+    weight_sharing: str = "none"
     history: list[EpochRecord] = field(default_factory=list)
 
     def derive(self, name: str) -> Derived:
@@ -132,12 +133,13 @@ class SearchResult:
             "widths": self.widths,
             "weights": self.weights,
             "depth_space": self.depth_space,
+            "weight_sharing": self.weight_sharing,
         }
         write_tensors(payload, path)
 
     def build_supernet(self) -> Supernet:
         """The supernet with these weights, on the CPU."""
-        supernet = Supernet(self.space, self.num_classes, self.depth_space)
+        supernet = Supernet(self.space, self.num_classes, self.depth_space, self.weight_sharing)
         architecture = {"alphas": self.alphas, **{f"betas.{i}": beta for i, beta in enumerate(self.betas)}}
         supernet.load_state_dict({**self.weights, **architecture})
         supernet.restore_widths(self.widths)
@@ -158,6 +160,7 @@ def search_result(supernet: Supernet, target_ms: float, history: list[EpochRecor
         supernet.widths(),
         state,
         supernet.depth_space,
+        supernet.weight_sharing,
         history,
     )
 
@@ -181,6 +184,7 @@ def load_search_result(path: str | Path, space: Space) -> SearchResult:
         payload["widths"],
         payload["weights"],
         payload["depth_space"],
+        payload["weight_sharing"],
     )
 
 
@@ -213,7 +217,7 @@ def check_space(payload: dict[str, Any], space: Space, path: str | Path) -> None
 
 
 WARM_UP_KIND = "warm-up"
-WARM_UP_VERSION = 2
+WARM_UP_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -223,6 +227,7 @@ class WarmUp:
     space: Space
     num_classes: int
     depth_space: str
+    weight_sharing: str
     state: dict[str, Any]  # what `SearchState.after_warm_up` gave
 
     def save(self, path: str | Path, values: Mapping[str, Any]) -> None:
@@ -237,6 +242,7 @@ class WarmUp:
             **describe_space(self.space),
             "num_classes": self.num_classes,
             "depth_space": self.depth_space,
+            "weight_sharing": self.weight_sharing,
             "params": dict(values),
             "state": self.state,
         }
@@ -257,4 +263,4 @@ def load_warm_up(path: str | Path, space: Space, values: Mapping[str, Any]) -> W
         if payload["params"].get(key) != value:
             was = payload["params"].get(key)
             raise UserError(f"{path}: was warmed up with {key}: {was}, params.yaml has {value}; run warm_up again")
-    return WarmUp(space, payload["num_classes"], payload["depth_space"], payload["state"])
+    return WarmUp(space, payload["num_classes"], payload["depth_space"], payload["weight_sharing"], payload["state"])

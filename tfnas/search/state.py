@@ -17,7 +17,7 @@ from tfnas.compute.seeding import derive_seed
 from tfnas.search.derivation import Derived
 from tfnas.search.params import EarlyStoppingParams, SearchParams
 from tfnas.search.result import EpochRecord
-from tfnas.search.supernet.mixed_op import CHANNEL_AXIS, CandidateOperation
+from tfnas.search.supernet.mixed_op import Operation
 from tfnas.search.supernet.supernet import Supernet
 from tfnas.space import Architecture, Space
 
@@ -100,7 +100,7 @@ class SearchState:
     def initial(cls, space: Space, num_classes: int, setting: Setting) -> SearchState:
         """The state before the first epoch."""
         torch.manual_seed(derive_seed(setting.seed, "search", "supernet"))
-        supernet = Supernet(space, num_classes, setting.params.depth_space)
+        supernet = Supernet(space, num_classes, setting.params.depth_space, setting.params.weight_sharing)
         return cls(supernet.to(setting.device), setting)
 
     def build_optimizers(self) -> None:
@@ -131,32 +131,24 @@ class SearchState:
         operations = list(self.supernet.operations())
         for layer, candidate, block in derived.chosen(self.supernet.space):
             operation = operations[layer * len(self.supernet.space.candidates) + candidate]
-            before, leaves = operation.width, operation.weights
-            order = operation.set_width(scaled.blocks[block].expand_channels)
+            before, leaves = operation.width, operation.leaves
+            order = operation.set_width(scaled.blocks[block].expand_channels, self._params.channel_importance)
             if order is not None:
                 self._replace_leaves(operation, leaves, before, order)
 
-    def _replace_leaves(
-        self, operation: CandidateOperation, leaves: Mapping[str, Tensor], before: int, order: Tensor
-    ) -> None:
-        """Let the optimizer train an operation's new weights.
-
-        Momentum moves with its channel; a channel that comes back starts without any.
-        """
+    def _replace_leaves(self, operation: Operation, leaves: Mapping[str, Tensor], before: int, order: Tensor) -> None:
+        """Let the optimizer train an operation's new leaves; momentum moves with its channel."""
         trained, state = self.weight_optimizer.param_groups[0]["params"], self.weight_optimizer.state
         places = {id(leaf): place for place, leaf in enumerate(trained)}
-        for name, leaf in leaves.items():
-            following, axis = operation.weights[name], CHANNEL_AXIS[name]
+        for name, following in operation.leaves.items():
+            leaf = leaves[name]
             trained[places[id(leaf)]] = following
             if leaf not in state:
                 continue
             state[following] = state.pop(leaf)
             momentum = state[following].get("momentum_buffer")
-            if axis is not None and momentum is not None:
-                full = torch.zeros_like(operation.get_buffer(name))
-                full.narrow(axis, 0, before).copy_(momentum)
-                kept = full.index_select(axis, order).narrow(axis, 0, operation.width)
-                state[following]["momentum_buffer"] = kept.clone()
+            if momentum is not None:
+                state[following]["momentum_buffer"] = operation.moved(name, momentum, before, order)
 
     def has_ended(self) -> bool:
         """Whether all epochs are done, or the rankings have settled (early stopping)."""

@@ -76,16 +76,20 @@ class Stepper:
         return WeightStep(first, _count_correct(logits[0], labels), len(labels) * distributed.group_size())
 
     def architecture_step(self, batch: Batch, temperature: float, noise: Tensor) -> ArchitectureStep:
-        """Adam on alpha and beta: cross-entropy of all operations in parallel + lambda * C(LAT) (Eq. 7, 9).
+        """Adam on alpha and beta: cross-entropy + lambda * C(LAT) (Eq. 7, 9).
+
+        Cross-entropy of all operations in parallel, or of one per layer (`search.architecture.paths`); LAT of all.
 
         Args:
             noise: Gumbel(0, 1), (L, K).
         """
         images, labels = self._to_device(batch)
         self._train(weights=False)
+        one = self._params.architecture.paths == "one"
+        forward = self.supernet.forward_sampled if one else self.supernet.forward_mixed
         operation_weights = gumbel_softmax(self.supernet.operation_logits(), temperature, noise)
         with autocast(self._device, self._precision):
-            logits = self.supernet.forward_mixed(images, operation_weights, recompute=self._params.recompute)
+            logits = forward(images, operation_weights, recompute=self._params.recompute)
             cross_entropy = functional.cross_entropy(logits, labels)
         excess = self._cost_loss(operation_weights)
         loss = cross_entropy + self._params.lambda_ * excess

@@ -5,7 +5,7 @@ B blocks outside the fixed part of the cost.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,17 +18,48 @@ from tfnas.space import Architecture, Space
 from tfnas.space.membership import matching_candidates
 
 
-def channel_importance(depthwise: Tensor) -> Tensor:
-    """L1 norm of each channel's (1, k, k) depthwise kernel: (W, 1, k, k) to (W,).
+def _depthwise(weights: Mapping[str, Tensor]) -> Tensor:
+    return weights["depthwise"].abs().sum((1, 2, 3))
 
-    The paper says "its corresponding weight"; the depthwise kernel is the authors' choice.
+
+def _projection(weights: Mapping[str, Tensor]) -> Tensor:
+    return weights["project"].square().sum((0, 2, 3)).sqrt()
+
+
+def _product(weights: Mapping[str, Tensor]) -> Tensor:
+    return _depthwise(weights) * _projection(weights)
+
+
+CHANNEL_IMPORTANCE: dict[str, Callable[[Mapping[str, Tensor]], Tensor]] = {
+    "depthwise": _depthwise,
+    "projection": _projection,
+    "product": _product,
+}
+
+
+def channel_importance(weights: Mapping[str, Tensor], kind: str = "depthwise") -> Tensor:
+    """How much each expansion channel of an operation matters, (W,); the paper says "its corresponding weight".
+
+    Args:
+        weights: of an operation, named as in `CandidateOperation`: depthwise (W, 1, k, k), project (C_out, W, 1, 1).
+        kind: a key of `CHANNEL_IMPORTANCE`:
+            `depthwise`, L1 norm of the channel's depthwise kernel, as in the authors' code. BatchNorm follows the
+            depthwise convolution, so the scale of this kernel has no effect on what the operation computes;
+            `projection`, L2 norm of the channel's column of the projection. After BatchNorm and activation, all
+            channels have about the same mean square, so the mean squared error that dropping one leaves in the
+            projection's output is proportional to the square of this norm;
+            `product` of the two.
     """
-    return depthwise.abs().sum((1, 2, 3))
+    return CHANNEL_IMPORTANCE[kind](weights)
 
 
-def channel_order(depthwise: Tensor, width: int) -> Tensor:
-    """(W,) channels with the `width` most important ones first; both parts in the order they had."""
-    ranked = channel_importance(depthwise).argsort(descending=True, stable=True)
+def channel_order(weights: Mapping[str, Tensor], width: int, kind: str = "depthwise") -> Tensor:
+    """(W,) channels with the `width` most important ones first; both parts in the order they had.
+
+    Args:
+        weights, kind: as in `channel_importance`. The first of equally important channels is kept.
+    """
+    ranked = channel_importance(weights, kind).argsort(descending=True, stable=True)
     return torch.cat([ranked[:width].sort().values, ranked[width:].sort().values])
 
 

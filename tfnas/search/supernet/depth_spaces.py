@@ -39,11 +39,22 @@ class SkipInStage(SinkConnectedStage):
         """The layers whose strongest operation is not skip."""
         return [operation < num_candidates for operation in operations]
 
-    def forward_path(self, x: Tensor, operations: Sequence[int], beta: Tensor) -> Tensor:
+    def forward_path(
+        self,
+        x: Tensor,
+        operations: Sequence[int],
+        beta: Tensor,
+        weights: Sequence[Tensor | None] | None = None,
+        *,
+        recompute: bool = False,
+    ) -> Tensor:
         """One operation in each layer, (D,) indices, K for skip."""
-        for layer, operation in zip(self.mixed_ops(), operations, strict=True):
-            if operation < len(layer.operations):
-                x = layer.forward_path(x, operation)
+        own = [None] * len(self) if weights is None else weights
+        for layer, operation, weight in zip(self.mixed_ops(), operations, own, strict=True):
+            if operation < len(layer.all_operations()):
+                x = layer.forward_path(x, operation, weight, recompute=recompute)
+            elif weight is not None:
+                x = weight * x
         return x
 
     def forward_mixed(self, x: Tensor, weights: Tensor, beta: Tensor, *, recompute: bool = False) -> Tensor:
@@ -78,10 +89,19 @@ class SkipOutStage(SinkConnectedStage):
         """The first layer, and those that are likelier to stay than to be skipped."""
         return [True, *(int(way) == 0 for way in beta.detach().argmax(-1))]
 
-    def forward_path(self, x: Tensor, operations: Sequence[int], beta: Tensor) -> Tensor:
+    def forward_path(
+        self,
+        x: Tensor,
+        operations: Sequence[int],
+        beta: Tensor,
+        weights: Sequence[Tensor | None] | None = None,
+        *,
+        recompute: bool = False,
+    ) -> Tensor:
         """One operation in each layer, (D,) indices."""
+        own = [None] * len(self) if weights is None else weights
         for i, layer in enumerate(self.mixed_ops()):
-            x = _perhaps(x, layer.forward_path(x, operations[i]), beta, i)
+            x = _perhaps(x, layer.forward_path(x, operations[i], own[i], recompute=recompute), beta, i)
         return x
 
     def forward_mixed(self, x: Tensor, weights: Tensor, beta: Tensor, *, recompute: bool = False) -> Tensor:

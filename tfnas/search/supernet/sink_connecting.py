@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from tfnas.search.supernet.mixed_op import MixedOp, weighted_sum
+from tfnas.search.supernet.mixed_op import MixedOp, SearchableLayer, weighted_sum
 from tfnas.space import Candidate, Layer
 
 
@@ -57,26 +57,47 @@ class SinkConnectedStage(nn.Module):
         depth = 1 + int(depth_strength(beta).argmax())
         return [position < depth for position in range(len(operations))]
 
-    def __init__(self, layers: Sequence[Layer], candidates: Sequence[Candidate]) -> None:
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        candidates: Sequence[Candidate],
+        kind: Callable[[Layer, Sequence[Candidate]], SearchableLayer] = MixedOp,
+    ) -> None:
         super().__init__()
         self.stage = layers[0].stage
-        self.layers = nn.ModuleList(MixedOp(layer, candidates) for layer in layers)
+        self.layers = nn.ModuleList(kind(layer, candidates) for layer in layers)
 
     def __len__(self) -> int:
         return len(self.layers)
 
-    def mixed_ops(self) -> list[MixedOp]:
-        return [layer for layer in self.layers if isinstance(layer, MixedOp)]
+    def mixed_ops(self) -> list[SearchableLayer]:
+        return [layer for layer in self.layers if isinstance(layer, SearchableLayer)]
 
-    def forward_path(self, x: Tensor, operations: Sequence[int], beta: Tensor) -> Tensor:
-        """One operation in each layer, (D,) indices."""
-        return self._forward(x, lambda layer, y, i: layer.forward_path(y, operations[i]), beta)
+    def forward_path(
+        self,
+        x: Tensor,
+        operations: Sequence[int],
+        beta: Tensor,
+        weights: Sequence[Tensor | None] | None = None,
+        *,
+        recompute: bool = False,
+    ) -> Tensor:
+        """One operation in each layer, (D,) indices.
+
+        Args:
+            weights: factor of each layer's operation, (D,); None: 1.
+            recompute: keep no activations for the backward pass, which computes them again.
+        """
+        own = [None] * len(self) if weights is None else weights
+        return self._forward(
+            x, lambda layer, y, i: layer.forward_path(y, operations[i], own[i], recompute=recompute), beta
+        )
 
     def forward_mixed(self, x: Tensor, weights: Tensor, beta: Tensor, *, recompute: bool = False) -> Tensor:
         """All operations in each layer, weighted by (D, K)."""
         return self._forward(x, lambda layer, y, i: layer.forward_mixed(y, weights[i], recompute=recompute), beta)
 
-    def _forward(self, x: Tensor, run: Callable[[MixedOp, Tensor, int], Tensor], beta: Tensor) -> Tensor:
+    def _forward(self, x: Tensor, run: Callable[[SearchableLayer, Tensor, int], Tensor], beta: Tensor) -> Tensor:
         outputs: list[Tensor] = []
         for i, layer in enumerate(self.mixed_ops()):
             x = run(layer, x, i)

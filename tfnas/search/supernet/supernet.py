@@ -1,4 +1,4 @@
-"""The supernet: every candidate of every layer with shared weights, and the distribution over them (Sec. 3.2).
+"""The supernet: every candidate of every layer, and the distribution over them (Sec. 3.2).
 
 N batch, H W size, L searchable layers, K candidate operations, D layers of a stage."""
 
@@ -14,11 +14,14 @@ from tfnas.latency import OperationKey
 from tfnas.search.cost import Cost
 from tfnas.search.derivation import Derived, derive, searchable_layers, stage_slices
 from tfnas.search.supernet.depth_spaces import DEPTH_SPACES, candidate_mask, operation_logits
-from tfnas.search.supernet.mixed_op import BatchNorm, CandidateOperation
+from tfnas.search.supernet.mixed_op import BatchNorm, MixedOp, Operation, SearchableLayer
 from tfnas.search.supernet.sink_connecting import SinkConnectedStage
+from tfnas.search.supernet.weight_entanglement import EntangledOp
 from tfnas.space import Space
 from tfnas.space.membership import assemble
 from tfnas.space.network import MBInvRes, conv_unit
+
+WEIGHT_SHARING: dict[str, type[MixedOp | EntangledOp]] = {"none": MixedOp, "entangled": EntangledOp}
 
 
 class Supernet(nn.Module):
@@ -32,14 +35,16 @@ class Supernet(nn.Module):
 
     Args:
         depth_space: a key of `DEPTH_SPACES`.
+        weight_sharing: a key of `WEIGHT_SHARING`.
     """
 
-    def __init__(self, space: Space, num_classes: int, depth_space: str = "sink") -> None:
+    def __init__(self, space: Space, num_classes: int, depth_space: str = "sink", weight_sharing: str = "none") -> None:
         super().__init__()
-        self.space, self.num_classes, self.depth_space = space, num_classes, depth_space
+        self.space, self.num_classes = space, num_classes
+        self.depth_space, self.weight_sharing = depth_space, weight_sharing
         stem, head = space.stem, space.head
         self.stem = conv_unit(stem.in_channels, stem.out_channels, stem.kernel, stride=stem.stride, act=stem.act)
-        self.stages = nn.ModuleList(_stages(space, DEPTH_SPACES[depth_space]))
+        self.stages = nn.ModuleList(_stages(space, DEPTH_SPACES[depth_space], WEIGHT_SHARING[weight_sharing]))
         self.head = conv_unit(space.stages[-1].out_channels, head.out_channels, 1, act=head.act)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Linear(head.out_channels, num_classes)
@@ -62,8 +67,15 @@ class Supernet(nn.Module):
         x = self._before_search(x)
         return [self._follow(x, path.tolist()) for path in paths]
 
-    def _follow(self, x: Tensor, path: Sequence[int]) -> Tensor:
-        return self._search(x, lambda stage, y, own, beta: stage.forward_path(y, path[own], beta))
+    def _follow(
+        self, x: Tensor, path: Sequence[int], weights: Sequence[Tensor] | None = None, *, recompute: bool = False
+    ) -> Tensor:
+        def run(stage: SinkConnectedStage, y: Tensor, own: slice, beta: Tensor) -> Tensor:
+            return stage.forward_path(
+                y, path[own], beta, None if weights is None else weights[own], recompute=recompute
+            )
+
+        return self._search(x, run)
 
     def forward_mixed(self, x: Tensor, weights: Tensor, *, recompute: bool = False) -> Tensor:
         """All operations, weighted by the (L, K) u of Eq. 3; images to logits.
@@ -75,6 +87,30 @@ class Supernet(nn.Module):
             self._before_search(x),
             lambda stage, y, own, beta: stage.forward_mixed(y, weights[own], beta, recompute=recompute),
         )
+
+    def forward_sampled(self, x: Tensor, weights: Tensor, *, recompute: bool = False) -> Tensor:
+        """One operation in each layer, the one with the largest u of Eq. 3; images to logits.
+
+        Sec. 3.1: "only one operation with max u is chosen during forward pass. And the gradients of all the alpha can
+        be back-propagated through Eq. (3)". The paper cites GDAS for it (Dong and Yang, 2019), so the value is that of
+        GDAS: argmax forward, softmax backward. Layer l computes (1 + u_k - stop(u_k)) o_k(x), whose value is o_k(x),
+        exactly what a weight step trains and what a derived network computes; with u_k o_k(x) instead, a layer would
+        shrink its residual input against the next layer's normalized output. The gradient of u_k is the inner product
+        of o_k(x) with the gradient of the layer's output in both readings, that of the others is zero, and alpha gets
+        u_k (delta_jk - u_j) / tau times it.
+
+        A layer's scale has no effect where BatchNorm follows and no sink or residual adds anything: the gradient of
+        cross-entropy is then zero (stage 8 of Table 1). That lies in the method; all operations at once have no such
+        gap.
+
+        Args:
+            weights: (L, K) u of Eq. 3.
+            recompute: keep no activations of searchable layers for the backward pass, which computes them again.
+        """
+        path = weights.argmax(-1)
+        chosen = weights.gather(-1, path[:, None]).squeeze(-1)
+        factors = 1 + (chosen - chosen.detach())
+        return self._follow(self._before_search(x), path.tolist(), factors.unbind(), recompute=recompute)
 
     def _before_search(self, x: Tensor) -> Tensor:
         x = self.stem(x)
@@ -123,18 +159,26 @@ class Supernet(nn.Module):
         return torch.tensor(rows, dtype=torch.float32, device=self.alphas.device)
 
     def weight_parameters(self) -> list[Tensor]:
-        """Everything that weight steps train: the omega of Eq. 2, active channels only."""
+        """Everything that weight steps train: the omega of Eq. 2.
+
+        Of the active channels; with entangled weights of all.
+        """
         architecture = {id(parameter) for parameter in self.architecture_parameters()}
-        shared: list[Tensor] = [parameter for parameter in self.parameters() if id(parameter) not in architecture]
-        return shared + [weight for operation in self.operations() for weight in operation.weights.values()]
+        searched = [leaf for layer in self.searchable_layers() for leaf in layer.leaves()]
+        others = architecture | {id(leaf) for leaf in searched}
+        return [parameter for parameter in self.parameters() if id(parameter) not in others] + searched
 
     def architecture_parameters(self) -> list[Tensor]:
         """What architecture steps train: alpha and beta."""
         return [self.alphas, *self.betas]
 
-    def operations(self) -> Iterator[CandidateOperation]:
+    def searchable_layers(self) -> Iterator[SearchableLayer]:
+        """The L searchable layers in order."""
+        return (module for module in self.modules() if isinstance(module, SearchableLayer))
+
+    def operations(self) -> Iterator[Operation]:
         """All L times K candidate operations in order."""
-        return (module for module in self.modules() if isinstance(module, CandidateOperation))
+        return (operation for layer in self.searchable_layers() for operation in layer.all_operations())
 
     def widths(self) -> list[list[int]]:
         """Active expansion channels of every operation, (L, K)."""
@@ -153,14 +197,16 @@ class Supernet(nn.Module):
         return derive(self.space, self.alphas, list(self.betas), self.widths(), name, self.depth_space)
 
 
-def _stages(space: Space, searchable: type[SinkConnectedStage]) -> Iterator[nn.Module]:
+def _stages(
+    space: Space, searchable: type[SinkConnectedStage], kind: type[MixedOp | EntangledOp]
+) -> Iterator[nn.Module]:
     blocks = assemble(space, "fixed", {stage.stage: () for stage in space.searchable_stages}).blocks
     for spec in space.stages:
         if spec.fixed is not None:
             yield nn.Sequential(*(MBInvRes(block) for block in blocks if block.stage == spec.stage))
         else:
             layers = [layer for layer in space.layers() if layer.stage == spec.stage]
-            yield searchable(layers, space.candidates)
+            yield searchable(layers, space.candidates, kind)
 
 
 def _is_fixed(stage: nn.Module) -> bool:
