@@ -33,6 +33,13 @@ from tfnas.space import load_space
 from tfnas.stages.params import Params
 
 NUM_CLASSES, TEMPERATURE, GRADIENT_CLIP = 100, 5.0, 5.0
+OURS: dict[str, dict[str, Any]] = {
+    "ours": {},
+    "recompute": {"recompute": True},
+    "entangled": {"sharing": "entangled"},
+    "entangled-recompute": {"sharing": "entangled", "recompute": True},
+    "entangled-one": {"sharing": "entangled", "paths": "one"},
+}
 
 
 class Steps(Protocol):
@@ -44,11 +51,22 @@ class Steps(Protocol):
 class Ours:
     """`tfnas.search.steps.Stepper` with the parameters of params.yaml."""
 
-    def __init__(self, batch: tuple[Tensor, Tensor], precision: str, *, recompute: bool = False) -> None:
+    def __init__(
+        self,
+        batch: tuple[Tensor, Tensor],
+        precision: str,
+        *,
+        sharing: str = "none",
+        paths: str = "all",
+        recompute: bool = False,
+    ) -> None:
         params = Params.model_validate(yaml.safe_load(render_preset("imagenet-gpu"))).search
-        params = params.model_copy(update={"recompute": recompute})
+        architecture = params.architecture.model_copy(update={"paths": paths})
+        params = params.model_copy(
+            update={"recompute": recompute, "weight_sharing": sharing, "architecture": architecture}
+        )
         self._space, self._batch, self._generator = load_space("tf-nas"), batch, torch.Generator().manual_seed(0)
-        self._supernet = Supernet(self._space, NUM_CLASSES)
+        self._supernet = Supernet(self._space, NUM_CLASSES, weight_sharing=sharing)
         setting = Setting(params, precision=precision)
         constraint = latency_constraint(self._space, _table(), 15.0)
         self._stepper = Stepper(SearchState(self._supernet, setting), setting, constraint)
@@ -228,10 +246,10 @@ def _table() -> LatencyTable:
 
 
 def build(name: str, batch_size: int, precision: str, authors: Path | None) -> Steps:
-    """One of `ours`, `recompute` (ours, keeping no activations) and `theirs` (the plain reference without a folder)."""
+    """A form of `OURS`, or `theirs` (the plain reference without a folder)."""
     random.seed(0)
     torch.manual_seed(0)
     batch = torch.randn(batch_size, 3, 224, 224), torch.randint(NUM_CLASSES, (batch_size,))
     if name == "theirs":
         return Authors(batch, precision, authors) if authors else Plain(batch, precision)
-    return Ours(batch, precision, recompute=name == "recompute")
+    return Ours(batch, precision, **OURS[name])

@@ -1,9 +1,9 @@
 """The weighted sum of operations that share one bank of weights, as one differentiable function.
 
-Nested operations (`tfnas/search/supernet/weight_entanglement.py`) have most of their arithmetic in common: the expansion
-with its statistics and activation is one for all of them, at the largest width; the depthwise convolution with BatchNorm,
-activation and means is one for each kernel size; only projections and what follows belong to each
-(`projections.py`).
+Nested operations (`tfnas/search/supernet/weight_entanglement.py`) have most of their arithmetic in common. The
+expansion with its statistics and activation is one for all, at the largest width. The depthwise convolution with
+BatchNorm, activation and means is one for each kernel size. Only projections and the last BatchNorm belong to each
+operation (`projections.py`).
 
 N batch, C channels, H W size, K operations, W the largest of their widths.
 """
@@ -19,7 +19,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from tfnas.search.fused.expansion import (
-    InputGradient,
     expansion,
     expansion_backward,
     input_gradient,

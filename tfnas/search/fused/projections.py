@@ -1,12 +1,13 @@
 """The projections of operations that share one depthwise output and, part by part, one projection weight.
 
-An operation projects the first w channels of y, after squeeze-and-excitation where it has one: p = P (f y), P (C_out, w)
-the first columns of the shared weight and f (N, w) its factors. So
+An operation projects the first w channels of y, after squeeze-and-excitation where it has one: p = P (f y), with P
+(C_out, w) the first columns of the shared weight and f (N, w) its factors. So
 
 - operations without squeeze-and-excitation are partial sums, one step from each width to the next;
 - P (f y) = (P diag f) y, a matrix for each image, where that costs less than a product of f and y.
 
-N batch, H W size of the output, W computed channels of y, w those of an operation, s its squeeze-and-excitation channels.
+N batch, H W size of the output, P = N H W, W computed channels of y, w those of an operation, s its channels of
+squeeze-and-excitation.
 """
 
 from __future__ import annotations
@@ -58,7 +59,10 @@ class Projections:
 
     def _excited(self, means: Tensor, operation: Operation) -> Excited:
         first, second = self._squeeze(operation, means.dtype)
-        biases = (self._bank["se_reduce_bias"][: operation.se_channels], self._bank["se_expand_bias"][: operation.width])
+        biases = (
+            self._bank["se_reduce_bias"][: operation.se_channels],
+            self._bank["se_expand_bias"][: operation.width],
+        )
         reduced = torch.addmm(biases[0].to(means.dtype), means, first.t())
         factors = torch.addmm(biases[1].to(means.dtype), self._act.forward(reduced), second.t()).sigmoid_()
         return Excited(means, reduced, factors)
