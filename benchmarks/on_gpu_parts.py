@@ -317,9 +317,8 @@ def forms_of_steps(authors: Path | None) -> dict[str, Callable[..., Steps]]:
         forms[sharing] = partial(Ours, weight_sharing=sharing)
     if authors:
         forms["authors"] = partial(Authors, folder=authors)
-    architecture = preset("imagenet-gpu").search.architecture.model_copy(update={"paths": "one"})
     for sharing in SHARINGS:
-        forms[f"{sharing}, one path"] = partial(Ours, weight_sharing=sharing, architecture=architecture)
+        forms[f"{sharing}, one path"] = partial(Ours, weight_sharing=sharing, paths="one")
     return forms
 
 

@@ -7,12 +7,17 @@ python benchmarks/search_step.py --only counts
 Each form works in a process of its own, ours with the allocator settings of a search job, and only one at a time: a
 round is, for each form in turn, a fresh process that warms up and takes some weight steps (bi-sampling) and
 architecture steps. Times are medians over all rounds; memory is the largest peak of the processes.
+
+Forms: `ours` has separate weights for each operation (`search.weight_sharing: none`), `entangled` shares them;
+`recompute` keeps no activations; `entangled-one` computes one operation per layer in architecture steps, too
+(`search.architecture.paths: one`).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -22,7 +27,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-FORMS = ("theirs", "ours", "recompute")
+FORMS = ("theirs", "ours", "recompute", "entangled", "entangled-recompute", "entangled-one")
 STEPS = ("weight_step", "architecture_step")
 VIEWS = {"alias", "as_strided", "detach", "expand", "narrow", "permute", "select", "slice", "split"}
 VIEWS |= {"squeeze", "t", "transpose", "unbind", "unsqueeze", "view"}
@@ -47,7 +52,9 @@ class Form:
         command += ["--authors", str(options.authors)] if options.authors else []
         command += ["--only", options.only] if options.only else []
         command += ["--default-allocator"] if options.default_allocator else []
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        # threads that wait for each other sleep, so that the CPU time of several is what they computed
+        env = os.environ | ({"OMP_WAIT_POLICY": "passive"} if options.clock == "cpu" else {})
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
 
     def ask(self, what: str) -> Any:
         assert self._process.stdin is not None and self._process.stdout is not None
@@ -146,10 +153,11 @@ def peak_gb() -> float:
 
 def steps(options: argparse.Namespace) -> None:
     """Times, peaks and profiles."""
-    found: dict[tuple[str, str], list[float]] = {(name, step): [] for name in FORMS for step in STEPS}
-    peaks, before, profiles = dict.fromkeys(FORMS, 0.0), dict.fromkeys(FORMS, 0.0), {}
+    forms = options.forms
+    found: dict[tuple[str, str], list[float]] = {(name, step): [] for name in forms for step in STEPS}
+    peaks, before, profiles = dict.fromkeys(forms, 0.0), dict.fromkeys(forms, 0.0), dict[str, dict[str, float]]()
     for _ in range(options.rounds):
-        for name in FORMS:
+        for name in forms:
             form = Form(name, options)
             before[name] = form.ask("peak")
             for turn in range(options.steps + 1):
@@ -161,33 +169,33 @@ def steps(options: argparse.Namespace) -> None:
             profiles[name] = form.ask("architecture_step profile")
             form.close()
     medians = {key: statistics.median(values) for key, values in found.items()}
-    print(f"{'':10} {'weight step':>14} {'architecture':>14} {'together':>14}   theirs / this")
-    for name in FORMS:
-        own, theirs = ([medians[one, step] for step in STEPS] for one in (name, "theirs"))
+    print(f"{'':20} {'weight step':>14} {'architecture':>14} {'together':>14}   first / this")
+    for name in forms:
+        own, theirs = ([medians[one, step] for step in STEPS] for one in (name, forms[0]))
         ratios = [a / b for a, b in zip((*theirs, sum(theirs)), (*own, sum(own)), strict=True)]
         cells = " ".join(f"{value:12.3f} s" for value in (*own, sum(own)))
-        print(f"{name:10} {cells}   " + " ".join(f"{r:.2f}" for r in ratios))
-    ours, recompute = medians["ours", STEPS[1]], medians["recompute", STEPS[1]]
-    print(f"architecture step with recomputation / without: {recompute / ours:.2f}")
-    for name in FORMS:
-        share = 100 * peaks[name] / peaks["theirs"]
+        print(f"{name:20} {cells}   " + " ".join(f"{r:.2f}" for r in ratios))
+    for name in forms:
+        share = 100 * peaks[name] / peaks[forms[0]]
         above = peaks[name] - before[name]
-        share_above = 100 * above / (peaks["theirs"] - before["theirs"])
+        share_above = 100 * above / (peaks[forms[0]] - before[forms[0]])
         print(
-            f"{name:10} peak memory {peaks[name]:.2f} GB ({share:.0f} % of theirs),"
+            f"{name:20} peak memory {peaks[name]:.2f} GB ({share:.0f} % of the first),"
             f" {above:.2f} GB above the process before its first step ({share_above:.0f} %)"
         )
     for name, shares in profiles.items():
-        print(f"{name:10} architecture step: " + ", ".join(f"{kind} {share:.0f} %" for kind, share in shares.items()))
+        pure = medians[name, STEPS[1]] * shares["convolution"] / 100
+        kinds = ", ".join(f"{kind} {share:.0f} %" for kind, share in shares.items())
+        print(f"{name:20} architecture step: {kinds}; its convolutions and matrix products alone {pure:.3f} s")
 
 
 def counts(options: argparse.Namespace) -> None:
     options.only = "counts"
-    for name in FORMS:
+    for name in options.forms:
         form = Form(name, options)
         for step in STEPS:
             everything, without_views = form.ask(f"{step} count")
-            print(f"{name:10} {step:18} {everything} tensor operations, {without_views} without views")
+            print(f"{name:20} {step:18} {everything} tensor operations, {without_views} without views")
         form.close()
 
 
@@ -200,8 +208,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=3, help="of each kind in a round")
     parser.add_argument(
-        "--clock", default="wall", choices=["wall", "cpu"], help="cpu, with one thread: on a busy machine"
+        "--clock", default="wall", choices=["wall", "cpu"], help="cpu: of all threads, on a busy machine"
     )
+    parser.add_argument("--forms", nargs="+", default=list(FORMS), choices=FORMS, help="the first is compared with")
     parser.add_argument("--only", choices=["steps", "counts"])
     parser.add_argument("--default-allocator", action="store_true", help="ours without the settings of a search job")
     parser.add_argument("--worker", choices=FORMS, help=argparse.SUPPRESS)

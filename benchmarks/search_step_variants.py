@@ -33,6 +33,13 @@ from tfnas.space import load_space
 from tfnas.stages.params import Params
 
 NUM_CLASSES, TEMPERATURE, GRADIENT_CLIP = 100, 5.0, 5.0
+OURS: dict[str, dict[str, Any]] = {
+    "ours": {},
+    "recompute": {"recompute": True},
+    "entangled": {"weight_sharing": "entangled"},
+    "entangled-recompute": {"weight_sharing": "entangled", "recompute": True},
+    "entangled-one": {"weight_sharing": "entangled", "paths": "one"},
+}
 
 
 class Steps(Protocol):
@@ -44,9 +51,10 @@ class Steps(Protocol):
 class Ours:
     """`tfnas.search.steps.Stepper` with the parameters of params.yaml."""
 
-    def __init__(self, batch: tuple[Tensor, Tensor], precision: str, **changes: object) -> None:
+    def __init__(self, batch: tuple[Tensor, Tensor], precision: str, *, paths: str = "all", **changes: object) -> None:
         params = Params.model_validate(yaml.safe_load(render_preset("imagenet-gpu"))).search
-        params = params.model_copy(update=changes)
+        architecture = params.architecture.model_copy(update={"paths": paths})
+        params = params.model_copy(update={"architecture": architecture, **changes})
         self._space, self._batch, self._generator = load_space("tf-nas"), batch, torch.Generator().manual_seed(0)
         setting = Setting(params, device=batch[0].device, precision=precision)
         state = SearchState.initial(self._space, NUM_CLASSES, setting)
@@ -237,10 +245,10 @@ def random_batch(size: int, resolution: int = 224) -> tuple[Tensor, Tensor]:
 
 
 def build(name: str, batch_size: int, precision: str, authors: Path | None) -> Steps:
-    """One of `ours`, `recompute` (ours, keeping no activations) and `theirs` (the plain reference without a folder)."""
+    """A form of `OURS`, or `theirs` (the plain reference without a folder)."""
     random.seed(0)
     torch.manual_seed(0)
     batch = random_batch(batch_size)
     if name == "theirs":
         return Authors(batch, precision, authors) if authors else Plain(batch, precision)
-    return Ours(batch, precision, recompute=name == "recompute")
+    return Ours(batch, precision, **OURS[name])

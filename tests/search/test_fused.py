@@ -54,7 +54,7 @@ def every_form(monkeypatch) -> Iterator[bool]:
     """The ways a layer is computed: joined or not, with the statistics of its input or not; yields `recompute`."""
     for joined, pixels, recompute in itertools.product((0, 10**9), (0, 10**9), (False, True)):
         monkeypatch.setattr(fused, "JOINED_VALUES", joined)
-        monkeypatch.setattr(fused.blocks, "PIXELS_PER_COVARIANCE", pixels)
+        monkeypatch.setattr(fused.expansion, "PIXELS_PER_COVARIANCE", pixels)
         yield recompute
 
 

@@ -17,12 +17,17 @@ N batch, C channels, H W size, K operations.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from tfnas.search.fused import entangled
 from tfnas.search.fused.blocks import Layout, sum_of_blocks
 from tfnas.space import Layer
+
+if TYPE_CHECKING:
+    from tfnas.search.supernet.weight_entanglement import Share
 
 # Operations of one kernel size are computed together where all candidates have at most this many expanded values:
 # beyond that, one after the other stays in the cache. A GPU is bound by the number of tensor operations instead.
@@ -68,3 +73,36 @@ def _groups(x: Tensor, operations: Sequence[Mapping[str, Tensor]]) -> Groups:
         return tuple((i,) for i in range(len(operations)))
     kernels = [weights["depthwise"].shape[-1] for weights in operations]
     return tuple(tuple(i for i, k in enumerate(kernels) if k == kernel) for kernel in dict.fromkeys(kernels))
+
+
+def fused_entangled_sum(
+    x: Tensor,
+    bank: Mapping[str, Tensor],
+    shares: Sequence[Share],
+    u: Tensor,
+    layer: Layer,
+    *,
+    recompute: bool = False,
+) -> Tensor:
+    """Sum of u_k o_k(x) (Eq. 3) over operations that share one bank of weights, (N, C_in, H, W) to (N, C_out, H', W').
+
+    Equal to `plain_sum` over the `entangled_weights` of each (`tfnas/search/supernet/weight_entanglement.py`).
+    Differentiable, once, with respect to x, the bank and u. Under autocast it computes in its precision.
+
+    Args:
+        bank: the layer's weights at full size, by name.
+        shares: which part of the bank each operation computes with.
+        u: (K,) of Eq. 3.
+        recompute: keep no activations for the backward pass, which computes them again.
+    """
+    kind = x.device.type
+    layout = entangled.Layout(
+        stride=layer.stride,
+        act=layer.act,
+        residual=layer.stride == 1 and layer.in_channels == layer.out_channels,
+        shares=tuple(shares),
+        names=tuple(bank),
+        dtype=torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype,
+        recompute=recompute,
+    )
+    return entangled.sum_of_shares(layout, x, bank, u)

@@ -13,34 +13,33 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import functional
 
+from tfnas.search.fused.expansion import (
+    InputGradient,
+    expansion,
+    expansion_backward,
+    input_gradient,
+    normalized_expansion,
+    worthwhile_statistics,
+)
 from tfnas.search.fused.kernels import (
     ACTIVATIONS,
-    EPS,
     Excited,
     Gradients,
     InputStatistics,
     Weights,
     batch_norm,
     batch_norm_backward,
-    channel_sums,
     depthwise,
     depthwise_backward_input,
     depthwise_backward_weight,
     excite_inplace,
-    input_statistics,
     maps,
     normalized_backward,
-    pointwise,
-    pointwise_backward,
     project,
     project_backward,
     rows,
 )
-
-# Covariances pay when C^2 is at most so many P; otherwise, normalising the expansion by itself costs less (measured).
-PIXELS_PER_COVARIANCE = 1
 
 
 class Layout(NamedTuple):
@@ -74,7 +73,7 @@ class _Blocks(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, layout: Layout, x: Tensor, weights: Tensor | None, *tensors: Tensor) -> Tensor:
         x = x.to(layout.dtype).contiguous(memory_format=torch.channels_last)
-        statistics = input_statistics(x) if x.shape[1] ** 2 <= PIXELS_PER_COVARIANCE * len(rows(x)) else None
+        statistics = worthwhile_statistics(x)
         channels = tensors[layout.names[0].index("project")].shape[0]
         u = None if weights is None else weights.unbind()
         out, kept = None, list[Tensor | None]()
@@ -119,11 +118,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         if weights is not None:
             u_grad |= dict(zip(members, scale_grad.view(len(members), -1).sum(1).unbind(), strict=True))
     assert total is not None
-    x_grad, matrix, constant = total
-    if matrix is not None and constant is not None:
-        matrix, constant = matrix.div_(-len(rows(x))), constant.div_(-len(rows(x)))
-        bias = constant.addmv_(matrix, mean, alpha=-1).to(x.dtype)
-        x_grad.add_(functional.conv2d(x, matrix.to(x.dtype).view(*matrix.shape, 1, 1), bias))
+    x_grad = input_gradient(total, x, statistics)
     weights_grad = torch.stack([u_grad[i] for i in range(len(u_grad))]) if u_grad else None
     if layout.residual and weights is None:
         x_grad.add_(grad)
@@ -162,14 +157,6 @@ class Kept(NamedTuple):
     output_scale: Tensor | None  # (K C_out,) of the last BatchNorm
 
 
-class InputGradient(NamedTuple):
-    """Gradient of the layer's input x, which is `direct` - (`matrix` (x - mean of x) + `constant`) / P."""
-
-    direct: Tensor  # (N, C, H, W)
-    matrix: Tensor | None  # (C, C); None: nothing more than `direct`
-    constant: Tensor | None  # (C,)
-
-
 class Group:
     """The arithmetic; `operations` are the active weights of each operation, by name."""
 
@@ -189,7 +176,7 @@ class Group:
         """
         act = self._act.inplace if recompute else self._act.forward
         expand, kernel = self._joined("expand").flatten(1), self._joined("depthwise")
-        expanded, expand_mean, expand_scale = self._expansion(x, expand, statistics)
+        expanded, expand_mean, expand_scale = expansion(x, expand, statistics)
         raw = depthwise(act(expanded), kernel.to(self._dtype), self._stride)
         kept_expanded = None if recompute else expanded
         del expanded
@@ -247,61 +234,20 @@ class Group:
             self._share(gradients, "depthwise", weight_grad * kept.depthwise_scale.view(-1, 1, 1, 1))
         grad = depthwise_backward_input(grad, expanded, kernel, self._stride)
         grad = self._act.backward_inplace(grad, expanded)
-        inner = self._expansion_backward(grad, x, expanded, kept, statistics, gradients, needs_weights=needs_weights)
+        inner, weight_grad = expansion_backward(
+            grad, x, expanded, kept.expand, kept.expand_scale, statistics, needs_weight=needs_weights
+        )
+        if weight_grad is not None:
+            self._share(gradients, "expand", weight_grad)
         return inner, scale_grad, gradients
-
-    def _expansion(
-        self, x: Tensor, weight: Tensor, statistics: InputStatistics | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Normalized expansion, mean and scale."""
-        if statistics is None:
-            return batch_norm(pointwise(x, self._pointwise(weight)))
-        variance = ((weight @ statistics.covariance) * weight).sum(1)
-        mean, scale = weight @ statistics.mean, variance.clamp_min_(0.0).add_(EPS).rsqrt_()
-        return self._normalized_expansion(x, weight, mean, scale), mean, scale
-
-    def _normalized_expansion(self, x: Tensor, weight: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
-        kernel = self._pointwise(weight * scale.view(-1, 1))
-        return pointwise(x, kernel, (mean * scale).neg_().to(self._dtype))
 
     def _activations(self, x: Tensor, kept: Kept, kernel: Tensor) -> tuple[Tensor, Tensor]:
         """The normalized expansion and depthwise output, as kept or from their kept statistics."""
         if kept.expanded is not None and kept.depthwised is not None:
             return kept.expanded, kept.depthwised
-        expanded = self._normalized_expansion(x, kept.expand, kept.expand_mean, kept.expand_scale)
+        expanded = normalized_expansion(x, kept.expand, kept.expand_mean, kept.expand_scale)
         shift = (kept.depthwise_mean * kept.depthwise_scale).neg_().to(self._dtype)
         return expanded, depthwise(self._act.forward(expanded), kernel, self._stride, shift)
-
-    def _expansion_backward(
-        self,
-        grad: Tensor,
-        x: Tensor,
-        expanded: Tensor,
-        kept: Kept,
-        statistics: InputStatistics | None,
-        gradients: Gradients,
-        *,
-        needs_weights: bool,
-    ) -> InputGradient:
-        scale = kept.expand_scale.view(-1, 1)
-        weight = kept.expand * scale
-        if statistics is None:
-            grad = normalized_backward(grad, expanded)
-        direct, raw, total = pointwise_backward(grad, x, self._pointwise(weight), needs_weight=needs_weights)
-        weight_grad = None if raw is None else raw.flatten(1).to(weight.dtype)
-        matrix = constant = None
-        if statistics is not None:
-            if weight_grad is None or total is None:
-                dot, total = channel_sums(grad, expanded)
-            else:
-                total = total.to(weight.dtype)
-                weight_grad = weight_grad.addr_(total, statistics.mean, alpha=-1)
-                dot = (weight_grad * weight).sum(1)
-                weight_grad -= (weight @ statistics.covariance).mul_(dot.view(-1, 1))
-            matrix, constant = weight.t() @ (weight * dot.view(-1, 1)), total @ weight
-        if weight_grad is not None:
-            self._share(gradients, "expand", weight_grad.mul_(scale))
-        return InputGradient(direct, matrix, constant)
 
     def _joined(self, name: str) -> Tensor:
         tensors = [weights[name] for weights in self.operations]
@@ -314,6 +260,3 @@ class Group:
 
     def _scaled(self, weight: Tensor, scale: Tensor) -> Tensor:
         return (weight * scale.view(-1, 1, 1, 1)).to(self._dtype)
-
-    def _pointwise(self, weight: Tensor) -> Tensor:
-        return weight.view(*weight.shape, 1, 1).to(self._dtype)

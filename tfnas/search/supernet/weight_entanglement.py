@@ -17,6 +17,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from tfnas.compute import distributed
+from tfnas.search.fused import fused_entangled_sum
 from tfnas.search.scaling.widths import channel_importance
 from tfnas.search.supernet.mixed_op import CHANNEL_AXIS, SearchableLayer, initial_weights, largest_width
 from tfnas.space import Candidate, Layer
@@ -131,6 +133,13 @@ class EntangledOp(SearchableLayer):
     def leaves(self) -> list[Tensor]:
         """The bank."""
         return list(self.bank.values())
+
+    def forward_mixed(self, x: Tensor, weights: Tensor, *, recompute: bool = False) -> Tensor:
+        """As in `SearchableLayer`; a single process computes once what the operations have in common."""
+        if distributed.is_active():
+            return super().forward_mixed(x, weights, recompute=recompute)
+        shares = [operation.share for operation in self._operations]
+        return fused_entangled_sum(x, self.bank, shares, weights, self.layer, recompute=recompute)
 
     @torch.no_grad()
     def reorder(self, importance: str) -> Tensor:
