@@ -30,7 +30,7 @@ Bank = Mapping[str, Tensor]
 class Operation(NamedTuple):
     """Which part of the bank an operation computes with."""
 
-    index: int  # among the layer's operations
+    place: int  # among the layer's operations
     width: int
     se_channels: int  # 0: no squeeze-and-excitation
 
