@@ -38,7 +38,7 @@ def every_form(monkeypatch) -> Iterator[bool]:
     kernel sizes at the largest width or not; yields `recompute`."""
     for pixels, channels, nearly, recompute in itertools.product((0, 10**9), (0, 10**9), (0.0, 2.0), (False, True)):
         monkeypatch.setattr(fused.expansion, "PIXELS_PER_COVARIANCE", pixels)
-        monkeypatch.setattr(fused.projections, "CHANNELS_PER_IMAGE_MATRIX", {torch.float64: channels})
+        monkeypatch.setattr(fused.projections, "PIXELS_PER_CHANNEL", channels)
         monkeypatch.setattr(fused.entangled, "NEARLY_ALL", nearly)
         yield recompute
 
@@ -155,7 +155,7 @@ def test_autocast_computes_in_half_precision_and_stays_near(monkeypatch) -> None
     grad = torch.randn_like(expected)
     expected_grads = torch.autograd.grad(expected, inputs, grad)
     for channels in (0, 10**9):
-        monkeypatch.setattr(fused.projections, "CHANNELS_PER_IMAGE_MATRIX", {torch.bfloat16: channels})
+        monkeypatch.setattr(fused.projections, "PIXELS_PER_CHANNEL", channels)
         with torch.autocast("cpu", torch.bfloat16):
             found = fused_entangled_sum(x, bank, shares, u, layer)
         assert found.dtype == torch.bfloat16

@@ -234,11 +234,11 @@ class Group:
             self._share(gradients, "depthwise", weight_grad * kept.depthwise_scale.view(-1, 1, 1, 1))
         grad = depthwise_backward_input(grad, expanded, kernel, self._stride)
         grad = self._act.backward_inplace(grad, expanded)
-        inner, weight_grad = expansion_backward(
+        inner, expand_grad = expansion_backward(
             grad, x, expanded, kept.expand, kept.expand_scale, statistics, needs_weight=needs_weights
         )
-        if weight_grad is not None:
-            self._share(gradients, "expand", weight_grad)
+        if expand_grad is not None:
+            self._share(gradients, "expand", expand_grad)
         return inner, scale_grad, gradients
 
     def _activations(self, x: Tensor, kept: Kept, kernel: Tensor) -> tuple[Tensor, Tensor]:

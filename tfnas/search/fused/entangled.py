@@ -98,8 +98,8 @@ class _Shares(torch.autograd.Function):
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     layout, saved = ctx.layout, iter(ctx.saved_tensors)
-    x, u, *statistics = itertools.islice(saved, 4)
-    statistics = None if statistics[0] is None else InputStatistics(*statistics)
+    x, u, x_mean, x_covariance = itertools.islice(saved, 4)
+    statistics = None if x_mean is None else InputStatistics(x_mean, x_covariance)
     bank = dict(zip(layout.names, saved, strict=False))
     expanded, mean, scale = itertools.islice(saved, 3)
     needs_weights, weight = any(ctx.needs_input_grad[3:]), _expand(layout, bank)
@@ -114,6 +114,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         part = branch.backward(grad, activated, own, u, u_grad, bank_grad)
         inner = _accumulated(inner, part)
     del activated
+    assert inner is not None
     inner = act.backward_inplace(inner, expanded)
     parts, weight_grad = expansion_backward(inner, x, expanded, weight, scale, statistics, needs_weight=needs_weights)
     x_grad = input_gradient(parts, x, statistics)
@@ -250,7 +251,7 @@ class _Branch:
             p = one.projected if projected is None else projected
             assert p is not None
             inner, scale_grad = batch_norm_backward(grad, p, one.mean, one.scale, self._output_scale(u, operation, p))
-            u_grad[operation.index] = scale_grad.sum()
+            u_grad[operation.place] = scale_grad.sum()
             grads.append(inner)
         return grads
 
@@ -262,7 +263,7 @@ class _Branch:
 
     def _output_scale(self, u: Tensor, operation: Operation, p: Tensor) -> Tensor:
         """u_k is the scale of the last BatchNorm, (C_out,)."""
-        return u[operation.index].to(statistics_dtype(p.dtype)).repeat(p.shape[1])
+        return u[operation.place].to(statistics_dtype(p.dtype)).repeat(p.shape[1])
 
     def _unpacked(self, kept: Sequence[Tensor | None]) -> tuple[_Kept, list[_KeptOfOperation]]:
         values = iter(kept)

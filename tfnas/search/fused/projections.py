@@ -4,7 +4,8 @@ An operation projects the first w channels of y, after squeeze-and-excitation wh
 (C_out, w) the first columns of the shared weight and f (N, w) its factors. So
 
 - operations without squeeze-and-excitation are partial sums, one step from each width to the next;
-- P (f y) = (P diag f) y, a matrix for each image, where that costs less than a product of f and y.
+- P (f y) = (P diag f) y, one matrix for each image, where that is less than a product of f and y. Backward, products
+  with maps always cost less (measured): the gradient of f as that of matrices takes one matrix product more.
 
 N batch, H W size of the output, P = N H W, W computed channels of y, w those of an operation, s its channels of
 squeeze-and-excitation.
@@ -12,8 +13,7 @@ squeeze-and-excitation.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -21,9 +21,8 @@ from torch import Tensor
 
 from tfnas.search.fused.kernels import Activation, Excited, maps, rows
 
-# A matrix for each image pays where the output has at most this many channels and fewer channels than pixels (measured:
-# with more, products of matrices cost more than products of maps, and sooner in float32 than in 16 bits).
-CHANNELS_PER_IMAGE_MATRIX = {torch.float32: 64, torch.bfloat16: 128}
+# A matrix for each image pays where the output has at least so many pixels for each of its channels (measured).
+PIXELS_PER_CHANNEL = 1
 
 Bank = Mapping[str, Tensor]
 
@@ -31,7 +30,7 @@ Bank = Mapping[str, Tensor]
 class Operation(NamedTuple):
     """Which part of the bank an operation computes with."""
 
-    index: int  # among the layer's operations
+    place: int  # among the layer's operations
     width: int
     se_channels: int  # 0: no squeeze-and-excitation
 
@@ -47,8 +46,7 @@ class Projections:
     def __init__(self, bank: Bank, operations: Sequence[Operation], act: Activation, dtype: torch.dtype) -> None:
         self._bank, self._operations, self._act = bank, operations, act
         self._matrix = bank["project"].flatten(1).to(dtype)  # (C_out, W)
-        self._plain = [operation for operation in operations if not operation.se_channels]
-        self.excites = len(self._plain) < len(operations)
+        self.excites = any(operation.se_channels for operation in operations)
 
     def excite(self, y: Tensor) -> list[Excited | None]:
         """Factors of squeeze-and-excitation, for the operations that have one; y is (N, W, H, W)."""
@@ -92,14 +90,10 @@ class Projections:
     def _project_excited(self, y: Tensor, factors: Tensor) -> Tensor:
         width = factors.shape[1]
         matrix = self._matrix[:, :width].t()
-        if self._per_image(y):
+        if y.shape[2] * y.shape[3] >= PIXELS_PER_CHANNEL * len(matrix.t()):
             out = torch.bmm(_images(y)[..., :width], matrix * factors.unsqueeze(2))
             return maps(out.flatten(0, 1), like=y)
         return maps(rows(y[:, :width] * factors[:, :, None, None]) @ matrix, like=y)
-
-    def _per_image(self, y: Tensor) -> bool:
-        channels = len(self._matrix)
-        return channels <= min(CHANNELS_PER_IMAGE_MATRIX.get(y.dtype, 64), y.shape[2] * y.shape[3])
 
     def backward(
         self, grads: Sequence[Tensor], y: Tensor, excited: Sequence[Excited | None], bank_grad: dict[str, Tensor]
@@ -110,102 +104,56 @@ class Projections:
             y: only its shape counts where nothing needs its values.
             bank_grad: empty if the bank needs none.
         """
-        out = torch.empty_like(y)
-        if bank_grad:
-            self._plain_weight_backward(grads, y, bank_grad)
-        if self.excites and self._per_image(y):
-            means = self._excited_matrices_backward(grads, y, excited, bank_grad)
-            self._input_backward(grads, out, excited)
-        else:
-            self._input_backward(grads, out, [None] * len(excited))
-            means = self._excited_maps_backward(grads, y, out, excited, bank_grad)
+        out, means = torch.empty_like(y), None
+        self._plain_backward(grads, y, out, bank_grad)
+        for operation, grad, kept in zip(self._operations, grads, excited, strict=True):
+            if kept is not None:
+                through = self._excited_backward(grad, operation, kept, y, out, bank_grad)
+                means = through if means is None else _widened(means, through)
         if means is not None:
             out[:, : means.shape[1]].add_(means[:, :, None, None])
         return out
 
-    def _segments(self, grads: Sequence[Tensor]) -> Iterator[tuple[slice, Tensor | None]]:
-        """The channels between one width and the next, and the gradients (P, C_out) of all plain sums that they are in.
+    def _plain_backward(self, grads: Sequence[Tensor], y: Tensor, out: Tensor, bank_grad: dict[str, Tensor]) -> None:
+        """Write the gradient of y, as far as operations without squeeze-and-excitation have one.
 
-        From the widest to the narrowest.
+        The channels between one width and the next are in all operations from there on: from the widest down, the
+        gradients of the outputs add up.
         """
-        widths = sorted({0, *(operation.width for operation in self._operations)})
-        total = None
-        for low, high in reversed(list(itertools.pairwise(widths))):
-            for operation, grad in zip(self._operations, grads, strict=True):
-                if operation.width == high and not operation.se_channels:
-                    total = rows(grad) if total is None else total + rows(grad)
-            yield slice(low, high), total
-
-    def _plain_weight_backward(self, grads: Sequence[Tensor], y: Tensor, bank_grad: dict[str, Tensor]) -> None:
-        for part, total in self._segments(grads):
-            if total is not None:
+        plain = [(one, grad) for one, grad in zip(self._operations, grads, strict=True) if not one.se_channels]
+        widths, total = [0, *(operation.width for operation, _ in plain)], None
+        out[:, widths[-1] :].zero_()
+        for below, (operation, grad) in zip(reversed(widths[:-1]), reversed(plain), strict=True):
+            total = rows(grad) if total is None else total + rows(grad)
+            part = slice(below, operation.width)
+            if below == operation.width:
+                continue
+            torch.mm(total, self._matrix[:, part], out=rows(out)[:, part])
+            if bank_grad:
                 bank_grad["project"][:, part, 0, 0] += total.t() @ rows(y)[:, part]
 
-    def _input_backward(self, grads: Sequence[Tensor], out: Tensor, excited: Sequence[Excited | None]) -> None:
-        """Write the gradients of y: of all operations whose factors are given, and of the plain ones."""
-        for part, total in self._segments(grads):
-            columns = [] if total is None else [total.view(len(out), -1, total.shape[1])]
-            matrix = self._matrix[:, part]
-            matrices = [] if total is None else [matrix.expand(len(out), -1, -1)]
-            for grad, kept in zip(grads, excited, strict=True):
-                if kept is not None and kept.factors.shape[1] >= part.stop:
-                    columns.append(_images(grad))
-                    matrices.append(matrix * kept.factors[:, None, part])
-            if len(matrices) > 1 or (matrices and total is None):
-                torch.bmm(torch.cat(columns, 2), torch.cat(matrices, 1), out=_images(out)[..., part])
-            elif total is not None:
-                torch.mm(total, matrix, out=rows(out)[:, part])
-            else:
-                out[:, part].zero_()
-        out[:, self._operations[-1].width :].zero_()
-
-    def _excited_matrices_backward(
-        self, grads: Sequence[Tensor], y: Tensor, excited: Sequence[Excited | None], bank_grad: dict[str, Tensor]
-    ) -> Tensor | None:
-        """What goes through the factors, from the gradients of each image's matrix; those of the means of y."""
-        means = None
-        for operation, grad, kept in zip(self._operations, grads, excited, strict=True):
-            if kept is None:
-                continue
-            width = operation.width
-            inner = torch.bmm(_images(grad).transpose(1, 2), _images(y)[..., :width])  # (N, C_out, w)
-            if bank_grad:
-                bank_grad["project"][:, :width, 0, 0] += (inner * kept.factors.unsqueeze(1)).sum(0)
-            factors_grad = (inner * self._matrix[:, :width]).sum(1)
-            means = _widened(means, self._excited_backward(factors_grad, operation, kept, y, bank_grad))
-        return means
-
-    def _excited_maps_backward(
+    def _excited_backward(
         self,
-        grads: Sequence[Tensor],
+        grad: Tensor,
+        operation: Operation,
+        kept: Excited,
         y: Tensor,
         out: Tensor,
-        excited: Sequence[Excited | None],
         bank_grad: dict[str, Tensor],
-    ) -> Tensor | None:
-        """The same from the gradients of products with the factors, which are added to `out`."""
-        means = None
-        for operation, grad, kept in zip(self._operations, grads, excited, strict=True):
-            if kept is None:
-                continue
-            width, factors = operation.width, kept.factors[:, :, None, None]
-            inner, before = maps(rows(grad) @ self._matrix[:, :width], like=y), y[:, :width]
-            if bank_grad:
-                bank_grad["project"][:, :width, 0, 0] += rows(grad).t() @ rows(before * factors)
-            factors_grad = (inner * before).sum((2, 3))
-            out[:, :width].addcmul_(inner, factors)
-            means = _widened(means, self._excited_backward(factors_grad, operation, kept, y, bank_grad))
-        return means
-
-    def _excited_backward(
-        self, grad: Tensor, operation: Operation, kept: Excited, y: Tensor, bank_grad: dict[str, Tensor]
     ) -> Tensor:
-        """Gradient of what each pixel adds to the means of y (N, w), from that of the factors."""
-        first, second = self._squeeze(operation, y.dtype)
+        """Add the gradient of y through the product with the factors to `out`; returns what goes through the means.
+
+        That is a gradient of each pixel, (N, w).
+        """
         _, width, channels = operation
-        inner = torch.ops.aten.sigmoid_backward(grad, kept.factors)
+        first, second = self._squeeze(operation, y.dtype)
+        product, before = maps(rows(grad) @ self._matrix[:, :width], like=y), y[:, :width]
+        factors = kept.factors[:, :, None, None]
+        inner = torch.ops.aten.sigmoid_backward((product * before).sum((2, 3)), kept.factors)
         outer = self._act.backward_inplace(inner @ second, kept.reduced)
+        out[:, :width].addcmul_(product, factors)
         if bank_grad:
+            bank_grad["project"][:, :width, 0, 0] += rows(grad).t() @ rows(before * factors)
             bank_grad["se_reduce"][:channels, :width, 0, 0] += outer.t() @ kept.pooled
             bank_grad["se_reduce_bias"][:channels] += outer.sum(0)
             bank_grad["se_expand"][:width, :channels, 0, 0] += inner.t() @ self._act.forward(kept.reduced)
@@ -218,8 +166,7 @@ def _images(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1).flatten(1, 2)
 
 
-def _widened(total: Tensor | None, wider: Tensor) -> Tensor:
+def _widened(total: Tensor, wider: Tensor) -> Tensor:
     """The sum of (N, w) and (N, w') with w <= w', zeros beyond w."""
-    if total is not None:
-        wider[:, : total.shape[1]] += total
+    wider[:, : total.shape[1]] += total
     return wider
