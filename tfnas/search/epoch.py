@@ -14,6 +14,7 @@ from tfnas.compute import distributed
 from tfnas.data.images.loader import Batch, Loader
 from tfnas.jobs.errors import NonFiniteLossError, UserError
 from tfnas.search.constraint import Constraint
+from tfnas.search.derivation import Derived
 from tfnas.search.result import EpochRecord, derived_columns
 from tfnas.search.sampling import gumbel_noise, gumbel_path, second_path
 from tfnas.search.scaling.elasticity_scaling import scale_widths
@@ -83,16 +84,19 @@ class EpochRunner:
         stepper = Stepper(self.state, self.setting, self._constraint)
         training = self._train(stepper, epoch, generator, ticks)
         validation = self._validate(stepper, epoch, generator)
-        latencies = self._scale(stepper, searches=self.setting.searches(epoch))
+        derived = self._derive()
+        latencies = self._scale(stepper, derived, searches=self.setting.searches(epoch))
         if self.setting.searches(epoch) and self.state.stability is not None:
             self.state.stability.update(self.state.supernet.operation_logits())
-        return self._record(epoch, start, training, validation, latencies)
+        return self._record(epoch, start, training, validation, latencies, derived)
 
     def begin_after(self, warm_up: dict[str, object]) -> None:
         """Start from what a warm-up left, its records completed by the constraint: widths are as they began."""
         self.state.begin_after(warm_up)
-        latencies = self._scale(Stepper(self.state, self.setting, self._constraint), searches=False)
-        self.state.history = [replace(record, **latencies._asdict()) for record in self.state.history]
+        derived = self._derive()
+        latencies = self._scale(Stepper(self.state, self.setting, self._constraint), derived, searches=False)
+        columns = self._derived_columns(derived, self._entropies())
+        self.state.history = [replace(record, **latencies._asdict(), derived=columns) for record in self.state.history]
 
     def _train(self, stepper: Stepper, epoch: int, generator: torch.Generator, ticks: Iterator[object]) -> Training:
         """Weight steps on the 80 %, and between them architecture steps on the 20 %."""
@@ -139,27 +143,35 @@ class EpochRunner:
             counts.append((correct, len(batch[1]) * distributed.group_size()))
         return _percent(counts)
 
-    def _scale(self, stepper: Stepper, *, searches: bool) -> Latencies:
+    def _derive(self) -> Derived:
+        """The network that this search would end with, by `derive.within`."""
+        return self.state.supernet.derive(self.setting.name, self._constraint, self.setting.within)
+
+    def _scale(self, stepper: Stepper, derived: Derived, *, searches: bool) -> Latencies:
         """Elasticity-scaling of the derived network (Algorithm 1); its cost before and after."""
         constraint, wanted = self._constraint, self._params.elasticity_scaling
         if constraint is None:
             return Latencies()
-        supernet = self.state.supernet
-        expected, derived = stepper.expected_cost(), supernet.derive(self.setting.name)
+        expected = stepper.expected_cost()
         if not searches or wanted is False:
             value = constraint.cost.value(derived.architecture)
             return Latencies(expected, value, value, constraint.limit)
         scale = scale_widths_by_integer_ratio if wanted == "integer_ratio" else scale_widths
-        result = scale(derived.architecture, constraint, ranges=derived.width_ranges(supernet.space))
+        result = scale(derived.architecture, constraint, ranges=derived.width_ranges(constraint.space))
         self.state.apply_widths(derived, result.architecture)
         return Latencies(expected, result.cost_before, result.cost_after, constraint.limit)
 
     def _record(
-        self, epoch: int, start: float, training: Training, validation: tuple[float, float], latencies: Latencies
+        self,
+        epoch: int,
+        start: float,
+        training: Training,
+        validation: tuple[float, float],
+        latencies: Latencies,
+        derived: Derived,
     ) -> EpochRecord:
         weight_steps, architecture_steps = training
-        strength = self.state.supernet.operation_logits().detach().log_softmax(-1)
-        entropies = [float(torch.special.entr(row.exp()).sum()) for row in strength]
+        entropies = self._entropies()
         train_top1, train_top5 = _percent([(taken.correct, taken.images) for taken, _ in weight_steps])
         return EpochRecord(
             epoch=epoch + 1,
@@ -177,12 +189,17 @@ class EpochRunner:
             alpha_entropy=sum(entropies) / len(entropies),
             val_top1=validation[0],
             val_top5=validation[1],
-            derived=self._derived_columns(entropies),
+            derived=self._derived_columns(derived, entropies),
         )
 
-    def _derived_columns(self, entropies: Sequence[float]) -> dict[str, int | float | str]:
+    def _entropies(self) -> list[float]:
+        """Of each layer's alpha, in nats."""
+        strength = self.state.supernet.operation_logits().detach().log_softmax(-1)
+        return [float(torch.special.entr(row.exp()).sum()) for row in strength]
+
+    def _derived_columns(self, derived: Derived, entropies: Sequence[float]) -> dict[str, int | float | str]:
         supernet = self.state.supernet
-        return derived_columns(supernet.space, supernet.derive(self.setting.name), supernet.widths(), entropies)
+        return derived_columns(supernet.space, derived, supernet.widths(), entropies)
 
     def _diverged(self, error: NonFiniteLossError, epoch: int, step: int) -> UserError:
         return UserError(
