@@ -141,6 +141,46 @@ def test_metrics_and_tracking_have_the_accuracies_of_the_last_epoch(params, fold
             assert metrics["warm_up_loss"] == float(history[params.search.warmup_epochs - 1]["train_loss"])
 
 
+@pytest.mark.parametrize("scaling", [True, False])
+def test_search_and_derive_agree_on_the_network_within_the_budget(params, folder, tiny_table, scaling) -> None:
+    changes = {
+        "derive": params.derive.model_copy(update={"within": "budget"}),
+        "search": params.search.model_copy(update={"elasticity_scaling": scaling}),
+        "targets": {"A": TargetParams(constraint=ConstraintParams(relative=0.9), dropout=0.2)},
+    }
+    budget = params.model_copy(update=changes)
+    job, constraint = run(budget, folder, "out")
+    _, architecture = derive.check(derive_job(budget, folder, job))
+    metrics = json.loads((job.out / "metrics.json").read_text())
+    with (job.out / "history.csv").open(newline="") as file:
+        last = list(csv.DictReader(file))[-1]
+    latency_ms = tiny_table.latency_ms(architecture)
+    assert latency_ms == metrics["table_latency_ms"] == float(last["derived_latency_after_ms"])
+    assert [int(last[f"stage{s}_depth"]) for s in (3, 4)] == [
+        sum(block.stage == s for block in architecture.blocks) for s in (3, 4)
+    ]
+    _, strongest = derive.check(derive_job(params.model_copy(update={"targets": changes["targets"]}), folder, job))
+    assert strongest != architecture
+    if scaling:
+        assert 0.99 * constraint.limit <= latency_ms <= constraint.limit
+
+
+@pytest.mark.parametrize(
+    ("within", "relative", "says"),
+    [
+        ("strongest", 0.9, "its widths are as large as they may be, so a lower target, derive.within: budget or"),
+        ("budget", 0.9, None),
+    ],
+)
+def test_a_network_far_below_its_target_is_reported(params, folder, caplog, within, relative, says) -> None:
+    target = TargetParams(constraint=ConstraintParams(relative=relative), dropout=0.2)
+    derive_params = params.derive.model_copy(update={"within": within})
+    run(params.model_copy(update={"derive": derive_params, "targets": {"A": target}}), folder, "out")
+    warnings = [record.getMessage() for record in caplog.records if "below the target" in record.getMessage()]
+    assert len(warnings) == (says is not None)
+    assert says is None or says in warnings[0]
+
+
 def test_interrupted_job_resumes_and_leaves_the_same_bytes(params, folder) -> None:
     whole, _ = run(params, folder, "whole")
     with pytest.raises(ConnectionError):

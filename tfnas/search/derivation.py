@@ -87,15 +87,30 @@ def derive(
     logits = operation_logits(alphas.detach(), candidate_mask(space, depth_space))
     operations = [int(index) for index in operation_strength(logits).argmax(-1)]
     kept: list[bool] = []
-    choices, depths = {}, {}
     kind, skip = DEPTH_SPACES[depth_space], len(space.candidates)
-    for stage, beta, (first, end) in zip(space.searchable_stages, betas, stage_slices(space), strict=True):
+    for beta, (first, end) in zip(betas, stage_slices(space), strict=True):
         kept += kind.kept(operations[first:end], beta, skip)
+    if kind.may_skip:
+        operations = [operation if kept[i] else skip for i, operation in enumerate(operations)]
+    return derived_network(space, operations, kept, widths, name)
+
+
+def derived_network(
+    space: Space, operations: Sequence[int], kept: Sequence[bool], widths: Sequence[Sequence[int]], name: str
+) -> Derived:
+    """The network of these choices.
+
+    Args:
+        operations: of each of the L layers; K for skip.
+        kept: which of the L layers the network has.
+        widths: active expansion channels, (L, K).
+        name: of the architecture.
+    """
+    choices, depths = {}, {}
+    for stage, (first, end) in zip(space.searchable_stages, stage_slices(space), strict=True):
         layers = [i for i in range(first, end) if kept[i]]
         choices[stage.stage] = [(space.candidates[operations[i]], widths[i][operations[i]]) for i in layers]
         depths[stage.stage] = len(layers)
-    if kind.may_skip:
-        operations = [operation if kept[i] else skip for i, operation in enumerate(operations)]
     return Derived(assemble(space, name, choices), tuple(operations), tuple(kept), depths)
 
 

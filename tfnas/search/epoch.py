@@ -91,17 +91,19 @@ class EpochRunner:
         stepper = Stepper(self.state, self.setting, self._constraint)
         training = self._train(stepper, epoch, generator, ticks)
         validation = self._validate(stepper, epoch, generator)
-        latencies = self._scale(stepper, searches=self.setting.searches(epoch))
-        if self.setting.searches(epoch) and self.state.stability is not None:
+        searches = self.setting.searches(epoch)
+        derived = self._derive(searches=searches)
+        latencies = self._scale(stepper, derived, searches=searches)
+        if searches and self.state.stability is not None:
             self.state.stability.update(self.state.supernet.operation_logits())
-        derived = self._derive()
         accuracies = Accuracies(validation, self._evaluate(stepper, epoch, derived))
         return self._record(epoch, start, training, accuracies, latencies, derived)
 
     def begin_after(self, warm_up: dict[str, object]) -> None:
         """Start from what a warm-up left, its records completed by the constraint: widths are as they began."""
         self.state.begin_after(warm_up)
-        latencies = self._scale(Stepper(self.state, self.setting, self._constraint), searches=False)
+        stepper = Stepper(self.state, self.setting, self._constraint)
+        latencies = self._scale(stepper, self._derive(searches=False), searches=False)
         self.state.history = [replace(record, **latencies._asdict()) for record in self.state.history]
 
     def _train(self, stepper: Stepper, epoch: int, generator: torch.Generator, ticks: Iterator[object]) -> Training:
@@ -149,9 +151,11 @@ class EpochRunner:
             counts.append((correct, stepper.batch_size(batch)))
         return _percent(counts)
 
-    def _derive(self) -> Derived:
-        """The network that the search would end with now, at the current widths."""
-        return self.state.supernet.derive(self.setting.name)
+    def _derive(self, *, searches: bool) -> Derived:
+        """The network that the search would end with now, by `derive.within`; in the warm-up the strongest."""
+        if not searches:
+            return self.state.supernet.derive(self.setting.name)
+        return self.state.supernet.derive(self.setting.name, self._constraint, self.setting.within)
 
     def _evaluate(self, stepper: Stepper, epoch: int, derived: Derived) -> Evaluation:
         """Top-1 of the derived network and of random ones, on the first batches of those that `_validate` takes."""
@@ -160,18 +164,17 @@ class EpochRunner:
         set_epoch(self.loaders.val, epoch)
         return evaluate(stepper, islice(self.loaders.val, wanted.batches), derived, others)
 
-    def _scale(self, stepper: Stepper, *, searches: bool) -> Latencies:
+    def _scale(self, stepper: Stepper, derived: Derived, *, searches: bool) -> Latencies:
         """Elasticity-scaling of the derived network (Algorithm 1); its cost before and after."""
         constraint, wanted = self._constraint, self._params.elasticity_scaling
         if constraint is None:
             return Latencies()
-        supernet = self.state.supernet
-        expected, derived = stepper.expected_cost(), self._derive()
+        expected = stepper.expected_cost()
         if not searches or wanted is False:
             value = constraint.cost.value(derived.architecture)
             return Latencies(expected, value, value, constraint.limit)
         scale = scale_widths_by_integer_ratio if wanted == "integer_ratio" else scale_widths
-        result = scale(derived.architecture, constraint, ranges=derived.width_ranges(supernet.space))
+        result = scale(derived.architecture, constraint, ranges=derived.width_ranges(constraint.space))
         self.state.apply_widths(derived, result.architecture)
         return Latencies(expected, result.cost_before, result.cost_after, constraint.limit)
 
@@ -185,8 +188,7 @@ class EpochRunner:
         derived: Derived,
     ) -> EpochRecord:
         weight_steps, architecture_steps = training
-        strength = self.state.supernet.operation_logits().detach().log_softmax(-1)
-        entropies = [float(torch.special.entr(row.exp()).sum()) for row in strength]
+        entropies = self._entropies()
         train_top1, train_top5 = _percent([(taken.correct, taken.images) for taken, _ in weight_steps])
         return EpochRecord(
             epoch=epoch + 1,
@@ -207,6 +209,11 @@ class EpochRunner:
             **accuracies.evaluation._asdict(),
             derived=derived_columns(self.state.supernet.space, derived, self.state.supernet.widths(), entropies),
         )
+
+    def _entropies(self) -> list[float]:
+        """Of each layer's alpha, in nats."""
+        strength = self.state.supernet.operation_logits().detach().log_softmax(-1)
+        return [float(torch.special.entr(row.exp()).sum()) for row in strength]
 
     def _diverged(self, error: NonFiniteLossError, epoch: int, step: int) -> UserError:
         return UserError(

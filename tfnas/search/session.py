@@ -65,7 +65,9 @@ def open_session(job: Job, space: Space) -> Iterator[Session]:
     num_classes = count_classes(*samples, source=str(job.inputs["train"]))
     root = image_root(params.prepare_data.root, job.inputs["images"])
     loaders = Loaders(*_make_loaders(params, samples, root, device), num_classes)
-    setting = Setting(params.search, params.seed, device, params.device.precision, "/".join(job.name))
+    setting = Setting(
+        params.search, params.seed, device, params.device.precision, "/".join(job.name), params.derive.within
+    )
     is_first = distributed.rank() == 0  # it alone writes
     with distributed.process_group(device), folder if is_first else nullcontext(folder) as checkpoints:
         yield Session(loaders, setting, _OfRun(checkpoints, job.run.id), checkpoints.discard)

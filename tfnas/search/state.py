@@ -28,6 +28,7 @@ class Setting:
 
     Attributes:
         name: of the job, on its progress bar and in errors.
+        within: `derive.within` of params.yaml: which network is derived, and scaled, after an epoch.
     """
 
     params: SearchParams
@@ -35,6 +36,7 @@ class Setting:
     device: torch.device | str = "cpu"
     precision: str = "float32"
     name: str = "search"
+    within: str = "strongest"
 
     def searches(self, epoch: int) -> bool:
         """Whether alpha, beta and the widths change in an epoch (counted from 0): the warm-up is over."""

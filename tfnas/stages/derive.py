@@ -1,4 +1,4 @@
-"""Stage derive: from a searched supernet to the network and its measurements (Eq. 10, 11)."""
+"""Stage derive: from a searched supernet to its network, by `derive.within`, and measurements (Eq. 10, 11)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ def check(job: Job) -> tuple[Constraint, Architecture]:
             f"{supernet}: was searched for {result.target_ms:.6g} ms, target {job.target} now asks for"
             f" {constraint.limit:.6g} ms; run search again"
         )
-    return constraint, result.derive(f"{constraint.space.name}-{job.target}").architecture
+    name = f"{constraint.space.name}-{job.target}"
+    return constraint, result.derive(name, constraint, params.derive.within).architecture
 
 
 def run(job: Job, checked: tuple[Constraint, Architecture]) -> None:

@@ -9,11 +9,13 @@ from typing import NamedTuple
 from tfnas.compute import distributed
 from tfnas.jobs.artifacts import write_json
 from tfnas.search.constraint import Constraint, read_constraint
+from tfnas.search.derivation import Derived
+from tfnas.search.derivation_within_budget import can_be_filled
 from tfnas.search.loop import search
 from tfnas.search.result import EpochRecord, SearchResult, WarmUp, load_warm_up, write_history
 from tfnas.search.session import interrupted_run, log_to, open_session
 from tfnas.stages.job import Job
-from tfnas.stages.params import stage_params
+from tfnas.stages.params import Params, stage_params
 
 logger = logging.getLogger("tfnas.search")
 
@@ -60,9 +62,10 @@ def run(job: Job, checked: Checked) -> None:
         if distributed.rank() > 0:
             return
         assert job.target is not None
-        metrics = search_metrics(result, constraint, job.target)
+        derived = result.derive(job.target, constraint, job.params.derive.within)
+        metrics = search_metrics(result, constraint, derived)
         if job.params.search.elasticity_scaling is not False:
-            _warn_off_target(metrics["gap_percent"], "/".join(job.name))
+            _warn_off_target(metrics["gap_percent"], "/".join(job.name), _reason_below(derived, constraint, job.params))
         result.save(job.out / "supernet.pt")
         write_history(result.history, job.out / "history.csv")
         write_json(job.out / "metrics.json", metrics)
@@ -70,12 +73,12 @@ def run(job: Job, checked: Checked) -> None:
         job.at_end.append(session.discard)
 
 
-def search_metrics(result: SearchResult, constraint: Constraint, target: str) -> dict[str, float]:
-    """The last epoch in numbers."""
+def search_metrics(result: SearchResult, constraint: Constraint, derived: Derived) -> dict[str, float]:
+    """The last epoch in numbers, and the network derived after it."""
     last = result.history[-1]
     assert last.expected_latency_ms is not None
     return {
-        **constraint.metrics(result.derive(target).architecture),
+        **constraint.metrics(derived.architecture),
         "expected_latency_ms": last.expected_latency_ms,
         "train_loss": last.train_loss,
         "train_top1_percent": last.train_top1,
@@ -93,13 +96,26 @@ def _end_of_warm_up(history: Sequence[EpochRecord]) -> dict[str, float]:
     return {"warm_up_loss": frozen[-1]} if frozen else {}
 
 
-def _warn_off_target(gap_percent: float, name: str) -> None:
+def _warn_off_target(gap_percent: float, name: str, reason_below: str) -> None:
     if gap_percent > 0.0:
         logger.warning("%s: the derived network is %.2f %% above the target at its smallest widths", name, gap_percent)
     elif gap_percent < -1.0:
-        logger.warning(
-            "%s: the derived network is %.2f %% below the target; its widths are as large as they may be, so a lower"
-            " target or search.latency_loss: target_abs would use the time up",
-            name,
-            -gap_percent,
+        logger.warning("%s: the derived network is %.2f %% below the target; %s", name, -gap_percent, reason_below)
+
+
+def _reason_below(derived: Derived, constraint: Constraint, params: Params) -> str:
+    """Why a scaled network stays below the target, and what to do."""
+    if can_be_filled(derived, constraint):
+        finer = (
+            "; search.elasticity_scaling: true has finer steps" if params.search.elasticity_scaling is not True else ""
         )
+        return f"its latency jumps past the target from one width to the next{finer}"
+    if params.derive.within == "budget":
+        return (
+            "no network of the space has the target between its latencies at its smallest and its largest widths; a"
+            " lower target would use the time up"
+        )
+    return (
+        "its widths are as large as they may be, so a lower target, derive.within: budget or search.latency_loss:"
+        " target_abs would use the time up"
+    )

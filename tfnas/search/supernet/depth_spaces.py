@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from tfnas.search.supernet.sink_connecting import SinkConnectedStage
+from tfnas.search.supernet.sink_connecting import LogProbabilities, SinkConnectedStage
 from tfnas.space import Space
 
 SKIP = "skip"  # the name of the operation
@@ -38,6 +38,11 @@ class SkipInStage(SinkConnectedStage):
     def kept(operations: Sequence[int], beta: Tensor, num_candidates: int) -> list[bool]:
         """The layers whose strongest operation is not skip."""
         return [operation < num_candidates for operation in operations]
+
+    @staticmethod
+    def log_probabilities(logits: Tensor, beta: Tensor) -> list[LogProbabilities]:
+        """Each layer on its own: Eq. 10 with skip among the operations; (D, K + 1) logits."""
+        return [LogProbabilities(row[None].log_softmax(-1), torch.zeros(1)) for row in logits]
 
     def forward_path(
         self,
@@ -88,6 +93,14 @@ class SkipOutStage(SinkConnectedStage):
     def kept(operations: Sequence[int], beta: Tensor, num_candidates: int) -> list[bool]:
         """The first layer, and those that are likelier to stay than to be skipped."""
         return [True, *(int(way) == 0 for way in beta.detach().argmax(-1))]
+
+    @staticmethod
+    def log_probabilities(logits: Tensor, beta: Tensor) -> list[LogProbabilities]:
+        """Each layer on its own: Eq. 10 times that of its way; skipped, it counts with its strongest operation."""
+        ways = torch.cat([beta.new_tensor([[0.0, -torch.inf]]), beta.log_softmax(-1)])
+        operations = logits.log_softmax(-1)
+        choices = torch.cat([operations + ways[:, :1], operations.amax(-1, keepdim=True) + ways[:, 1:]], dim=-1)
+        return [LogProbabilities(row[None], torch.zeros(1)) for row in choices]
 
     def forward_path(
         self,

@@ -5,6 +5,7 @@ D layers of a stage, K candidate operations; beta is (D,), the first for depth 1
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,13 @@ def stage_cost(layer_costs: Tensor, beta: Tensor) -> Tensor:
 def depth_strength(beta: Tensor) -> Tensor:
     """Eq. 11: softmax of beta over the depths of a stage."""
     return beta.detach().softmax(-1)
+
+
+class LogProbabilities(NamedTuple):
+    """Logarithms of the probabilities of d consecutive layers, of which the first 1, 2, ... or all are kept."""
+
+    choices: Tensor  # (d, K), or (d, K + 1) where the last is to skip the layer
+    depths: Tensor  # (d,)
 
 
 class SinkConnectedStage(nn.Module):
@@ -56,6 +64,11 @@ class SinkConnectedStage(nn.Module):
         """Which of the D layers a derived network has: those up to the strongest depth (Eq. 11)."""
         depth = 1 + int(depth_strength(beta).argmax())
         return [position < depth for position in range(len(operations))]
+
+    @staticmethod
+    def log_probabilities(logits: Tensor, beta: Tensor) -> list[LogProbabilities]:
+        """What a derived network's probability is the product of: Eq. 10 of each layer, and Eq. 11; (D, K) logits."""
+        return [LogProbabilities(logits.log_softmax(-1), beta.log_softmax(-1))]
 
     def __init__(
         self,

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from tfnas.latency import OperationKey
+from tfnas.search.constraint import Constraint
 from tfnas.search.cost import Cost
 from tfnas.search.derivation import Derived, derive, searchable_layers, stage_slices
+from tfnas.search.derivation_within_budget import derive_within_budget
 from tfnas.search.supernet.depth_spaces import DEPTH_SPACES, candidate_mask, operation_logits
 from tfnas.search.supernet.mixed_op import BatchNorm, MixedOp, Operation, SearchableLayer
 from tfnas.search.supernet.sink_connecting import SinkConnectedStage
@@ -205,9 +207,17 @@ class Supernet(nn.Module):
         for operation, width in zip(self.operations(), flat, strict=True):
             operation.restore_width(width)
 
-    def derive(self, name: str) -> Derived:
-        """The strongest network at the current widths (Eq. 10, 11)."""
-        return derive(self.space, self.alphas, list(self.betas), self.widths(), name, self.depth_space)
+    def derive(self, name: str, constraint: Constraint | None = None, within: str = "strongest") -> Derived:
+        """The network at the current widths (Eq. 10, 11).
+
+        Args:
+            within: `strongest`, or `budget` for the most probable one that can be scaled to the constraint's limit
+                (`derive_within_budget`); without a constraint, as in a warm-up, that is the strongest as well.
+        """
+        found = self.alphas, list(self.betas), self.widths(), name, self.depth_space
+        if within == "budget" and constraint is not None:
+            return derive_within_budget(constraint, *found)
+        return derive(self.space, *found)
 
 
 def _stages(
