@@ -41,7 +41,7 @@ def folder(tmp_path, tiny_space_file, tiny_space, tiny_table):
     tiny_table.save(tmp_path / "table.in")
     torch.manual_seed(0)
     search_result(Supernet(tiny_space, 3), 1.0, []).save(tmp_path / "supernet.in")
-    WarmUp(tiny_space, 3, "sink", {}).save(tmp_path / "warm-up.in", {})
+    WarmUp(tiny_space, 3, "sink", "none", {}).save(tmp_path / "warm-up.in", {})
     return tmp_path
 
 
