@@ -156,7 +156,7 @@ def test_parameters_that_have_changed_since_are_named(derived: Path) -> None:
     text = params.read_text()
     params.write_text(text.replace("measure_repeats: 50", "measure_repeats: 7"))
     assert lineage_of(asked).params_now == {"derive.measure_repeats": 7}
-    params.write_text(text.replace("lambda: 3.0", "lambda: 2.0"))  # the search's, not this stage's
+    params.write_text(text.replace("lambda: 0.1", "lambda: 2.0"))  # the search's, not this stage's
     assert lineage_of(asked).params_now == {}
     params.write_text(text.replace("  A:\n", "  Z:\n").replace("targets: [A, B]", "targets: [Z, B]"))
     assert lineage_of(asked).params_now is None

@@ -53,7 +53,7 @@ def test_what_has_not_changed_agrees(folder: Path) -> None:
         (
             lambda f: set_param(f, "search.lambda", 0.2),
             "search/A",
-            "search.lambda is 0.2 in params.yaml, the job ran with 3.0",
+            "search.lambda is 0.2 in params.yaml, the job ran with 0.1",
         ),
         (lambda f: set_param(f, "derive.measure_repeats", 7), "derive/A", "derive.measure_repeats is 7"),
         (lambda f: (f / "tfnas/search/steps.py").open("a").write("# x\n"), "search/A", "tfnas/search has changed"),
@@ -117,7 +117,7 @@ def test_each_change_is_named(folder: Path, spoil: Callable[[Path], object], job
 def test_a_change_and_its_undoing_agree_again(folder: Path) -> None:
     set_param(folder, "search.lambda", 0.2)
     assert disagreements(folder, RECORDS)
-    set_param(folder, "search.lambda", 3.0)
+    set_param(folder, "search.lambda", 0.1)
     assert disagreements(folder, RECORDS) == {}
 
 
@@ -126,5 +126,5 @@ def test_the_lineage_of_a_result_names_the_job_before_it_that_is_of_another_day(
     assert lineage_of(asked).stale == {}
     set_param(folder, "search.lambda", 0.2)
     found = lineage_of(asked)
-    assert found.stale == {"search/A": "search.lambda is 0.2 in params.yaml, the job ran with 3.0"}
-    assert verdict(found).endswith("search/A: search.lambda is 0.2 in params.yaml, the job ran with 3.0")
+    assert found.stale == {"search/A": "search.lambda is 0.2 in params.yaml, the job ran with 0.1"}
+    assert verdict(found).endswith("search/A: search.lambda is 0.2 in params.yaml, the job ran with 0.1")

@@ -53,7 +53,7 @@ def params_file(tmp_path):
         ("targets.A.constraint.realtive", 0.5, ["targets.A.constraint.realtive", "'relative'"]),
         ("search.epochs", "many", ["search.epochs", "'many'"]),
         ("search.epochs", 0, ["search.epochs", "greater than or equal to 1", "0"]),
-        ("search.warmup_epochs", 14, ["warmup_epochs must be less than epochs"]),
+        ("search.warmup_epochs", 16, ["warmup_epochs must be less than epochs"]),
         ("search.second_path", "randm", ["search.second_path", "'random'", "'randm'"]),
         ("build_subset.train_fraction", 1.0, ["build_subset.train_fraction", "less than 1"]),
         ("targets.A.constraint", {"latency_ms": 1.0, "relative": 0.5}, ["targets.A.constraint", "exactly one"]),
@@ -158,14 +158,14 @@ def test_a_scalar_is_what_dvc_reads_or_is_refused(any_file, text) -> None:
             "search.augmentation.flip: no is false for Snakemake and 'no' for DVC; write false",
         ),
         ("\nseed: 0", "\nseed: 010", "line {line}: seed: 010 is 8 for Snakemake and 10 for DVC; write 8 or 10"),
-        ("epochs: 14 ", "epochs: 14.0 ", "search.epochs: input should be a valid integer, got 14.0; write 14"),
-        ("epochs: 14 ", "epochs: '14' ", "got '14'; write 14 without quotes"),
-        ("epochs: 14 ", "epochs: !!str 14 ", "search.epochs: '14' has a tag (!!str); leave the tag out"),
-        ("epochs: 14 ", "epochs: true ", "search.epochs"),
+        ("epochs: 16 ", "epochs: 16.0 ", "search.epochs: input should be a valid integer, got 16.0; write 16"),
+        ("epochs: 16 ", "epochs: '16' ", "got '16'; write 16 without quotes"),
+        ("epochs: 16 ", "epochs: !!str 16 ", "search.epochs: '16' has a tag (!!str); leave the tag out"),
+        ("epochs: 16 ", "epochs: true ", "search.epochs"),
         ("flip: false", "flip: 'off'", "got 'off'; write false"),
-        ("lambda: 3.0", "lambda: .nan", "finite"),
-        ("lambda: 3.0", "lambda_: 3.0", "unknown key 'search.lambda_'"),
-        ("{relative: 0.03}", "{relative: 0.03, latency_ms: null}", "exactly one"),
+        ("lambda: 0.1", "lambda: .nan", "finite"),
+        ("lambda: 0.1", "lambda_: 0.1", "unknown key 'search.lambda_'"),
+        ("{relative: 0.4}", "{relative: 0.4, latency_ms: null}", "exactly one"),
         ("title: TF-NAS", "title: =\n  #", "write '=' in quotes"),
         *(
             ("\n  A:\n", f"\n  {name}:\n", f"'{name}'")
@@ -187,15 +187,15 @@ def test_a_value_with_two_meanings_is_refused_with_the_fix(tmp_path, right, othe
 @pytest.mark.parametrize(
     ("right", "other"),
     [
-        ("lambda: 3.0", "lambda: 3"),
-        ("lambda: 3.0", "lambda: 3.5"),
-        ("epochs: 14 ", "epochs: 0x0e "),
+        ("lambda: 0.1", "lambda: 1.0e-1"),
+        ("lambda: 0.1", "lambda: 0.15"),
+        ("epochs: 16 ", "epochs: 0x10 "),
         ("weight_decay: 1.0e-5", "weight_decay: 0.00001"),
         ("flip: false", "flip: FALSE"),
         ("flip: false", "flip: true"),
         ("color_jitter: [0, 0, 0, 0]", "color_jitter: [0.0, -0.0, 0, 0]"),
-        ("{relative: 0.03}", "{relative: 3.0e-2}"),
-        ("{relative: 0.03}", "{latency_ms: 0.03}"),
+        ("{relative: 0.4}", "{relative: 4.0e-1}"),
+        ("{relative: 0.4}", "{latency_ms: 0.4}"),
         ("  A:\n", "  A:\n    <<: {dropout: 0.2}\n"),
         ("title: TF-NAS on digits", "title: 'TF-NAS on digits'"),
     ],
@@ -223,10 +223,10 @@ def _values_of_stage(read: Any, stage: str) -> list[Any]:
 
 def test_merge_keys_are_read(tmp_path) -> None:
     text = PARAMS.read_text().replace("  A:\n", "  A: &first\n", 1)
-    second = re.compile(r"  B:\n    constraint: \{relative: 0\.02\} .*\n    dropout: 0\.2 .*\n")
+    second = re.compile(r"  B:\n    constraint: \{relative: 0\.1\} .*\n    dropout: 0\.2 .*\n")
     assert second.search(text)
     path = tmp_path / "params.yaml"
-    path.write_text(second.sub("  B:\n    <<: *first\n    constraint: {relative: 0.02}\n", text))
+    path.write_text(second.sub("  B:\n    <<: *first\n    constraint: {relative: 0.1}\n", text))
     assert load_params(path) == load_params(PARAMS)
     path.write_text("a: &a {x: 1}\nb: {<<: *a, <<: *a}\n")
     with pytest.raises(UserError, match="'<<' is written twice"):
