@@ -165,7 +165,7 @@ def test_a_scalar_is_what_dvc_reads_or_is_refused(any_file, text) -> None:
         ("flip: false", "flip: 'off'", "got 'off'; write false"),
         ("lambda: 0.1", "lambda: .nan", "finite"),
         ("lambda: 0.1", "lambda_: 0.1", "unknown key 'search.lambda_'"),
-        ("{relative: 0.4}", "{relative: 0.4, latency_ms: null}", "exactly one"),
+        ("{relative: 0.3}", "{relative: 0.3, latency_ms: null}", "exactly one"),
         ("title: TF-NAS", "title: =\n  #", "write '=' in quotes"),
         *(
             ("\n  A:\n", f"\n  {name}:\n", f"'{name}'")
@@ -194,8 +194,8 @@ def test_a_value_with_two_meanings_is_refused_with_the_fix(tmp_path, right, othe
         ("flip: false", "flip: FALSE"),
         ("flip: false", "flip: true"),
         ("color_jitter: [0, 0, 0, 0]", "color_jitter: [0.0, -0.0, 0, 0]"),
-        ("{relative: 0.4}", "{relative: 4.0e-1}"),
-        ("{relative: 0.4}", "{latency_ms: 0.4}"),
+        ("{relative: 0.3}", "{relative: 3.0e-1}"),
+        ("{relative: 0.3}", "{latency_ms: 0.3}"),
         ("  A:\n", "  A:\n    <<: {dropout: 0.2}\n"),
         ("title: TF-NAS on digits", "title: 'TF-NAS on digits'"),
     ],
