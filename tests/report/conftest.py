@@ -169,7 +169,12 @@ def _write_search(folder: Path, space: Space, table: LatencyTable, search, targe
     records = [search_history.EpochRecord(**{**vars(record), "target_ms": target_ms}) for record in records]
     folder.mkdir(parents=True)
     search_history.write_history(records, folder / "history.csv")
-    last = {**records[-1].accuracies(), "num_classes": 5, "warm_up_loss": records[search.warmup_epochs - 1].train_loss}
+    last = {
+        **records[-1].accuracies(),
+        "num_classes": 5,
+        "evaluation_images": 2000,
+        "warm_up_loss": records[search.warmup_epochs - 1].train_loss,
+    }
     write_json(folder / "metrics.json", {**latency_constraint(space, table, target_ms).metrics(architecture), **last})
     return architecture
 

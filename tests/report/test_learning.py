@@ -37,7 +37,7 @@ def ended(target: TargetResult) -> Callable[..., TargetResult]:
 def test_the_numbers_are_in_the_sentence(ended) -> None:
     last = {"derived_top1": 84.04, "val_top1": 80.06, "random_top1_mean": 62.4, "random_top1_std": 5.3}
     assert learning_text(ended(metrics={"num_classes": 10}, **last)).startswith(
-        "At the end the derived path scores 84.0 %, sampled paths 80.1 %, random paths 62 ± 5 %; chance is 10 %. "
+        "At the end the derived path scores 84.0 %, sampled paths 80.1 %, random paths 62.4 ± 5.3 %; chance is 10 %. "
     )
 
 
@@ -45,15 +45,25 @@ def test_the_numbers_are_in_the_sentence(ended) -> None:
     ("derived", "mean", "words"),
     [
         (70.1, 60.0, "better than random ones by more than their spread"),
-        (69.9, 60.0, "is within the spread of random ones"),
-        (50.1, 60.0, "is within the spread of random ones"),
-        (49.9, 60.0, "is worse than random ones"),
+        (69.9, 60.0, "differs from random ones by no more than their spread"),
+        (50.1, 60.0, "differs from random ones by no more than their spread"),
+        (49.9, 60.0, "is worse than random ones by more than their spread"),
         (99.0, 27.9, "Random paths are near chance"),  # of five classes: below 20 + 0.1 * 80 %
         (99.0, 28.1, "The supernet has learned"),
     ],
 )
 def test_the_verdict_follows_from_chance_and_spread(ended, derived, mean, words) -> None:
     assert words in learning_text(ended(derived_top1=derived, random_top1_mean=mean, random_top1_std=10.0))
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [(150, "no more than what 150 images can tell (± 8.0 %)"), (600, "more than what 600 images can tell")],
+)
+def test_few_images_tell_nothing_of_small_differences(ended, images, words) -> None:
+    """Two standard errors of 60 % are 8 % on 150 images, and half of that on four times as many."""
+    metrics = {"num_classes": 5, "evaluation_images": images}
+    assert words in learning_text(ended(metrics=metrics, derived_top1=67.0, random_top1_mean=60.0, random_top1_std=1.0))
 
 
 def test_without_random_paths_it_says_so_and_the_figure_has_no_band(ended, target) -> None:

@@ -71,6 +71,7 @@ def params(tiny_space_file, make_params):
         "space": str(tiny_space_file),
         "resolution": 16,
         "search": make_params(epochs=3, batch_size=8),
+        "derive": shipped.derive.model_copy(update={"within": "strongest"}),
         "targets": dict.fromkeys(shipped.targets, target),
     }
     return shipped.model_copy(update=changes)

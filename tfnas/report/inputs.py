@@ -161,7 +161,7 @@ def _read_target(params: Params, folder: Path, name: str) -> TargetResult:
         architecture=Architecture.load(derive / "architecture.json"),
         derived=_read_metrics(derive / "metrics.json", DERIVED_METRICS),
         search=read_typed_rows(search / "history.csv", numbers=SEARCH_COLUMNS),
-        search_metrics=_read_metrics(search / "metrics.json", ("val_top1_percent", "num_classes")),
+        search_metrics=_read_metrics(search / "metrics.json", ("val_top1_percent", "num_classes", "evaluation_images")),
         retrain=_read_training(folder / "retrain" / name),
         transfers=transfers,
     )

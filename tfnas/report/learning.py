@@ -27,18 +27,22 @@ def learning_text(target: TargetResult) -> str:
     scores = f"At the end the derived path scores {derived:.1f} %, sampled paths {last['val_top1']:.1f} %"
     if mean is None or std is None:
         return f"{scores}; chance is {chance:.0f} %. No random paths were drawn (search.evaluation.random_paths is 0)."
-    numbers = f"{scores}, random paths {mean:.0f} ± {std:.0f} %; chance is {chance:.0f} %."
-    return f"{numbers} {_verdict(derived, mean, std, chance)}"
+    numbers = f"{scores}, random paths {mean:.1f} ± {std:.1f} %; chance is {chance:.0f} %."
+    return f"{numbers} {_verdict(derived, mean, std, chance, int(target.search_metrics['evaluation_images']))}"
 
 
-def _verdict(derived: float, mean: float, std: float, chance: float) -> str:
+def _verdict(derived: float, mean: float, std: float, chance: float, images: int) -> str:
+    """Compares by the spread of random paths or by the counting error of so many images, whichever is larger."""
+    counting = math.sqrt(max(mean * (100.0 - mean), 0.0) / images)  # one standard error of a path's top-1, in percent
+    margin = max(std, 2.0 * counting)
+    what = "their spread" if std >= 2.0 * counting else f"what {images} images can tell (± {2.0 * counting:.1f} %)"
     if mean < chance + NEAR_CHANCE * (100.0 - chance):
         return "Random paths are near chance: most of the supernet has not learned, so it cannot tell good from bad."
-    if derived > mean + std:
-        return "The supernet has learned, and the derived path is better than random ones by more than their spread."
-    if derived >= mean - std:
-        return "The supernet has learned, and the derived path is within the spread of random ones."
-    return "The supernet has learned, but the derived path is worse than random ones."
+    if derived > mean + margin:
+        return f"The supernet has learned, and the derived path is better than random ones by more than {what}."
+    if derived >= mean - margin:
+        return f"The supernet has learned; the derived path differs from random ones by no more than {what}."
+    return f"The supernet has learned, but the derived path is worse than random ones by more than {what}."
 
 
 def untrained_text(target: TargetResult) -> str | None:

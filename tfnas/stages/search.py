@@ -64,6 +64,8 @@ def run(job: Job, checked: Checked) -> None:
         assert job.target is not None
         derived = result.derive(job.target, constraint, job.params.derive.within)
         metrics = search_metrics(result, constraint, derived)
+        batches = min(len(session.loaders.val), job.params.search.evaluation.batches)
+        metrics["evaluation_images"] = batches * job.params.search.batch_size
         if job.params.search.elasticity_scaling is not False:
             _warn_off_target(metrics["gap_percent"], "/".join(job.name), _reason_below(derived, constraint, job.params))
         result.save(job.out / "supernet.pt")

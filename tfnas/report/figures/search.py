@@ -84,7 +84,7 @@ def _random_band(axes: Axes, epochs: Sequence[int], rows: Sequence[Row]) -> EndL
     axes.plot(epochs, means, color=COLORS["green"])
     texts = [f"epoch {e}\nrandom {mean:.1f} ± {std:.1f} %" for e, (mean, std) in zip(epochs, pairs, strict=True)]
     add_hover(axes, epochs, means, texts)
-    return EndLabel(means[-1], f"random {means[-1]:.0f} ± {stds[-1]:.0f}", COLORS["green"])
+    return EndLabel(means[-1], f"random {means[-1]:.1f} ± {stds[-1]:.1f}", COLORS["green"])
 
 
 def _shade_warm_up(axes: Axes, rows: Sequence[Row]) -> None:
