@@ -96,7 +96,7 @@ def make_params(options: argparse.Namespace) -> SearchParams:
         "architecture": {
             **params.architecture.model_dump(),
             "learning_rate": options.alpha_rate,
-            "betas": options.betas,
+            "weight_decay": options.alpha_decay,
             "every": options.every,
             "paths": options.paths,
         },
@@ -279,17 +279,17 @@ def main() -> None:
     parser.add_argument("--warmup-epochs", type=int, default=4)
     parser.add_argument("--warmup-steps", type=int, default=100, help="per epoch")
     parser.add_argument("--epochs", type=int, default=5, help="after the warm-up")
-    parser.add_argument("--steps", type=int, default=60, help="weight steps per epoch after the warm-up")
+    parser.add_argument("--steps", type=int, default=45, help="weight steps per epoch after the warm-up")
     parser.add_argument("--rate", type=float, default=0.025, help="learning rate of the weights")
     parser.add_argument("--alpha-rate", type=float, default=0.2)
-    parser.add_argument("--betas", nargs=2, type=float, default=[0.5, 0.999])
+    parser.add_argument("--alpha-decay", type=float, default=0.0)
     parser.add_argument("--every", type=int, default=2, help="weight steps per architecture step")
     parser.add_argument("--paths", default="all", choices=["all", "one"])
-    parser.add_argument("--temperature", nargs=2, type=float, default=[5.0, 0.2], metavar=("FIRST", "LAST"))
+    parser.add_argument("--temperature", nargs=2, type=float, default=[5.0, 1.0], metavar=("FIRST", "LAST"))
     parser.add_argument("--lambda", dest="lambda_", type=float, default=0.1)
     parser.add_argument("--sharing", default="entangled")
     parser.add_argument("--importance", default="projection")
-    parser.add_argument("--paths-drawn", type=int, default=20, help="random networks")
+    parser.add_argument("--paths-drawn", type=int, default=10, help="random networks")
     options = parser.parse_args()
     print(HEADER)
     if options.show:
