@@ -47,7 +47,7 @@ def draw_batch(images: Images, count: int, random: torch.Generator) -> Images:
 
 @torch.no_grad()
 def measure_effects(supernet: Supernet, images: Images, random: torch.Generator) -> tuple[np.ndarray, float, float]:
-    """(L, K) effects in nats, relative to their layer's mean; their split-half correlation; std of the paths' losses."""
+    """(L, K) effects in nats from their layer's mean; their split-half correlation; std of the paths' losses."""
     layers, operations = supernet.alphas.shape
     paths = torch.randint(operations, (PATHS, layers), generator=random)
     batch, labels = draw_batch(images, IMAGES, random)

@@ -10,8 +10,8 @@ so many weight steps on random batches of 64 of 48,000 training images, the arch
 
 Accuracies are of 2,000 test images, BatchNorm by the statistics of batches of 100: of the derived network; of networks
 drawn uniformly from the space, at the widths that the search ends with; and of random networks of the derived one's
-latency, i.e. what is derived within the budget, and scaled, from random alpha and beta. The last comparison is made with
-the weights at the end of the search, which has trained the operations that alpha prefers more often, and with the
+latency, i.e. what is derived within the budget, and scaled, from random alpha and beta. The last comparison is made
+with the weights at the end of the search, which has trained the operations that alpha prefers more often, and with the
 weights of the warm-up, which has favored none. --table is the latency_table.json of stage profile_latency for the space
 at 32 x 32; without the file, the library measures one, within --minutes. One thread.
 """
@@ -52,6 +52,12 @@ from tfnas.stages.profile_latency import profile
 
 NUM_CLASSES, VAL = 10, 12000
 VAL_BATCHES = 10  # that an epoch's accuracies are taken of
+RECORDED = (
+    *("epoch", "temperature", "train_loss", "architecture_loss", "latency_loss", "alpha_entropy"),
+    *("expected_latency_ms", "derived_latency_before_ms", "derived_latency_after_ms"),
+    *("val_top1", "derived_top1", "random_top1_mean", "random_top1_std"),
+    *("seconds_per_weight_step", "seconds_per_architecture_step"),
+)
 
 
 @dataclass
@@ -199,15 +205,12 @@ def run_one(
     start = time.perf_counter()
     result = search(constraint, loaders, setting, warm_up=warm_up)
     seconds = time.perf_counter() - start
-    names = ("epoch", "temperature", "train_loss", "architecture_loss", "latency_loss", "expected_latency_ms",
-             "derived_latency_before_ms", "derived_latency_after_ms", "alpha_entropy", "val_top1", "derived_top1",
-             "random_top1_mean", "random_top1_std", "seconds_per_weight_step", "seconds_per_architecture_step")  # fmt: skip
     return {
         "target_ms": constraint.limit,
         **judge(result, warm_up, constraint, setting, held_out, count),
         "alpha_entropy": result.history[-1].alpha_entropy,
         "beta": [beta.softmax(-1).tolist() for beta in result.betas],
-        "history": [{name: getattr(record, name) for name in names} for record in result.history],
+        "history": [{name: getattr(record, name) for name in RECORDED} for record in result.history],
         "search_seconds": round(seconds, 1),
         "seconds": round(time.perf_counter() - start, 1),
     }
