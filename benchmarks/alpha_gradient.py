@@ -102,7 +102,7 @@ def main() -> None:
     effects, agreement, spread = measure_effects(supernet, images, random)
     print(f"{PATHS} random paths: cross-entropy std {spread:.4f}; effects of operations: std {effects.std():.4f} nats,")
     print(f"split-half correlation {agreement:.2f}; {NUM_CLASSES} classes")
-    decay = 5e-4 * float(supernet.alphas.abs().mean())
+    decay = 5e-4 * float(supernet.alphas.detach().abs().mean())
     print(f"weight decay 5e-4 adds {decay:.1e} to each element")
     print("paths  tau      rms  signal / noise  correlation  s/step")
     for kind in STEPS:
