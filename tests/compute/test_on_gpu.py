@@ -94,7 +94,7 @@ def test_other_packages_are_not_found(environment, name) -> None:
 
 
 def test_the_library_imports_with_five_packages(environment) -> None:
-    rooms = "tfnas.space.zoo, tfnas.latency.profiler, tfnas.search.loop, tfnas.train.training, tfnas.stages.params"
+    rooms = "tfnas.space.zoo, tfnas.latency.profiler, tfnas.search.loop, tfnas.train.loop, tfnas.stages.params"
     public = "; ".join(f"from tfnas.{room} import *" for room in ("space", "latency", "search", "data"))
     finished = python(environment, "-c", f"import {rooms}; {public}")
     assert finished.returncode == 0, finished.stderr

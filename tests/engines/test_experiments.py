@@ -27,6 +27,8 @@ def check(job):
 def run(job, title):
     for name in ("report.html", "summary.csv"):
         (job.out / name).write_text(title)
+    (job.out / "accuracies").mkdir()
+    (job.out / "accuracies" / "A.csv").write_text(title)
     (job.out / "summary.json").write_text('{"letters": %d}' % len(title))
 """
 # Seen only when the library beside the script is imported.

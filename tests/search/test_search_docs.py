@@ -52,10 +52,11 @@ def test_a_row_searches(name, changes, tmp_path, tiny_space, tiny_table, loaders
     params = changed_params(tmp_path, changes)
     low, high = reachable_range_ms(tiny_space, tiny_table)
     target_ms = low + 0.35 * (high - low)
-    result = search(latency_constraint(tiny_space, tiny_table, target_ms), Loaders(*loaders), Setting(params))
+    constraint = latency_constraint(tiny_space, tiny_table, target_ms)
+    result = search(constraint, Loaders(*loaders), Setting(params, within="budget"))
     assert [record.architecture_loss is None for record in result.history] == [True, False]
     assert torch.isfinite(result.alphas).all() and result.alphas.unique().numel() > 5
-    architecture = result.derive(name).architecture
+    architecture = result.derive(name, constraint, "budget").architecture
     last = result.history[-1]
     assert tiny_table.latency_ms(architecture) == last.derived_latency_after_ms
     assert last.derived_latency_after_ms <= target_ms or params.elasticity_scaling is False
