@@ -27,10 +27,36 @@ from tfnas.search.constraint import Constraint
 from tfnas.search.derivation import Derived, derive, derived_network, searchable_layers, stage_slices
 from tfnas.search.knapsack import NOT_KEPT, ROUNDING, SAME, Knapsack, Segment
 from tfnas.search.supernet.depth_spaces import DEPTH_SPACES, candidate_mask, operation_logits
+from tfnas.space import Space
 
 SHARES = tuple(percent / 100.0 for percent in range(100, -1, -1))  # of the limit that a network must be able to use
 
 logger = logging.getLogger("tfnas.search")
+
+
+def derive_by(
+    within: str,
+    constraint: Constraint | None,
+    space: Space,
+    alphas: Tensor,
+    betas: Sequence[Tensor],
+    widths: Sequence[Sequence[int]],
+    name: str,
+    depth_space: str,
+) -> Derived:
+    """The network at the current widths, as `derive.within` says.
+
+    Args:
+        within: `strongest` (`derive`) or `budget` (`derive_within_budget`); without a constraint, as in a warm-up, the
+            strongest as well.
+        space, alphas, betas, widths, name, depth_space: as in `derive`.
+
+    Raises:
+        UserError: the cost lacks an operation or a width.
+    """
+    if within == "budget" and constraint is not None:
+        return derive_within_budget(constraint, alphas, betas, widths, name, depth_space)
+    return derive(space, alphas, betas, widths, name, depth_space)
 
 
 def derive_within_budget(

@@ -17,8 +17,8 @@ from tfnas.jobs.artifacts import atomic_path
 from tfnas.jobs.checkpoints import read_tensors, write_tensors
 from tfnas.jobs.errors import UserError
 from tfnas.search.constraint import Constraint
-from tfnas.search.derivation import Derived, derive, searchable_layers
-from tfnas.search.derivation_within_budget import derive_within_budget
+from tfnas.search.derivation import Derived, searchable_layers
+from tfnas.search.derivation_within_budget import derive_by
 from tfnas.search.supernet.depth_spaces import SKIP
 from tfnas.search.supernet.supernet import Supernet
 from tfnas.space import Space
@@ -131,16 +131,9 @@ class SearchResult:
     history: list[EpochRecord] = field(default_factory=list)
 
     def derive(self, name: str, constraint: Constraint | None = None, within: str = "strongest") -> Derived:
-        """The network at the searched widths (Eq. 10, 11).
-
-        Args:
-            within: `strongest`, or `budget` for the most probable one that can be scaled to the constraint's limit
-                (`derive_within_budget`); without a constraint, as in a warm-up, that is the strongest as well.
-        """
+        """The network at the searched widths (Eq. 10, 11), as `derive_by` derives it."""
         found = self.alphas, self.betas, self.widths, name, self.depth_space
-        if within == "budget" and constraint is not None:
-            return derive_within_budget(constraint, *found)
-        return derive(self.space, *found)
+        return derive_by(within, constraint, self.space, *found)
 
     def save(self, path: str | Path) -> None:
         """Write supernet.pt (all but the history), atomically, tensors and plain values only."""

@@ -5,11 +5,12 @@ stage (which changes the shape) may be skipped: its input is passed on unchanged
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from tfnas.search.supernet.mixed_op import SearchableLayer
 from tfnas.search.supernet.sink_connecting import LogProbabilities, SinkConnectedStage
 from tfnas.space import Space
 
@@ -44,29 +45,24 @@ class SkipInStage(SinkConnectedStage):
         """Each layer on its own: Eq. 10 with skip among the operations; (D, K + 1) logits."""
         return [LogProbabilities(row[None].log_softmax(-1), torch.zeros(1)) for row in logits]
 
-    def forward_path(
-        self,
-        x: Tensor,
-        operations: Sequence[int],
-        beta: Tensor,
-        weights: Sequence[Tensor | None] | None = None,
-        *,
-        recompute: bool = False,
-    ) -> Tensor:
-        """One operation in each layer, (D,) indices, K for skip."""
-        own = [None] * len(self) if weights is None else weights
-        for layer, operation, weight in zip(self.mixed_ops(), operations, own, strict=True):
-            if operation < len(layer.all_operations()):
-                x = layer.forward_path(x, operation, weight, recompute=recompute)
-            elif weight is not None:
-                x = weight * x
-        return x
-
     def forward_mixed(self, x: Tensor, weights: Tensor, beta: Tensor, *, recompute: bool = False) -> Tensor:
         """All operations in each layer, weighted by (D, K + 1)."""
         for i, layer in enumerate(self.mixed_ops()):
             mixed = layer.forward_mixed(x, weights[i, :-1], recompute=recompute)
             x = mixed if i == 0 else mixed + weights[i, -1] * x
+        return x
+
+    @staticmethod
+    def _one(layer: SearchableLayer, x: Tensor, operation: int, weight: Tensor | None, *, recompute: bool) -> Tensor:
+        """One operation of a layer, or its input where that is skip."""
+        if operation < len(layer.all_operations()):
+            return layer.forward_path(x, operation, weight, recompute=recompute)
+        return x if weight is None else weight * x
+
+    def _forward(self, x: Tensor, run: Callable[[SearchableLayer, Tensor, int], Tensor], beta: Tensor) -> Tensor:
+        """One layer after the other."""
+        for i, layer in enumerate(self.mixed_ops()):
+            x = run(layer, x, i)
         return x
 
 
@@ -102,25 +98,10 @@ class SkipOutStage(SinkConnectedStage):
         choices = torch.cat([operations + ways[:, :1], operations.amax(-1, keepdim=True) + ways[:, 1:]], dim=-1)
         return [LogProbabilities(row[None], torch.zeros(1)) for row in choices]
 
-    def forward_path(
-        self,
-        x: Tensor,
-        operations: Sequence[int],
-        beta: Tensor,
-        weights: Sequence[Tensor | None] | None = None,
-        *,
-        recompute: bool = False,
-    ) -> Tensor:
-        """One operation in each layer, (D,) indices."""
-        own = [None] * len(self) if weights is None else weights
+    def _forward(self, x: Tensor, run: Callable[[SearchableLayer, Tensor, int], Tensor], beta: Tensor) -> Tensor:
+        """One layer after the other, each perhaps skipped."""
         for i, layer in enumerate(self.mixed_ops()):
-            x = _perhaps(x, layer.forward_path(x, operations[i], own[i], recompute=recompute), beta, i)
-        return x
-
-    def forward_mixed(self, x: Tensor, weights: Tensor, beta: Tensor, *, recompute: bool = False) -> Tensor:
-        """All operations in each layer, weighted by (D, K)."""
-        for i, layer in enumerate(self.mixed_ops()):
-            x = _perhaps(x, layer.forward_mixed(x, weights[i], recompute=recompute), beta, i)
+            x = _perhaps(x, run(layer, x, i), beta, i)
         return x
 
 

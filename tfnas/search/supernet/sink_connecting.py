@@ -95,7 +95,7 @@ class SinkConnectedStage(nn.Module):
         *,
         recompute: bool = False,
     ) -> Tensor:
-        """One operation in each layer, (D,) indices.
+        """One operation in each layer, (D,) indices; K for skip, where it is a candidate.
 
         Args:
             weights: factor of each layer's operation, (D,); None: 1.
@@ -103,7 +103,7 @@ class SinkConnectedStage(nn.Module):
         """
         own = [None] * len(self) if weights is None else weights
         return self._forward(
-            x, lambda layer, y, i: layer.forward_path(y, operations[i], own[i], recompute=recompute), beta
+            x, lambda layer, y, i: self._one(layer, y, operations[i], own[i], recompute=recompute), beta
         )
 
     def forward_derived(self, x: Tensor, operations: Sequence[int], kept: Sequence[bool]) -> Tensor:
@@ -124,7 +124,13 @@ class SinkConnectedStage(nn.Module):
         """All operations in each layer, weighted by (D, K)."""
         return self._forward(x, lambda layer, y, i: layer.forward_mixed(y, weights[i], recompute=recompute), beta)
 
+    @staticmethod
+    def _one(layer: SearchableLayer, x: Tensor, operation: int, weight: Tensor | None, *, recompute: bool) -> Tensor:
+        """One operation of a layer."""
+        return layer.forward_path(x, operation, weight, recompute=recompute)
+
     def _forward(self, x: Tensor, run: Callable[[SearchableLayer, Tensor, int], Tensor], beta: Tensor) -> Tensor:
+        """All layers by `run` (layer, input, position), joined as the depth space joins them."""
         outputs: list[Tensor] = []
         for i, layer in enumerate(self.mixed_ops()):
             x = run(layer, x, i)

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from tfnas.latency import OperationKey
 from tfnas.search.constraint import Constraint
 from tfnas.search.cost import Cost
-from tfnas.search.derivation import Derived, derive, searchable_layers, stage_slices
-from tfnas.search.derivation_within_budget import derive_within_budget
+from tfnas.search.derivation import Derived, searchable_layers, stage_slices
+from tfnas.search.derivation_within_budget import derive_by
 from tfnas.search.supernet.depth_spaces import DEPTH_SPACES, candidate_mask, operation_logits
 from tfnas.search.supernet.mixed_op import BatchNorm, MixedOp, Operation, SearchableLayer
 from tfnas.search.supernet.sink_connecting import SinkConnectedStage
@@ -208,16 +208,9 @@ class Supernet(nn.Module):
             operation.restore_width(width)
 
     def derive(self, name: str, constraint: Constraint | None = None, within: str = "strongest") -> Derived:
-        """The network at the current widths (Eq. 10, 11).
-
-        Args:
-            within: `strongest`, or `budget` for the most probable one that can be scaled to the constraint's limit
-                (`derive_within_budget`); without a constraint, as in a warm-up, that is the strongest as well.
-        """
+        """The network at the current widths (Eq. 10, 11), as `derive_by` derives it."""
         found = self.alphas, list(self.betas), self.widths(), name, self.depth_space
-        if within == "budget" and constraint is not None:
-            return derive_within_budget(constraint, *found)
-        return derive(self.space, *found)
+        return derive_by(within, constraint, self.space, *found)
 
 
 def _stages(
