@@ -32,6 +32,9 @@ class RecipeParams(Section):
     weight_decay: NonNegative
     label_smoothing: Rate
     drop_connect: Rate
+    gradient_clip: NonNegative  # largest L2 norm of the gradient of all weights together; 0: none
+    keep: Literal["last", "best"]  # the epoch whose weights are written; best: of highest validation top-1
+    sampler: Literal["as_is", "balanced"]  # balanced: each class as often as any other
     augmentation: AugmentationParams
     extras: ExtrasParams
     accumulate: Count  # parts of a batch, one after the other; BatchNorm sees a part
@@ -57,8 +60,18 @@ class RecipeParams(Section):
         return self
 
 
+class TeacherParams(Section):
+    """A trained network whose predictions the network learns as well (Hinton et al., arXiv 1503.02531)."""
+
+    network: str  # none | ranking (that of rank_classes) | a file
+    model: str | None  # torchvision:NAME or timm:NAME, whose weights the file holds; None: a torch.export program
+    temperature: Positive
+    weight: Rate  # of the distillation loss; 1 less it: of the cross-entropy
+
+
 class RetrainParams(RecipeParams):
-    pass
+    initial: str  # scratch | supernet | a file of weights
+    teacher: TeacherParams
 
 
 class TransferParams(RecipeParams):
