@@ -64,7 +64,7 @@ def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_section(key: str, value: Any) -> bool:
-    braces = {"mem_mb", "format", "initial", "crop_scale"}
+    braces = {"mem_mb", "format", "decay", "crop_scale"}
     return isinstance(value, dict) and key != "targets" and not braces & set(value)
 
 
@@ -277,6 +277,44 @@ def test_a_folder_that_is_not_ready_leaves_the_preset(tmp_path: Path, monkeypatc
     (tmp_path / "empty").mkdir()
     assert main(["init", "imagefolder", "--data-root", "empty"]) == 0
     assert "holds no class" in capsys.readouterr().out
+
+
+PROPORTION = re.compile(r"([\d.]+) at batch (\d+) in \[B\], in proportion")
+
+
+def assert_proportions_hold(text: str) -> int:
+    """Wherever a comment says `RATE at batch SIZE, in proportion`, the section has that ratio; returns how many do."""
+    preset, found = Preset.parse(text), 0
+    for key, entry in preset.entries.items():
+        if (stated := PROPORTION.search(entry.comment)) is not None:
+            rate, size = float(stated[1]), int(stated[2])
+            assert (rate, size) == (PAPER["retrain.learning_rate"], PAPER["retrain.batch_size"]), entry
+            batch_size = int(preset.value(f"{key.partition('.')[0]}.batch_size"))
+            assert float(entry.value) / batch_size == pytest.approx(rate / size), f"{key}: {entry}"
+            found += 1
+        assert ("in proportion" in entry.comment) == (stated is not None), entry
+    return found
+
+
+def test_what_is_said_to_be_in_proportion_is() -> None:
+    assert {name for name in preset_names() if assert_proportions_hold(render_preset(name))} == {
+        "digits",
+        "imagefolder",
+    }
+
+
+@pytest.mark.parametrize(
+    ("classes", "batch_size", "rate"), [(2, 32, 0.0125), (5, 64, 0.025), (7, 128, 0.05), (20, 128, 0.05)]
+)
+def test_twenty_images_per_class(tmp_path: Path, monkeypatch, classes: int, batch_size: int, rate: float) -> None:
+    """A batch below the preset's has a lower rate, and the file says why."""
+    monkeypatch.chdir(tmp_path)
+    write_images(tmp_path / "own", {f"c{number:02d}": 20 for number in range(classes)}, (50, 70))
+    assert main(["init", "imagefolder", "--data-root", "own"]) == 0
+    params = load_params("params.yaml")
+    assert (params.retrain.batch_size, params.retrain.learning_rate) == (batch_size, rate)
+    assert params.search.weights.learning_rate == pytest.approx(0.025 * params.search.batch_size / 32)
+    assert assert_proportions_hold(Path("params.yaml").read_text()) == 1
 
 
 @pytest.mark.parametrize("counts", [(40, 20, 10, 9, 5, 3, 2), (2, 2), (300, 300)])
