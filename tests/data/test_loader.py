@@ -162,6 +162,18 @@ def test_shares_of_a_batch_make_up_that_of_one_process(dataset: ImageDataset, wo
                 assert torch.equal(image, images[labels.tolist().index(label)])
 
 
+def test_an_image_that_comes_twice_is_augmented_in_two_ways(dataset: ImageDataset) -> None:
+    """Nine images of one class and one of another: the latter is half of a balanced epoch; as it is, all come once."""
+    dataset.labels = [0] * (IMAGES - 1) + [1]
+    images, labels = epoch(loader(dataset, balanced=True), 0)
+    assert sorted(labels) == [0] * 5 + [1] * 5
+    alone = images[torch.tensor(labels) == 1]
+    assert all(not torch.equal(one, other) for i, one in enumerate(alone) for other in alone[:i])
+    as_is, as_is_labels = epoch(loader(dataset), 0)
+    assert torch.equal(as_is[as_is_labels.index(1)], alone[0])
+    assert torch.equal(epoch(loader(dataset, balanced=True, workers=2), 0)[0], images)
+
+
 @pytest.mark.parametrize("bytes_kept", [0, 1 << 20])
 def test_kept_pictures_change_nothing(dataset: ImageDataset, bytes_kept: int, monkeypatch) -> None:
     expected = [epoch(loader(dataset), number)[0] for number in (0, 1)]

@@ -16,6 +16,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_
 
 from tfnas.compute.seeding import derive_seed
 from tfnas.data.images.color import Colors
+from tfnas.data.images.order import balanced as balanced_order
+from tfnas.data.images.order import numbered, shuffled
 from tfnas.data.images.stores import open_store
 from tfnas.data.images.transforms import Transform, View
 from tfnas.data.manifest import Sample
@@ -23,7 +25,7 @@ from tfnas.jobs.errors import UserError
 from tfnas.jobs.progress import announce
 
 Batch = tuple[Tensor, Tensor]  # (N, 3, H, W) images, (N,) labels
-Key = tuple[int, int]  # epoch, index
+Key = tuple[int, int, int]  # epoch, index, how often the epoch has had that index before
 CACHE_BYTES = 256 << 20  # of decoded pictures kept by each process
 PREFETCHED_BATCHES = 4  # of each worker process
 SHARED_MEMORY = "/dev/shm"  # through which worker processes hand over their batches
@@ -53,6 +55,7 @@ def make_loader(
     shuffle: bool,
     seed: int,
     drop_last: bool,
+    balanced: bool = False,
     workers: int = 0,
     pin_memory: bool = False,
     rank: int = 0,
@@ -66,6 +69,9 @@ def make_loader(
         shuffle: another order each epoch, else the data set's own.
         seed: of order and augmentation; the same in all processes of `world_size`.
         drop_last: leave out a smaller last batch.
+        balanced: shuffle so that an epoch has each class equally often, and as many images as without
+            (`tfnas.data.images.order.balanced`); the data set must have `labels`. An image that comes twice is
+            augmented in two ways.
         workers: loading processes; 0 loads in this one. Changes no result. Fewer are started, with a warning, where
             SHARED_MEMORY has no room for their batches.
         pin_memory: for a fast copy to a GPU.
@@ -78,9 +84,15 @@ def make_loader(
     passing memory between processes costs more time than that step.
     """
     workers = _workers_that_fit(workers, dataset, batch_size)
-    length = len(dataset)  # type: ignore[arg-type]
     sampler = EpochSampler(
-        length, batch_size, seed=seed, shuffle=shuffle, drop_last=drop_last, rank=rank, world_size=world_size
+        len(dataset),  # type: ignore[arg-type]
+        batch_size,
+        seed=seed,
+        shuffle=shuffle,
+        labels=dataset.labels if balanced else None,  # type: ignore[attr-defined]
+        drop_last=drop_last,
+        rank=rank,
+        world_size=world_size,
     )
     loader = DataLoader(
         _SeededDataset(dataset, seed),
@@ -163,16 +175,28 @@ class EpochLoader:
 
 
 class EpochSampler(Sampler[list[Key]]):
-    """Yields each batch as (epoch, index) keys, so that the epoch reaches persistent workers, too.
+    """Yields each batch as keys with the epoch, so that it reaches persistent workers, too.
 
     Of several processes, each gets its own share of every batch.
+
+    Args:
+        labels: of the images, to have each class equally often; None: each image once.
     """
 
     def __init__(
-        self, length: int, batch_size: int, *, seed: int, shuffle: bool, drop_last: bool, rank: int, world_size: int
+        self,
+        length: int,
+        batch_size: int,
+        *,
+        seed: int,
+        shuffle: bool,
+        labels: Sequence[int] | None = None,
+        drop_last: bool,
+        rank: int,
+        world_size: int,
     ) -> None:
-        assert batch_size > 0 and 0 <= rank < world_size
-        self.length, self.seed, self.shuffle = length, seed, shuffle
+        assert batch_size > 0 and 0 <= rank < world_size and (shuffle or labels is None)
+        self.length, self.seed, self.shuffle, self.labels = length, seed, shuffle, labels
         self.rank, self.world_size, self.whole = rank, world_size, batch_size * world_size
         usable = length - length % self.whole if drop_last else length
         self.bounds = list(range(0, max(0, usable - rank), self.whole))  # of batches in which this rank has a share
@@ -182,12 +206,16 @@ class EpochSampler(Sampler[list[Key]]):
         return len(self.bounds)
 
     def __iter__(self) -> Iterator[list[Key]]:
-        epoch, start, indices = self.epoch, self.start, list(range(self.length))
-        if self.shuffle:
-            generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", epoch))
-            indices = torch.randperm(self.length, generator=generator).tolist()
+        epoch, start, order = self.epoch, self.start, self._order(self.epoch)
         for bound in self.bounds[start:]:
-            yield [(epoch, index) for index in indices[bound + self.rank : bound + self.whole : self.world_size]]
+            yield [(epoch, *place) for place in order[bound + self.rank : bound + self.whole : self.world_size]]
+
+    def _order(self, epoch: int) -> list[tuple[int, int]]:
+        """The indices of an epoch, and how often each came before; a function of seed and epoch alone."""
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", epoch))
+        if self.labels is not None:
+            return list(numbered(balanced_order(self.labels, generator)))
+        return [(index, 0) for index in (shuffled(self.length, generator) if self.shuffle else range(self.length))]
 
 
 class PictureDataset(Dataset[tuple[Any, int]]):
@@ -286,9 +314,10 @@ class _SeededDataset(Dataset[Any]):
     def __getitems__(self, keys: Sequence[Key]) -> _Loaded:
         items, faults = [], []
         load = self._view if self.has_views else self._item
-        for epoch, index in keys:
+        for epoch, index, earlier in keys:
+            again = (earlier,) if earlier else ()
             try:
-                items.append(load(index, derive_seed(self.seed, "augmentation", epoch, index)))
+                items.append(load(index, derive_seed(self.seed, "augmentation", epoch, index, *again)))
             except UserError as error:
                 faults.append(str(error))
         if not items:
