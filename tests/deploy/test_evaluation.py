@@ -101,12 +101,13 @@ def test_mistakes_are_one_line(files, pictures, tmp_path, capsys) -> None:
 
 
 @pytest.mark.slow
-def test_the_numbers_of_the_training_itself(architecture, tmp_path, monkeypatch, capsys) -> None:
+@pytest.mark.parametrize("keep", ["last", "best"])
+def test_the_numbers_of_the_training_itself(architecture, tmp_path, monkeypatch, capsys, keep) -> None:
     """Through the scripts: what metrics.json says, bit for bit, without naming anything but the weights."""
     monkeypatch.chdir(tmp_path)
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     params["resolution"] = 16
-    params["retrain"] |= {"epochs": 1, "warmup_epochs": 0, "accumulate": 2}
+    params["retrain"] |= {"epochs": 2, "warmup_epochs": 0, "accumulate": 2, "keep": keep}
     Path("params.yaml").write_text(yaml.safe_dump(params))
     architecture.save("architecture.json")
     _script("prepare_data", "--out", "prepared")
@@ -123,6 +124,12 @@ def test_the_numbers_of_the_training_itself(architecture, tmp_path, monkeypatch,
     again, metrics = (json.loads(Path(name).read_text()) for name in ("again.json", "retrained/metrics.json"))
     for number in ("top1_percent", "top5_percent", "loss"):
         assert again[number] == metrics[number], number
+    top1 = [float(line.split(",")[-1]) for line in Path("retrained/history.csv").read_text().splitlines()[1:]]
+    best = top1.index(max(top1)) + 1
+    assert (
+        metrics["kept_epoch"] == (2 if keep == "last" else best)
+        and metrics["top1_percent"] == (top1[metrics["kept_epoch"] - 1])
+    )
 
 
 def _script(stage: str, *options: str) -> None:

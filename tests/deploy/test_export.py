@@ -129,6 +129,20 @@ def test_the_command_writes_files_and_a_card(retrained, tmp_path, capsys) -> Non
         assert fact in card, fact
 
 
+@pytest.mark.parametrize(
+    ("keep", "words"),
+    [("last", "after the last epoch:"), ("best", "after epoch 3 of 9, the best on these very images")],
+)
+def test_the_card_says_which_epoch_it_is(retrained, tmp_path, keep, words) -> None:
+    origin = json.loads(retrained.with_name("provenance.json").read_text())
+    origin["params"]["retrain"]["keep"] = keep
+    retrained.with_name("provenance.json").write_text(json.dumps(origin))
+    metrics = {"top1_percent": 87.5, "loss": 0.5, "epochs": 9, "kept_epoch": 3 if keep == "best" else 9}
+    retrained.with_name("metrics.json").write_text(json.dumps(metrics))
+    assert main(["export", str(retrained), "--out", str(tmp_path), "--formats", "onnx", "--repeats", "1"]) == 0
+    assert words in (tmp_path / "MODEL_CARD.md").read_text()
+
+
 @pytest.mark.parametrize("size", [(90, 200), (64, 70)])
 def test_the_cards_program_gives_our_class(retrained, network, tmp_path, monkeypatch, capsys, size) -> None:
     monkeypatch.chdir(tmp_path)

@@ -68,8 +68,21 @@ def after_dvc_repro(folder: Path) -> None:
     commit(folder, "search.lambda 0.2")
 
 
+@state("after `retrain.keep`, `retrain.sampler` and `retrain.gradient_clip` were changed")
+def after_recipe_change(folder: Path) -> None:
+    for key, value in (("keep", "best"), ("sampler", "balanced"), ("gradient_clip", 1.0)):
+        set_param(folder, f"retrain.{key}", value)
+
+
+@state("after these were undone, and `transfer.keep` was changed")
+def after_transfer_change(folder: Path) -> None:
+    call(folder, "git", "checkout", "--quiet", "params.yaml")
+    set_param(folder, "transfer.keep", "best")
+
+
 @state("after a code change in `tfnas/train`")
 def after_code_change(folder: Path) -> None:
+    call(folder, "git", "checkout", "--quiet", "params.yaml")
     file = folder / "tfnas" / "train" / "loop.py"
     file.write_text(file.read_text() + "# changed\n")
 

@@ -49,7 +49,7 @@ def main() -> None:
         if distributed.rank() == 0:
             save_weights(network, out / "weights.pt")
             records = [record.metrics() | {"seconds": 0} for record in result.history]
-            write_json(out / "result.json", {"losses": losses, "history": records})
+            write_json(out / "result.json", {"losses": losses, "history": records, "kept_epoch": result.kept_epoch})
 
 
 def _loaders(recipe: RecipeParams):
@@ -58,12 +58,15 @@ def _loaders(recipe: RecipeParams):
     for images, training in ((264, True), (37, False)):
         labels = torch.randint(6, (images,), generator=generator)
         pictures = torch.randn(images, 3, 16, 16, generator=generator) + labels[:, None, None, None] / 6
+        dataset = TensorDataset(pictures, labels)
+        dataset.labels = labels.tolist()
         yield make_loader(
-            TensorDataset(pictures, labels),
+            dataset,
             recipe.batch_size // (world_size * recipe.accumulate),
             shuffle=training,
             seed=0,
             drop_last=training,
+            balanced=training and recipe.sampler == "balanced",
             rank=distributed.rank(),
             world_size=world_size,
         )

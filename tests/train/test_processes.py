@@ -36,14 +36,15 @@ def start(architecture, make_recipe, tmp_path):
 
 def read(folder: Path) -> tuple[list[float], list[dict[str, float]], dict[str, torch.Tensor]]:
     result = json.loads((folder / "result.json").read_text())
-    return result["losses"], result["history"], torch.load(folder / "weights.pt", weights_only=True)
+    history = [*result["history"], {"kept_epoch": result["kept_epoch"]}]
+    return result["losses"], history, torch.load(folder / "weights.pt", weights_only=True)
 
 
 @pytest.mark.slow
 def test_two_processes_equal_one_with_the_same_whole_batch(start, tmp_path) -> None:
-    """With BatchNorm synchronised; each batch in two parts with a BatchNorm of their own, as in one."""
+    """With BatchNorm synchronised; each batch in two parts with a BatchNorm of their own, as in one; clipped."""
     for name, processes in (("one", 1), ("two", 2)):
-        done = start(name, processes, sync_batchnorm=True, accumulate=2)
+        done = start(name, processes, sync_batchnorm=True, accumulate=2, gradient_clip=0.5)
         assert done.returncode == 0, done.stderr
     one, two = read(tmp_path / "one"), read(tmp_path / "two")
     assert len(one[0]) == 22
@@ -55,9 +56,11 @@ def test_two_processes_equal_one_with_the_same_whole_batch(start, tmp_path) -> N
 
 
 @pytest.mark.slow
-def test_two_processes_killed_in_an_epoch_equal_undisturbed(start, tmp_path) -> None:
+@pytest.mark.parametrize("keep", ["last", "best"])
+def test_two_processes_killed_in_an_epoch_equal_undisturbed(start, tmp_path, keep) -> None:
     """BatchNorm not synchronised: the processes' running statistics differ when the first one's are saved."""
     options: dict[str, Any] = {"checkpoint_every_steps": 4, "drop_connect": 0.3, "extras": {"ema_decay": 0.5}}
+    options |= {"keep": keep, "sampler": "balanced"}
     assert start("undisturbed", 2, **options).returncode == 0
     assert start("killed", 2, dies_at_save=4, **options).returncode != 0
     assert not (tmp_path / "killed" / "weights.pt").exists()

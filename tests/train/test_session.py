@@ -6,16 +6,19 @@ import csv
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from tests.helpers.jobs import make_job, run_job
+from tests.helpers.params import changed
 from tfnas.jobs.artifacts import digest_file
 from tfnas.jobs.errors import UserError
 from tfnas.space import build_network, count_macs, count_params
 from tfnas.train.loop import TrainingEpoch
+from tfnas.train.metrics import MetricSums
 from tfnas.train.session import check_classes, check_shares, load_architecture, retrain_sets
 from tfnas.train.weights import load_own_weights
 
@@ -88,9 +91,12 @@ def retrain(architecture, pictures, params, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     architecture.save("architecture.json")
 
-    def run(out: str, tracking: FakeRun) -> Path:
-        inputs = {"architecture": Path("architecture.json"), "manifest": pictures[0], "images": pictures[1]}
-        job = make_job("retrain", tmp_path / out, params, inputs, target="A")
+    def run(out: str, tracking: FakeRun, *, drop: int = 0, **recipe: Any) -> Path:
+        """Without the first `drop` pictures, those of the first class; with other values of the recipe."""
+        lines = pictures[0].read_text().splitlines(keepends=True)
+        Path("given.csv").write_text("".join([lines[0], *lines[1 + drop :]]))
+        inputs = {"architecture": Path("architecture.json"), "manifest": Path("given.csv"), "images": pictures[1]}
+        job = make_job("retrain", tmp_path / out, changed(params, retrain=recipe), inputs, target="A")
         job.run = tracking
         run_job(job)
         job.end()
@@ -108,7 +114,8 @@ def test_files_and_tracking(retrain, architecture) -> None:
     assert metrics["top1_percent"] == float(rows[-1]["val_top1"])
     assert metrics["loss"] == float(rows[-1]["val_loss"])
     assert "top5_percent" not in metrics  # three classes
-    assert (metrics["epochs"], metrics["params"], metrics["macs"]) == (
+    assert (metrics["epochs"], metrics["kept_epoch"], metrics["params"], metrics["macs"]) == (
+        3,
         3,
         count_params(architecture, 3),
         count_macs(architecture, 16, 3),
@@ -117,6 +124,35 @@ def test_files_and_tracking(retrain, architecture) -> None:
     assert {*tracking.metrics[0][0], "epoch"} == set(rows[0]) == set(TrainingEpoch.__dataclass_fields__)
     assert tracking.examples[0].shape == (1, 3, 16, 16) and tracking.examples[0].dtype == np.float32
     load_own_weights(build_network(architecture, 3), out / "weights.pt")
+
+
+@pytest.fixture
+def images_per_class(retrain, monkeypatch):
+    """How many images of each class were trained on in three epochs; the first class has two of eight pictures left."""
+
+    def count(sampler: str) -> list[int]:
+        counts = [0, 0, 0]
+        add = MetricSums.add
+
+        def counting(self, logits, labels, loss) -> None:
+            if torch.is_grad_enabled():  # a step, not validation
+                for label in labels.tolist():
+                    counts[label] += 1
+            add(self, logits, labels, loss)
+
+        monkeypatch.setattr(MetricSums, "add", counting)
+        retrain(sampler, FakeRun(), drop=6, sampler=sampler)
+        monkeypatch.setattr(MetricSums, "add", add)
+        return counts
+
+    return count
+
+
+def test_a_balanced_sampler_trains_on_each_class_equally_often(images_per_class) -> None:
+    """18 images, two batches of 8 an epoch; `as_is` trains on the two images of the first class once an epoch."""
+    balanced, as_is = images_per_class("balanced"), images_per_class("as_is")
+    assert sum(balanced) == sum(as_is) == 3 * 16
+    assert max(balanced) - min(balanced) <= 3 and as_is[0] <= 6
 
 
 def test_two_jobs_leave_the_same_weights_and_no_checkpoint(retrain, tmp_path) -> None:

@@ -34,6 +34,9 @@ def recipe(epochs: int, warmup_epochs: int, peak: float = 0.2) -> RecipeParams:
         weight_decay=1e-5,
         label_smoothing=0.1,
         drop_connect=0.0,
+        gradient_clip=0.0,
+        keep="last",
+        sampler="as_is",
         augmentation=AUGMENTATION,
         nesterov=False,
         extras=OFF,
@@ -153,6 +156,61 @@ def test_a_step_is_gradient_descent_by_hand(architecture, make_recipe, loaders) 
     for (name, after), before in zip(network.named_parameters(), twin.parameters(), strict=True):
         expected = before - 0.3 * (before.grad + 0.01 * before)
         torch.testing.assert_close(after, expected, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def gradient_norm(before: nn.Module, after: nn.Module, rate: float) -> float:
+    """Of the gradient that a step of plain SGD took."""
+    pairs = zip(before.parameters(), after.parameters(), strict=True)
+    return math.sqrt(sum(((one - other) / rate).detach().double().square().sum().item() for one, other in pairs))
+
+
+def without_momentum(make_recipe, **changes):
+    return make_recipe(momentum=0.0, weight_decay=0.0, **changes)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_clipped_step_has_the_direction_of_the_whole_one_and_the_length_asked_for(
+    make_recipe, loaders, accumulate
+) -> None:
+    """The gradient of all weights together, of the whole batch; the first step's has a norm of 3 or so."""
+    start = Normless().double()
+    images, labels = next(iter(loaders[0]))
+    size = len(labels) // accumulate
+    parts = list(zip(images.double().split(size), labels.split(size), strict=True))
+    steps = []
+    for clip in (0.0, 0.5):
+        made = stepper(copy.deepcopy(start), without_momentum(make_recipe, accumulate=accumulate, gradient_clip=clip))
+        made.step(parts, 0.1)
+        steps.append(made.network)
+    whole, clipped = (gradient_norm(start, network, 0.1) for network in steps)
+    assert whole > 1.0 and clipped == pytest.approx(0.5, rel=1e-5)
+    for before, free, held in zip(*(some.parameters() for some in (start, *steps)), strict=True):
+        torch.testing.assert_close((before - held) / 0.5, (before - free) / whole, rtol=1e-4, atol=1e-9)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_clip_above_the_norm_changes_no_bit(architecture, make_recipe, loaders, precision) -> None:
+    torch.manual_seed(0)
+    start = build_network(architecture, 6)
+    states = []
+    for clip in (0.0, 1e6):
+        made = stepper(copy.deepcopy(start), make_recipe(gradient_clip=clip), precision)
+        torch.manual_seed(1)
+        for batch in loaders[0]:
+            made.step([batch], 0.1)
+        states.append(made.network.state_dict())
+    assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
+
+
+def test_what_is_clipped_is_the_gradient_without_the_scale_of_the_loss(make_recipe, loaders) -> None:
+    """float16 multiplies the loss by 65,536 before the backward pass; on a CPU, its loss in float32 here."""
+    start = Normless()
+    images, labels = next(iter(loaders[0]))
+    made = stepper(copy.deepcopy(start), without_momentum(make_recipe, gradient_clip=0.5), "float32")
+    made.scaler = torch.amp.GradScaler("cpu", enabled=True)
+    assert made.scaler.get_scale() > 1000
+    made.step([(images, labels)], 0.1)
+    assert gradient_norm(start, made.network, 0.1) == pytest.approx(0.5, rel=1e-3)
 
 
 @pytest.mark.parametrize("parts", [2, 4])

@@ -13,8 +13,9 @@ from torch import nn
 
 from tfnas.jobs.errors import NonFiniteLossError, UserError
 from tfnas.space import build_network
+from tfnas.train import loop
 from tfnas.train.loop import CHECK_LOSS_EVERY, LossWatch, Setting, evaluate, train
-from tfnas.train.metrics import TrainingEpoch, write_training_history
+from tfnas.train.metrics import Metrics, TrainingEpoch, write_training_history
 from tfnas.train.step import step_learning_rate
 
 CPU = torch.device("cpu")
@@ -57,7 +58,7 @@ def timeless(history: list[TrainingEpoch]) -> list[TrainingEpoch]:
 
 def assert_same(one, other) -> None:
     assert timeless(one[1].history) == timeless(other[1].history)
-    assert one[1].final == other[1].final
+    assert one[1].final == other[1].final and one[1].kept_epoch == other[1].kept_epoch
     for key, value in one[0].items():
         assert torch.equal(value, other[0][key]), key
 
@@ -98,7 +99,16 @@ EXTRAS = {"ema_decay": 0.5, "mixup": 0.3, "cutmix": 0.3}
 
 @pytest.mark.parametrize(
     ("options", "killed_at"),
-    [({}, 1), ({}, 2), ({}, 5), ({"accumulate": 2}, 4), ({"extras": EXTRAS}, 5), ({"nesterov": True}, 7)],
+    [
+        ({}, 1),
+        ({}, 2),
+        ({}, 5),
+        ({"accumulate": 2}, 4),
+        ({"extras": EXTRAS}, 5),
+        ({"nesterov": True}, 7),
+        ({"gradient_clip": 0.5}, 5),
+        *(({"keep": "best"}, killed_at) for killed_at in (2, 3, 5, 8)),
+    ],
 )
 def test_killed_in_the_middle_of_an_epoch_equals_undisturbed(
     architecture, loaders, make_recipe, options, killed_at
@@ -142,6 +152,44 @@ def test_the_seed_decides(architecture, loaders, make_recipe) -> None:
     assert_same(once, run(architecture, loaders, recipe, seed=5))
     other = run(architecture, loaders, recipe, seed=6)
     assert not torch.equal(once[0]["head.conv.weight"], other[0]["head.conv.weight"])
+
+
+class Validation:
+    """Finds a given top-1 after each epoch, and notes the weights that it was given."""
+
+    def __init__(self, top1: list[float], seen: list[dict[str, torch.Tensor]] | None = None) -> None:
+        self.top1, self.seen = top1, [] if seen is None else seen
+
+    def __call__(self, network, batches, **_: Any) -> Metrics:
+        self.seen.append(copy.deepcopy(network.state_dict()))
+        return Metrics(1 / len(self.seen), self.top1[len(self.seen) - 1], None)
+
+
+@pytest.mark.parametrize("extras", [{}, {"ema_decay": 0.5}])
+@pytest.mark.parametrize(
+    ("top1", "best"), [([10, 30, 30, 20], 2), ([4, 3, 2, 1], 1), ([1, 2, 3, 4], 4), ([0, 0, 0, 0], 1)]
+)
+def test_the_first_epoch_of_the_highest_top1_is_kept(
+    architecture, loaders, make_recipe, monkeypatch, extras, top1, best
+) -> None:
+    """Its weights and its numbers, whatever is kept, after the very same training; and after a kill."""
+    recipe, memory = make_recipe(keep="best", extras=extras), Memory()
+    made = {}
+    for keep, kept in (("last", 4), ("best", best)):
+        validation = Validation(top1)
+        monkeypatch.setattr(loop, "evaluate", validation)
+        state, result = made[keep] = run(architecture, loaders, recipe.model_copy(update={"keep": keep}))
+        assert (result.kept_epoch, result.final) == (kept, Metrics(1 / kept, top1[kept - 1], None))
+        assert all(torch.equal(value, validation.seen[kept - 1][name]) for name, value in state.items())
+    assert timeless(made["last"][1].history) == timeless(made["best"][1].history)
+    for saves in (1, 3):
+        memory = Memory()
+        monkeypatch.setattr(loop, "evaluate", Validation(top1, seen := []))
+        with pytest.raises(Stop):
+            run(architecture, loaders, recipe, checkpoints=kill_at(memory, saves))
+        del memory.save  # type: ignore[method-assign]
+        monkeypatch.setattr(loop, "evaluate", Validation(top1, seen))
+        assert_same(run(architecture, loaders, recipe, checkpoints=memory, network_seed=9), made["best"])
 
 
 def test_history_has_one_row_an_epoch_and_final_is_its_last(architecture, loaders, make_recipe, tmp_path) -> None:

@@ -127,10 +127,18 @@ def _accuracy(card: Card) -> Iterator[str]:
         yield "Not recorded next to the weights; `tfnas evaluate` measures it."
         return
     count = f"{card.trained_on.val_images:,} images of " if card.trained_on.val_images else ""
-    yield f"Validated on {count}{card.trained_on.name}, after the last epoch:"
+    yield f"Validated on {count}{card.trained_on.name}, {_epoch(card)}:"
     for name, text in (("top1_percent", "top-1 %"), ("top5_percent", "top-5 %"), ("loss", "cross-entropy")):
         if name in card.metrics:
             yield f"- {text}: {card.metrics[name]:.4g}"
+
+
+def _epoch(card: Card) -> str:
+    """Which epoch's weights these are."""
+    if card.origin.recipe.get("keep") != "best" or "kept_epoch" not in card.metrics:
+        return "after the last epoch"
+    kept, epochs = card.metrics["kept_epoch"], card.metrics["epochs"]
+    return f"after epoch {kept} of {epochs}, the best on these very images, which flatters"
 
 
 def _recipe(origin: Origin) -> Iterator[str]:

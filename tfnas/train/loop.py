@@ -34,10 +34,15 @@ logger = logging.getLogger("tfnas.train")
 
 @dataclass(frozen=True)
 class TrainResult:
-    """The outcome of a training: one record per epoch, and the last epoch's validation."""
+    """The outcome of a training: one record per epoch, and the validation of the epoch whose weights are kept.
+
+    Attributes:
+        kept_epoch: counted from 1; the last, or with `keep: best` the first of the highest top-1.
+    """
 
     history: list[TrainingEpoch]
     final: Metrics | None
+    kept_epoch: int
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ def train(
     checkpoints: Checkpoints | None = None,
     on_epoch: Callable[[TrainingEpoch], None] | None = None,
 ) -> TrainResult:
-    """Train `network` in place by the recipe (Appendix B).
+    """Train `network` in place by the recipe (Appendix B), and leave it with the weights of the epoch to keep.
 
     Each step is a function of the state before it and of its number alone, since it starts by seeding torch
     from (seed, name, epoch, step, process). So a training resumed from a checkpoint, even in the middle of an epoch,
@@ -84,9 +89,11 @@ def train(
     stepper = TrainingStepper(network, recipe, device=setting.device, precision=setting.precision)
     loop = EpochLoop(stepper, loaders, setting, checkpoints)
     progress = loop.run(on_epoch or _ignore)
-    if stepper.evaluated is not network:
+    if progress.kept is not None:
+        network.load_state_dict(progress.kept)
+    elif stepper.evaluated is not network:
         network.load_state_dict(stepper.evaluated.state_dict())
-    return TrainResult(progress.history, progress.final)
+    return TrainResult(progress.history, progress.final, progress.kept_epoch)
 
 
 def _ignore(record: TrainingEpoch) -> None:
@@ -162,7 +169,11 @@ class EpochLoop:
             val_loss=validated.loss,
             val_top1=validated.top1_percent,
         )
-        progress.finish_epoch(record, validated, MetricSums(stepper.device))
+        progress.finish_epoch(record, MetricSums(stepper.device))
+        if self.recipe.keep == "last":
+            progress.keep(validated, None)
+        elif progress.final is None or validated.top1_percent > progress.final.top1_percent:
+            progress.keep(validated, _copied(stepper.evaluated.state_dict()))
         return record
 
     def _rate(self, step: int) -> float:
@@ -202,6 +213,11 @@ class EpochLoop:
         )
 
 
+def _copied(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copies on the CPU, which later steps leave alone."""
+    return {name: value.detach().to("cpu", copy=True) for name, value in state.items()}
+
+
 def _ticking(batches: Iterable[Item], ticks: Iterator[int]) -> Iterator[Item]:
     """The batches, each advancing the job's progress bar."""
     for batch in batches:
@@ -215,7 +231,9 @@ class TrainingProgress:
 
     Attributes:
         history: one record per finished epoch.
-        final: the last validation.
+        final: the validation of the epoch whose weights are to be kept.
+        kept_epoch: that epoch, counted from 1; 0 before the first.
+        kept: its weights, the same in all processes; None where the last epoch's are kept.
         step: finished steps of the current epoch.
         seconds: the time that they took.
         sums: over this process's training batches in those steps.
@@ -224,6 +242,8 @@ class TrainingProgress:
     sums: MetricSums
     history: list[TrainingEpoch] = field(default_factory=list)
     final: Metrics | None = None
+    kept_epoch: int = 0
+    kept: dict[str, Tensor] | None = None
     step: int = 0
     seconds: float = 0.0
 
@@ -232,16 +252,22 @@ class TrainingProgress:
         """The current epoch, counted from 0."""
         return len(self.history)
 
-    def finish_epoch(self, record: TrainingEpoch, validated: Metrics, sums: MetricSums) -> None:
+    def finish_epoch(self, record: TrainingEpoch, sums: MetricSums) -> None:
         """Record a finished epoch; `sums` are the empty ones of the next."""
         self.history.append(record)
-        self.final, self.step, self.seconds, self.sums = validated, 0, 0.0, sums
+        self.step, self.seconds, self.sums = 0, 0.0, sums
+
+    def keep(self, validated: Metrics, weights: dict[str, Tensor] | None) -> None:
+        """Keep the epoch that has just finished."""
+        self.final, self.kept_epoch, self.kept = validated, self.epoch, weights
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain values, including the sums of all processes, which must all call this."""
+        """Plain values and the kept weights, including the sums of all processes, which must all call this."""
         return {
             "history": [asdict(record) for record in self.history],
             "final": None if self.final is None else asdict(self.final),
+            "kept_epoch": self.kept_epoch,
+            "kept": self.kept,
             "step": self.step,
             "seconds": self.seconds,
             "sums": distributed.gather(self.sums.state_dict()),
@@ -250,6 +276,7 @@ class TrainingProgress:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.history = [TrainingEpoch(**record) for record in state["history"]]
         self.final = None if state["final"] is None else Metrics(**state["final"])
+        self.kept_epoch, self.kept = state["kept_epoch"], state["kept"]
         self.step, self.seconds = state["step"], state["seconds"]
         self.sums.load_state_dict(state["sums"][distributed.rank()])
 

@@ -238,7 +238,7 @@ def _write(job: Job, training: Training, network: nn.Module, result: TrainResult
 
 
 def final_metrics(result: TrainResult, architecture: Architecture, sets: ImageSets) -> dict[str, float]:
-    """Validation after the last epoch, and the network's size at this resolution and number of classes."""
+    """Validation of the weights that are written, their epoch, and the network's size for these images."""
     final = result.final
     assert final is not None
     top5 = {} if final.top5_percent is None else {"top5_percent": final.top5_percent}
@@ -247,13 +247,17 @@ def final_metrics(result: TrainResult, architecture: Architecture, sets: ImageSe
         **top5,
         "loss": final.loss,
         "epochs": len(result.history),
+        "kept_epoch": result.kept_epoch,
         "params": count_params(architecture, sets.num_classes),
         "macs": count_macs(architecture, sets.resolution, sets.num_classes),
     }
 
 
 def _loaders(job: Job, training: Training, device: torch.device) -> tuple[EpochLoader, EpochLoader]:
-    """Shuffled whole batches to train on; all images in order to validate on. This process's share of both."""
+    """Whole batches to train on, in the order of the recipe's sampler; all images in order to validate on.
+
+    This process's share of both.
+    """
     world_size, recipe = distributed.world_size(), training.recipe
     options = {
         "workers": job.params.device.workers,
@@ -264,7 +268,8 @@ def _loaders(job: Job, training: Training, device: torch.device) -> tuple[EpochL
     }
     seed = derive_seed(job.params.seed, "/".join(job.name), "loader")
     size = recipe.batch_size // (recipe.accumulate * world_size)
+    balanced = recipe.sampler == "balanced"
     return (
-        make_loader(training.sets.train, size, shuffle=True, seed=seed, drop_last=True, **options),
+        make_loader(training.sets.train, size, shuffle=True, balanced=balanced, seed=seed, drop_last=True, **options),
         make_loader(training.sets.val, size, shuffle=False, seed=seed, drop_last=False, **options),
     )

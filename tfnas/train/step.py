@@ -115,6 +115,7 @@ class TrainingStepper:
         for number, part in enumerate(parts, start=1):
             with self._without_averaging() if number < len(parts) else nullcontext():
                 computed.append(self._compute(*part, share=1 / len(parts)))
+        self._clip()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.average is not None:
@@ -132,6 +133,16 @@ class TrainingStepper:
             loss = training_loss(logits, shares, self.recipe.label_smoothing)
         self.scaler.scale(loss * share if share != 1 else loss).backward()
         return Computed(logits.detach(), labels, loss.detach())
+
+    def _clip(self) -> None:
+        """Shorten the gradient g of all weights together to min(1, gradient_clip / |g|) g, as the search does.
+
+        It is that of the whole batch over all processes. One that overflowed float16 is left to the scaler, which
+        skips the step.
+        """
+        if self.recipe.gradient_clip > 0:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.gradient_clip)
 
     def _mix(self, images: Tensor, labels: Tensor) -> Batch:
         linear = self.network.get_submodule("classifier.linear")
