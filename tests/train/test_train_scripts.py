@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import subprocess
 import sys
@@ -89,6 +90,8 @@ def test_from_pictures_to_a_transferred_network(folder: Path) -> None:
     for stage in INPUTS:
         change(folder, stage, 1, "epochs")
         change(folder, stage, 0, "warmup_epochs")
+    for key, value in (("epochs", 2), ("keep", "best"), ("sampler", "balanced")):
+        change(folder, "transfer", value, key)
     prepare = [sys.executable, str(SCRIPTS / "prepare_data.py"), "--params", "params.yaml"]
     subprocess.run([*prepare, "--out", "prepared", "--log", "prepare.log"], cwd=folder, check=True, timeout=900)
     retrained = call(folder, "retrain", manifest="prepared/manifest.csv", images="prepared/images")
@@ -100,5 +103,9 @@ def test_from_pictures_to_a_transferred_network(folder: Path) -> None:
         written = sorted(path.name for path in (folder / out).iterdir())
         assert written == ["history.csv", "metrics.json", "provenance.json", "weights.pt"]
         assert json.loads((folder / out / "provenance.json").read_text())["stage"] == stage
-        assert json.loads((folder / out / "metrics.json").read_text())["epochs"] == 1
+        metrics = json.loads((folder / out / "metrics.json").read_text())
+        with (folder / out / "history.csv").open(newline="") as file:
+            top1 = [float(row["val_top1"]) for row in csv.DictReader(file)]
+        assert metrics["epochs"] == len(top1) == (1 if stage == "retrain" else 2)
+        assert metrics["kept_epoch"] == 1 + top1.index(max(top1)) and metrics["top1_percent"] == max(top1)
     assert not list((folder / "checkpoints").rglob("*.pt"))
