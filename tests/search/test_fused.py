@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tests.helpers.derived_networks import derived_block
+from tests.helpers.shipped_layers import distinct_layers
 from tfnas.search import fused
 from tfnas.search.derivation import searchable_layers
 from tfnas.search.fused import fused_sum
@@ -20,9 +21,10 @@ from tfnas.search.supernet.mixed_op import MixedOp, SearchableLayer, plain_block
 from tfnas.search.supernet.sink_connecting import SinkConnectedStage
 from tfnas.search.supernet.supernet import WEIGHT_SHARING, Supernet
 from tfnas.space import Candidate, Layer, load_space
-from tfnas.space.space import Kernel, Stride, halve
+from tfnas.space.space import Kernel, Stride, halve, shipped_spaces
 
-SPACES = ("tf-nas", "tf-nas-wose", "mobilenet-v2")
+SPACES = shipped_spaces()
+LAYERS = distinct_layers()
 STAGES = (3, 4, 5, 6, 7, 8)
 TOLERANCE = 1e-9  # relative, of a tensor's norm; 1e-5 is asked for
 
@@ -58,25 +60,25 @@ def every_form(monkeypatch) -> Iterator[bool]:
         yield recompute
 
 
-@pytest.mark.parametrize("stage", STAGES)
-@pytest.mark.parametrize("space_name", SPACES)
-def test_every_form_of_a_layer_equals_the_plain_one(space_name, stage, monkeypatch) -> None:
-    torch.manual_seed(stage)
-    for op in layers_of(space_name, stage):
-        draw_weights(op)
-        weights = [op.operation(i).weights for i in range(len(op.operations))]
-        x = torch.randn(2, op.layer.in_channels, 6, 5, dtype=torch.float64, requires_grad=True)
-        u = torch.rand(len(weights), dtype=torch.float64, requires_grad=True)
-        inputs = [x, u, *(tensor for own in weights for tensor in own.values())]
-        expected = plain_sum(x, weights, u, op.layer)
-        grad = torch.randn_like(expected)
-        expected_grads = torch.autograd.grad(expected, inputs, grad)
-        for recompute in every_form(monkeypatch):
-            found = fused_sum(x, weights, u, op.layer, recompute=recompute)
-            assert_close([found, *torch.autograd.grad(found, inputs, grad)], [expected, *expected_grads])
-            frozen = [{name: tensor.detach() for name, tensor in own.items()} for own in weights]
-            found = fused_sum(x, frozen, u, op.layer, recompute=recompute)
-            assert_close(list(torch.autograd.grad(found, [x, u], grad)), list(expected_grads[:2]))
+@pytest.mark.parametrize("name", LAYERS)
+def test_every_form_of_a_layer_equals_the_plain_one(name, monkeypatch) -> None:
+    space_name, layer = LAYERS[name]
+    torch.manual_seed(layer.stage)
+    op = MixedOp(layer, load_space(space_name).candidates).double()
+    draw_weights(op)
+    weights = [op.operation(i).weights for i in range(len(op.operations))]
+    x = torch.randn(2, op.layer.in_channels, 6, 5, dtype=torch.float64, requires_grad=True)
+    u = torch.rand(len(weights), dtype=torch.float64, requires_grad=True)
+    inputs = [x, u, *(tensor for own in weights for tensor in own.values())]
+    expected = plain_sum(x, weights, u, op.layer)
+    grad = torch.randn_like(expected)
+    expected_grads = torch.autograd.grad(expected, inputs, grad)
+    for recompute in every_form(monkeypatch):
+        found = fused_sum(x, weights, u, op.layer, recompute=recompute)
+        assert_close([found, *torch.autograd.grad(found, inputs, grad)], [expected, *expected_grads])
+        frozen = [{name: tensor.detach() for name, tensor in own.items()} for own in weights]
+        found = fused_sum(x, frozen, u, op.layer, recompute=recompute)
+        assert_close(list(torch.autograd.grad(found, [x, u], grad)), list(expected_grads[:2]))
 
 
 @pytest.mark.parametrize("space_name", SPACES)
@@ -145,7 +147,8 @@ def test_gradients_of_alpha_and_beta_through_the_whole_supernet(space_name, weig
     net.double()
     for parameter in net.weight_parameters():
         parameter.requires_grad_(False)
-    x, labels, noise = torch.randn(2, 3, 64, 64, dtype=torch.float64), torch.tensor([1, 3]), torch.randn(18, 8)
+    size = 16 if space_name == "tf-nas-small-images" else 64  # the last maps are 2 x 2
+    x, labels, noise = torch.randn(2, 3, size, size, dtype=torch.float64), torch.tensor([1, 3]), torch.randn(18, 8)
     noise = noise[:, : net.alphas.shape[1]].double()
     u = gumbel_softmax(net.alphas, 3.0, noise)
     expected, found = plain_logits(net, x, u), net.forward_mixed(x, u, recompute=recompute)

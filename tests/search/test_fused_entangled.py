@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.helpers.shipped_layers import distinct_layers
 from tfnas.search import fused
 from tfnas.search.derivation import searchable_layers
 from tfnas.search.fused import fused_entangled_sum
@@ -18,7 +19,7 @@ from tfnas.search.supernet.weight_entanglement import Share, entangled_weights
 from tfnas.space import Layer, load_space
 from tfnas.space.space import Kernel, Stride
 
-SPACES = ("tf-nas", "tf-nas-wose", "mobilenet-v2")
+LAYERS = distinct_layers()
 TOLERANCE = 1e-9  # relative, of a tensor's norm
 
 Bank = dict[str, Tensor]
@@ -66,19 +67,11 @@ def check(layer: Layer, shares: list[Share], size: tuple[int, int], monkeypatch,
         assert_close([found, *torch.autograd.grad(found, [x, u], grad)], [expected, *expected_grads[:2]])
 
 
-def distinct_layers(space_name: str) -> list[Layer]:
-    """The layers of a space that differ in more than their place and resolution."""
-    layers = {layer[3:]: layer for layer in searchable_layers(load_space(space_name))}
-    return list(layers.values())
-
-
-@pytest.mark.parametrize("index", range(11))
-@pytest.mark.parametrize("space_name", SPACES)
-def test_every_layer_at_random_widths_equals_the_plain_form(space_name, index, monkeypatch) -> None:
-    layers, torch_seed = distinct_layers(space_name), index
-    assert len(layers) == 11
-    torch.manual_seed(torch_seed)
-    layer, shares = layers[index], list[Share]()
+@pytest.mark.parametrize("name", LAYERS)
+def test_every_layer_at_random_widths_equals_the_plain_form(name, monkeypatch) -> None:
+    space_name, layer = LAYERS[name]
+    torch.manual_seed(layer.stage)
+    shares = list[Share]()
     for candidate in load_space(space_name).candidates:
         low, high = candidate.width_range(layer.in_channels)
         width = int(torch.randint(low, high + 1, ()))

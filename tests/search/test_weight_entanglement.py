@@ -7,14 +7,14 @@ import torch
 from torch import nn
 
 from tests.helpers.derived_networks import derived_block
+from tests.helpers.shipped_layers import distinct_layers
 from tfnas.jobs.errors import UserError
-from tfnas.search.derivation import searchable_layers
 from tfnas.search.scaling.widths import CHANNEL_IMPORTANCE, channel_importance
 from tfnas.search.supernet.mixed_op import CHANNEL_AXIS, plain_block, plain_sum
 from tfnas.search.supernet.weight_entanglement import EntangledOp
 from tfnas.space import Candidate, Layer, load_space
 
-SPACES = ("tf-nas", "tf-nas-wose", "mobilenet-v2")
+LAYERS = distinct_layers()
 LAYER = Layer(4, 2, 8, 6, 6, 1, "swish")
 CANDIDATES = (
     Candidate("k3_e3", 3, 3, (2, 4), 0),
@@ -34,10 +34,10 @@ def make_layer(layer=LAYER, candidates=CANDIDATES):
     return op.double()
 
 
-def layers_of(space_name):
-    """The first layer of each stage, and its second, which keeps the shape."""
-    space = load_space(space_name)
-    return [make_layer(layer, space.candidates) for layer in searchable_layers(space) if layer.position <= 2]
+def shipped_layer(name):
+    space_name, layer = LAYERS[name]
+    candidates = load_space(space_name).candidates
+    return make_layer(layer, candidates), candidates
 
 
 def used(tensor, name, candidate, width, se_channels):
@@ -84,33 +84,31 @@ def assert_close(found, expected) -> None:
 
 
 @pytest.mark.parametrize("recompute", [False, True], ids=["kept", "recomputed"])
-@pytest.mark.parametrize("space_name", SPACES)
-def test_the_layer_equals_separate_operations_and_their_gradients_add_up_in_the_bank(space_name, recompute) -> None:
-    candidates = load_space(space_name).candidates
-    for op in layers_of(space_name):
-        x = torch.randn(2, op.layer.in_channels, 6, 5, dtype=torch.float64, requires_grad=True)
-        u = torch.rand(len(candidates), dtype=torch.float64, requires_grad=True)
-        found = copies(op, candidates)
-        leaves = [tensor for _, _, own in found for tensor in own.values()]
-        expected = plain_sum(x, [own for _, _, own in found], u, op.layer)
+@pytest.mark.parametrize("name", LAYERS)
+def test_the_layer_equals_separate_operations_and_their_gradients_add_up_in_the_bank(name, recompute) -> None:
+    op, candidates = shipped_layer(name)
+    x = torch.randn(2, op.layer.in_channels, 6, 5, dtype=torch.float64, requires_grad=True)
+    u = torch.rand(len(candidates), dtype=torch.float64, requires_grad=True)
+    found = copies(op, candidates)
+    leaves = [tensor for _, _, own in found for tensor in own.values()]
+    expected = plain_sum(x, [own for _, _, own in found], u, op.layer)
+    grad = torch.randn_like(expected)
+    x_grad, u_grad, *grads = torch.autograd.grad(expected, [x, u, *leaves], grad)
+    out = op.forward_mixed(x, u, recompute=recompute)
+    ours = torch.autograd.grad(out, [x, u, *op.leaves()], grad)
+    assert_close([out, *ours], [expected, x_grad, u_grad, *summed(op, found, grads)])
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_path_equals_its_operation_and_trains_its_part_of_the_bank(name) -> None:
+    op, candidates = shipped_layer(name)
+    x = torch.randn(2, op.layer.in_channels, 4, 5, dtype=torch.float64, requires_grad=True)
+    for i, one in enumerate(copies(op, candidates)):
+        expected, out = plain_block(x, one[2], op.layer), op.forward_path(x, i)
         grad = torch.randn_like(expected)
-        x_grad, u_grad, *grads = torch.autograd.grad(expected, [x, u, *leaves], grad)
-        out = op.forward_mixed(x, u, recompute=recompute)
-        ours = torch.autograd.grad(out, [x, u, *op.leaves()], grad)
-        assert_close([out, *ours], [expected, x_grad, u_grad, *summed(op, found, grads)])
-
-
-@pytest.mark.parametrize("space_name", SPACES)
-def test_a_path_equals_its_operation_and_trains_its_part_of_the_bank(space_name) -> None:
-    candidates = load_space(space_name).candidates
-    for op in layers_of(space_name):
-        x = torch.randn(2, op.layer.in_channels, 4, 5, dtype=torch.float64, requires_grad=True)
-        for i, one in enumerate(copies(op, candidates)):
-            expected, out = plain_block(x, one[2], op.layer), op.forward_path(x, i)
-            grad = torch.randn_like(expected)
-            x_grad, *grads = torch.autograd.grad(expected, [x, *one[2].values()], grad)
-            ours = torch.autograd.grad(out, [x, *op.leaves()], grad, materialize_grads=True)
-            assert_close([out, *ours], [expected, x_grad, *summed(op, [one], grads)])
+        x_grad, *grads = torch.autograd.grad(expected, [x, *one[2].values()], grad)
+        ours = torch.autograd.grad(out, [x, *op.leaves()], grad, materialize_grads=True)
+        assert_close([out, *ours], [expected, x_grad, *summed(op, [one], grads)])
 
 
 @pytest.mark.parametrize("index", range(len(CANDIDATES)), ids=lambda i: CANDIDATES[i].name)

@@ -27,7 +27,8 @@ from tfnas.search.constraint import Constraint
 from tfnas.search.derivation import Derived, derive, derived_network, searchable_layers, stage_slices
 from tfnas.search.knapsack import NOT_KEPT, ROUNDING, SAME, Knapsack, Segment
 from tfnas.search.supernet.depth_spaces import DEPTH_SPACES, candidate_mask, operation_logits
-from tfnas.space import Space
+from tfnas.space import Architecture, Space
+from tfnas.space.membership import assemble
 
 SHARES = tuple(percent / 100.0 for percent in range(100, -1, -1))  # of the limit that a network must be able to use
 
@@ -115,6 +116,21 @@ def can_be_filled(derived: Derived, constraint: Constraint) -> bool:
     return low <= limit * (1.0 + ROUNDING) and high >= limit * (1.0 - ROUNDING)
 
 
+def cost_ranges(constraint: Constraint) -> tuple[float, np.ndarray]:
+    """What every network of the space costs before any searched layer, and what each operation costs.
+
+    Returns:
+        The fixed part; (2, L, K), each operation at its smallest and at its largest width.
+
+    Raises:
+        UserError: the cost lacks an operation or a width.
+    """
+    space = constraint.space
+    bare = assemble(space, "fixed", {stage.stage: () for stage in space.searchable_stages})
+    fixed = constraint.cost.base + _fixed_cost(constraint, bare)
+    return fixed, np.stack(_costs(constraint, choices=len(space.candidates)))
+
+
 def _knapsack(
     constraint: Constraint, strongest: Derived, alphas: Tensor, betas: Sequence[Tensor], depth_space: str
 ) -> Knapsack:
@@ -130,7 +146,7 @@ def _knapsack(
             segments.append(Segment(start, start + len(depths), (depths - depths.max()).numpy()))
     score = torch.cat(scores).numpy()
     low, high = _costs(constraint, choices=score.shape[1])
-    room = constraint.limit - constraint.cost.base - _fixed_cost(constraint, strongest)
+    room = constraint.limit - constraint.cost.base - _fixed_cost(constraint, strongest.architecture)
     return Knapsack(score, low, high, segments, most=room, least=room)
 
 
@@ -147,11 +163,11 @@ def _costs(constraint: Constraint, choices: int) -> tuple[np.ndarray, np.ndarray
     return costs[0], costs[1]
 
 
-def _fixed_cost(constraint: Constraint, derived: Derived) -> float:
+def _fixed_cost(constraint: Constraint, architecture: Architecture) -> float:
     """What blocks cost that are not searched, and not in the cost's base: the same in every network."""
     cost, searched = constraint.cost, {stage.stage for stage in constraint.space.searchable_stages}
     return sum(
         cost.operation(OperationKey.of_block(size, block), block.expand_channels)
-        for size, block in derived.architecture.block_resolutions(cost.resolution)
+        for size, block in architecture.block_resolutions(cost.resolution)
         if block.stage not in searched and block.stage not in cost.fixed_stages
     )

@@ -1,0 +1,181 @@
+"""Is the search worth it? The found network against random and known ones of the same latency, trained alike.
+
+Accuracies are top-1 in percent. A network has one accuracy per seed of its training.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network after training, once per seed."""
+
+    name: str
+    kind: Literal["found", "random", "known"]
+    latency_ms: float
+    top1: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.top1)
+
+    @property
+    def std(self) -> float | None:
+        """Over seeds, of the sample; None with one seed."""
+        return statistics.stdev(self.top1) if len(self.top1) > 1 else None
+
+
+class Margin(NamedTuple):
+    """How far the found network is above others, with a 95 % interval, in points of top-1."""
+
+    points: float
+    low: float
+    high: float
+    standard_error: float
+
+    @property
+    def verdict(self) -> Literal["better", "no difference", "worse"]:
+        """What the interval says."""
+        if self.low > 0.0:
+            return "better"
+        return "worse" if self.high < 0.0 else "no difference"
+
+
+def margin_over_random(found: Trained, random: Sequence[Trained]) -> Margin | None:
+    """The found network's mean less the mean of random networks, with its 95 % interval; None with fewer than two.
+
+    The random networks are a sample of the space, so what is estimated is the gain over drawing one. Its variance has
+    two parts (Welch's test): s^2 / K, with s the deviation of the K networks' means, which holds the differences
+    between networks and what is left of the seeds' noise; and v / n, the noise in the found network's mean over n
+    seeds. v is the variance over seeds, pooled over all networks that have two seeds or more. Where none has, nothing
+    tells noise from differences, and v is s^2, the most that the noise can be: the interval is that of one more draw,
+    t with K - 1 degrees of freedom.
+    """
+    means = [network.mean for network in random]
+    if len(means) < 2:
+        return None
+    spread, count = statistics.variance(means), len(means)
+    noise = pooled_variance([found, *random])
+    between = spread / count
+    if noise is None:
+        within, degrees = spread / len(found.top1), float(count - 1)
+    else:
+        within = noise.variance / len(found.top1)
+        degrees = _welch(between, count - 1, within, noise.degrees)
+    return _margin(found.mean - statistics.fmean(means), between + within, degrees)
+
+
+def margin_over_known(found: Trained, known: Trained) -> Margin | None:
+    """The found network's mean less that of one known network over seeds (Welch); None with one seed of both."""
+    noise = pooled_variance([found, known])
+    if noise is None:
+        return None
+    variance = noise.variance * (1 / len(found.top1) + 1 / len(known.top1))
+    return _margin(found.mean - known.mean, variance, float(noise.degrees))
+
+
+class Noise(NamedTuple):
+    """The variance over seeds."""
+
+    variance: float
+    degrees: int  # of freedom
+
+
+def pooled_variance(networks: Sequence[Trained]) -> Noise | None:
+    """Over seeds, pooled over networks; None where no network has two seeds."""
+    several = [network.top1 for network in networks if len(network.top1) > 1]
+    degrees = sum(len(top1) - 1 for top1 in several)
+    if degrees == 0:
+        return None
+    return Noise(sum(statistics.variance(top1) * (len(top1) - 1) for top1 in several) / degrees, degrees)
+
+
+def _welch(first: float, first_degrees: int, second: float, second_degrees: int) -> float:
+    """Degrees of freedom of a sum of two estimated variances (Welch and Satterthwaite)."""
+    total = first + second
+    if total == 0.0:
+        return float(first_degrees)
+    return total**2 / (first**2 / first_degrees + second**2 / second_degrees)
+
+
+def _margin(points: float, variance: float, degrees: float) -> Margin:
+    from scipy.stats import t
+
+    error = math.sqrt(variance)
+    half = float(t.ppf(0.5 + CONFIDENCE / 2, degrees)) * error
+    return Margin(points, points - half, points + half, error)
+
+
+def standing(found: Trained, random: Sequence[Trained]) -> tuple[int, int]:
+    """Of how many random networks the found one is above, by means; and of how many in all. Ties count as not above."""
+    return sum(found.mean > network.mean for network in random), len(random)
+
+
+class Agreement(NamedTuple):
+    """Rank correlations over networks."""
+
+    spearman: float
+    kendall: float
+    count: int
+
+
+def rank_agreement(supernet: Sequence[float], alone: Sequence[float]) -> Agreement | None:
+    """Whether the supernet orders networks as training them does; None with fewer than three, or all alike.
+
+    Args:
+        supernet: top-1 of each network with the supernet's weights.
+        alone: top-1 of the same networks, each trained from scratch.
+    """
+    from scipy.stats import kendalltau, spearmanr
+
+    assert len(supernet) == len(alone)
+    if len(alone) < 3 or len(set(supernet)) == 1 or len(set(alone)) == 1:
+        return None
+    return Agreement(
+        float(spearmanr(supernet, alone).statistic), float(kendalltau(supernet, alone).statistic), len(alone)
+    )
+
+
+def worth_text(found: Trained, random: Sequence[Trained], known: Sequence[Trained]) -> str:
+    """The verdict in words, with the numbers that it follows from."""
+    margin = margin_over_random(found, random)
+    if margin is None:
+        return (
+            f"Not known: {len(random)} random networks of this latency were trained, and it takes two or more."
+            " Add some to baselines.networks."
+        )
+    above, count = standing(found, random)
+    seeds = _seeds([found, *random])
+    verdict = {
+        "better": "Better than random networks of the same latency",
+        "worse": "Worse than random networks of the same latency",
+        "no difference": f"No difference from random networks of the same latency shown with n = {count}",
+    }[margin.verdict]
+    numbers = (
+        f"{margin.points:+.2f} points over the mean of {count} (95 % interval {margin.low:+.2f} to {margin.high:+.2f};"
+        f" {seeds}), above {above} of {count}"
+    )
+    return f"{verdict}: {numbers}. {_known_text(found, known)}".rstrip()
+
+
+def _known_text(found: Trained, known: Sequence[Trained]) -> str:
+    if not known:
+        return ""
+    best = max(known, key=lambda network: network.mean)
+    margin = margin_over_known(found, best)
+    between = "" if margin is None else f" (95 % interval {margin.low:+.2f} to {margin.high:+.2f})"
+    return f"{found.mean - best.mean:+.2f} points over the best known network, {best.name}{between}."
+
+
+def _seeds(networks: Sequence[Trained]) -> str:
+    counts = sorted({len(network.top1) for network in networks})
+    number = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return f"{number} seed{'' if counts == [1] else 's'} per network"
