@@ -238,19 +238,22 @@ def cross_entropy(
 
 
 @torch.no_grad()
-def estimate_statistics(network: nn.Module, loader: EpochLoader, *, device: torch.device, precision: str) -> None:
-    """Replace BatchNorm's running statistics by the means over all batches of an epoch.
+def estimate_statistics(
+    network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, device: torch.device, precision: str
+) -> None:
+    """Replace BatchNorm's running statistics by the means over all batches; nothing else is in training mode.
 
     After a few dozen steps, the running ones still reflect the first steps: on the digits, a network that classified
     nine tenths of its batches correctly gave every image the same class.
     """
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
+    network.eval()
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # the mean of all batches
-    network.train()
-    for images, _ in loader:
+        norm.train()
+    for images, _ in batches:
         with autocast(device, precision):
             network(images.to(device, non_blocking=True))
     for norm, momentum in zip(norms, momenta, strict=True):
