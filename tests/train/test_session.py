@@ -13,6 +13,7 @@ import torch
 
 from tests.helpers.jobs import make_job, run_job
 from tfnas.jobs.artifacts import digest_file
+from tfnas.jobs.checkpoints import write_tensors
 from tfnas.jobs.errors import UserError
 from tfnas.space import build_network, count_macs, count_params
 from tfnas.train.loop import TrainingEpoch
@@ -87,9 +88,13 @@ class FakeRun:
 def retrain(architecture, pictures, params, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     architecture.save("architecture.json")
+    for name in ("initial.pt", "network.pt"):  # of what is off by default
+        write_tensors({}, name)
 
     def run(out: str, tracking: FakeRun) -> Path:
-        inputs = {"architecture": Path("architecture.json"), "manifest": pictures[0], "images": pictures[1]}
+        files = {"architecture": "architecture.json", "initial": "initial.pt", "ranking": "network.pt"}
+        inputs = {name: Path(file) for name, file in files.items()}
+        inputs |= {"manifest": pictures[0], "images": pictures[1]}
         job = make_job("retrain", tmp_path / out, params, inputs, target="A")
         job.run = tracking
         run_job(job)

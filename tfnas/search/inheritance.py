@@ -32,9 +32,9 @@ def inherited_state(supernet: Supernet, derived: Derived) -> dict[str, Tensor]:
     """The state dict of the derived network, with the weights and widths that its operations have in the supernet.
 
     In training mode the network then computes what `Supernet.forward_derived` computes. (With sink-connecting, a
-    sampled path gives something else, the mixture of all depths.) The supernet's BatchNorm has no factors and no running
-    statistics: the network's get unit factors and zero biases, and the identity as statistics, which are to be
-    estimated before the network is evaluated.
+    sampled path gives something else, the mixture of all depths.) The supernet's BatchNorm has neither factors nor
+    running statistics: the network's gets unit factors and zero biases, and as statistics the identity, which are to
+    be estimated before the network is evaluated.
 
     Returns:
         copies on the CPU, under the names of `build_network`, for as many classes as the supernet has.

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from tfnas.data.images.loader import Batch
 from tfnas.data.ranking import estimate_statistics
-from tfnas.space import Architecture
-from tfnas.train.weights import CLASSIFIER, filled_network, replace_classifier
+from tfnas.jobs.errors import UserError
+from tfnas.space import Architecture, build_network
+from tfnas.train.weights import CLASSIFIER, filled_network, find_mismatch, read_own_weights, replace_classifier
 
 CALIBRATION_BATCHES = 50  # that BatchNorm's statistics are the mean of, at most
 
@@ -49,6 +50,32 @@ class Start:
         if self.num_classes != num_classes:
             replace_classifier(network, num_classes)
         return network
+
+
+def read_start(path: Path, architecture: Architecture, *, inherited: bool) -> Start | None:
+    """The weights in a file; None where the file is empty, as derive writes it without a supernet.
+
+    Args:
+        inherited: from the supernet, so without statistics.
+
+    Raises:
+        UserError: missing or damaged, or of another architecture; names the first difference.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: is missing (retrain.initial); put the weights.pt there, or write scratch")
+    state = read_own_weights(path)
+    if inherited and not state:
+        return None
+    if CLASSIFIER not in state:
+        raise UserError(f"{path} (retrain.initial): has no {CLASSIFIER}; pass the weights.pt of a training")
+    with torch.device("meta"):
+        expected = build_network(architecture, len(state[CLASSIFIER]))
+    mismatch = find_mismatch(expected, state)
+    if mismatch is not None:
+        raise UserError(
+            f"{path} (retrain.initial): {mismatch}; pass weights of the target's architecture ({architecture.name})"
+        )
+    return Start(state, path, has_statistics=not inherited)
 
 
 def calibrate(network: nn.Module, batches: Iterable[Batch], *, device: torch.device, precision: str) -> None:
