@@ -287,8 +287,15 @@ def test_a_file_is_watched_in_its_folder_and_refused_elsewhere(named) -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("space", "tf-nas"), ("space", "mobilenet-v2"), ("rank_classes.weights", "fit"), ("report.comparison", None)]
-    + [("retrain.initial", "scratch"), ("retrain.initial", "supernet"), ("retrain.teacher.network", "ranking")],
+    [
+        ("space", "tf-nas"),
+        ("space", "mobilenet-v2"),
+        ("rank_classes.weights", "fit"),
+        ("report.comparison", None),
+        ("retrain.initial", "scratch"),
+        ("retrain.initial", "supernet"),
+        ("retrain.teacher.network", "ranking"),
+    ],
 )
 def test_shipped_names_and_none_are_no_files(key: str, value: str | None) -> None:
     params = params_with(key, value)

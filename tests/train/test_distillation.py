@@ -238,7 +238,7 @@ def test_a_model_of_timm_is_a_teacher(tmp_path: Path, images, monkeypatch) -> No
 def test_a_program_is_a_teacher(tmp_path: Path, architecture, images) -> None:
     torch.manual_seed(0)
     network = build_network(architecture, 3).eval()
-    export_program(network, tmp_path / "model.pt2", 32)
+    export_program(network, 32, tmp_path / "model.pt2")
     found = read(tmp_path / "model.pt2")
     ready = found.ready(CPU, channels_last=True)
     torch.testing.assert_close(ready.train()(images), network(images), rtol=1e-4, atol=1e-5)

@@ -1,4 +1,4 @@
-"""What a training starts from: the supernet's weights or a file's, and what teacher and start leave in a job's files."""
+"""What a training starts from, the supernet's weights or a file's; and jobs with a start and a teacher."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_weights_of_another_architecture_are_one_line(architecture, tmp_path: Pa
         read_start(path, architecture, inherited=False)
     save_weights(fresh(other, 3), path)
     with pytest.raises(
-        UserError, match=r"^.*weights.pt \(retrain.initial\): blocks.1.* 25.*24.*architecture \(tiny\)$"
+        UserError, match=r"^.*weights.pt \(retrain.initial\): blocks.1.*\[25, .*\[24, .*architecture \(tiny\)$"
     ):
         read_start(path, architecture, inherited=False)
     write_tensors({}, path)
@@ -187,12 +187,12 @@ def test_an_edited_teacher_is_not_resumed_with(retrain, architecture, tmp_path: 
     path.parent.mkdir(parents=True)
     trained = build_network(architecture, 3)
     trained.load_state_dict(torch.load(retrain("trained") / "weights.pt"))
-    export_program(trained.eval(), path, 16)
+    export_program(trained.eval(), 16, path)
     with pytest.raises(ConnectionError):
         retrain("cut", FakeRun(fails_at=1), teacher="inputs/teachers/teacher.pt2")
     with torch.no_grad():
         trained.classifier.linear.weight.mul_(1.5)
-    export_program(trained, path, 16)
+    export_program(trained, 16, path)
     with caplog.at_level("INFO", logger="tfnas"):
         retrain("again", teacher="inputs/teachers/teacher.pt2")
     assert "resumes after" not in caplog.text
