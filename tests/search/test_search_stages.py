@@ -122,7 +122,7 @@ def test_job_writes_its_files_and_logs_every_epoch(params, folder, tiny_table) -
     assert metrics["table_latency_ms"] <= metrics["target_ms"] == constraint.limit
     assert metrics["num_classes"] == 3
     assert [step for _, step in job.run.metrics] == [1, 2, 3, None]
-    _, architecture = derive.check(derive_job(params, folder, job))
+    architecture = derive.check(derive_job(params, folder, job)).architecture
     assert tiny_table.latency_ms(architecture) == metrics["table_latency_ms"]
     assert not list(folder.rglob("checkpoints/**/*.pt"))
 
@@ -151,7 +151,7 @@ def test_search_and_derive_agree_on_the_network_within_the_budget(params, folder
     }
     budget = params.model_copy(update=changes)
     job, constraint = run(budget, folder, "out")
-    _, architecture = derive.check(derive_job(budget, folder, job))
+    architecture = derive.check(derive_job(budget, folder, job)).architecture
     metrics = json.loads((job.out / "metrics.json").read_text())
     with (job.out / "history.csv").open(newline="") as file:
         last = list(csv.DictReader(file))[-1]
@@ -160,7 +160,9 @@ def test_search_and_derive_agree_on_the_network_within_the_budget(params, folder
     assert [int(last[f"stage{s}_depth"]) for s in (3, 4)] == [
         sum(block.stage == s for block in architecture.blocks) for s in (3, 4)
     ]
-    _, strongest = derive.check(derive_job(params.model_copy(update={"targets": changes["targets"]}), folder, job))
+    strongest = derive.check(
+        derive_job(params.model_copy(update={"targets": changes["targets"]}), folder, job)
+    ).architecture
     assert strongest != architecture
     if scaling:
         assert 0.99 * constraint.limit <= latency_ms <= constraint.limit
