@@ -10,8 +10,8 @@ copies as the kills need. A run has the default's stages and images and fewer ep
 two cores. Nothing may be left over, and both engines must call the killed run complete.
 
 `search` kills one search; RESULTS must hold the stages before it, and the search must stay one MLflow run. `retrain`
-kills a retraining in the middle of its epochs, each kill in a part of its own of the training; RESULTS must hold
-`prepare_data` and `derive`.
+kills a retraining in the middle of its epochs, each kill in a part of its own of the training, with `--teacher ranking`
+one that learns from the ranking network; RESULTS must hold `prepare_data`, `rank_classes` and `derive`.
 
 Exits with 1 where results differ in anything but durations.
 """
@@ -290,6 +290,7 @@ def kill_a_retraining(options: argparse.Namespace, work: Path) -> list[str]:
     """One retraining, killed in each of as many equal parts as there are kills; the faults."""
     job, draw = job_of(options, work), random.Random(options.seed)
     set_param(work, "retrain.checkpoint_every_steps", options.every)
+    set_param(work, "retrain.teacher.network", options.teacher)
     begin = time.monotonic()
     saves = watch(job, job.start("whole"), until=None)
     print(f"undisturbed: {saves} checkpoints in {time.monotonic() - begin:.1f} s", flush=True)
@@ -338,6 +339,7 @@ def main() -> None:
         commands.add_parser("retrain", help="a retraining"),
     )
     retrain.add_argument("--every", type=int, default=3, help="steps between two checkpoints (default: 3)")
+    retrain.add_argument("--teacher", default="none", help="retrain.teacher.network (default: none)")
     for job in (search, retrain):
         job.add_argument("--params", type=Path, default=Path("params.yaml"))
         job.add_argument("--results", type=Path, default=Path("results"))

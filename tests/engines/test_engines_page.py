@@ -51,8 +51,21 @@ def after_snakemake(folder: Path) -> None:
     commit(folder, "search.lambda as shipped")
 
 
-@state("after `search.lambda` in params.yaml was changed")
+@state("after `retrain.teacher` in params.yaml was changed")
+def after_teacher_change(folder: Path) -> None:
+    teacher = {"network": "ranking", "model": None, "temperature": 2.0, "weight": 0.5}
+    set_param(folder, "retrain.teacher", teacher)
+
+
+@state("after that was undone, and `retrain.initial` was changed")
+def after_initial_change(folder: Path) -> None:
+    call(folder, "git", "checkout", "--quiet", "params.yaml")
+    set_param(folder, "retrain.initial", "supernet")
+
+
+@state("after that was undone, and `search.lambda` was changed")
 def after_params_change(folder: Path) -> None:
+    call(folder, "git", "checkout", "--quiet", "params.yaml")
     set_param(folder, "search.lambda", 0.2)
 
 

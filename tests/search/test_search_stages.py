@@ -20,7 +20,7 @@ from tests.helpers.jobs import make_job
 from tfnas.jobs.errors import UserError
 from tfnas.latency.params import ConstraintParams
 from tfnas.search.session import count_classes
-from tfnas.space import Architecture
+from tfnas.space import Architecture, build_network
 from tfnas.stages import derive, search, warm_up
 from tfnas.stages.params import TargetParams, load_params
 
@@ -122,7 +122,7 @@ def test_job_writes_its_files_and_logs_every_epoch(params, folder, tiny_table) -
     assert metrics["table_latency_ms"] <= metrics["target_ms"] == constraint.limit
     assert metrics["num_classes"] == 3
     assert [step for _, step in job.run.metrics] == [1, 2, 3, None]
-    _, architecture = derive.check(derive_job(params, folder, job))
+    architecture = derive.check(derive_job(params, folder, job)).architecture
     assert tiny_table.latency_ms(architecture) == metrics["table_latency_ms"]
     assert not list(folder.rglob("checkpoints/**/*.pt"))
 
@@ -151,7 +151,7 @@ def test_search_and_derive_agree_on_the_network_within_the_budget(params, folder
     }
     budget = params.model_copy(update=changes)
     job, constraint = run(budget, folder, "out")
-    _, architecture = derive.check(derive_job(budget, folder, job))
+    architecture = derive.check(derive_job(budget, folder, job)).architecture
     metrics = json.loads((job.out / "metrics.json").read_text())
     with (job.out / "history.csv").open(newline="") as file:
         last = list(csv.DictReader(file))[-1]
@@ -160,7 +160,9 @@ def test_search_and_derive_agree_on_the_network_within_the_budget(params, folder
     assert [int(last[f"stage{s}_depth"]) for s in (3, 4)] == [
         sum(block.stage == s for block in architecture.blocks) for s in (3, 4)
     ]
-    _, strongest = derive.check(derive_job(params.model_copy(update={"targets": changes["targets"]}), folder, job))
+    strongest = derive.check(
+        derive_job(params.model_copy(update={"targets": changes["targets"]}), folder, job)
+    ).architecture
     assert strongest != architecture
     if scaling:
         assert 0.99 * constraint.limit <= latency_ms <= constraint.limit
@@ -220,18 +222,30 @@ def test_checkpoint_of_another_job_is_not_resumed(params, folder, change, caplog
 def test_derived_files_hold_no_measured_number(params, folder, monkeypatch, tiny_table) -> None:
     searched, _ = run(params, folder, "out")
     job, written = derive_job(params, folder, searched), []
-    constraint, architecture = derive.check(job)
+    checked = derive.check(job)
+    architecture = checked.architecture
     for measured in (1.5, 2.5):
         result = SimpleNamespace(median_ms=measured)
         monkeypatch.setattr(derive, "measure_architecture_ms", lambda *a, r=result, **k: r)
-        derive.run(job, (constraint, architecture))
+        derive.run(job, checked)
         metrics = json.loads((job.out / "metrics.json").read_text())
         assert metrics["measured_latency_ms"] == measured
         assert metrics["table_latency_ms"] == tiny_table.latency_ms(architecture)
         assert metrics["depth"] == len(architecture.blocks)
-        written.append((job.out / "architecture.json").read_bytes())
+        written.append([(job.out / name).read_bytes() for name in ("architecture.json", "initial.pt")])
     assert written[0] == written[1]
     assert Architecture.load(job.out / "architecture.json") == architecture
+
+
+def test_derive_hands_over_the_weights_where_they_are_asked_for_and_else_always_the_same(params, folder, tmp_path):
+    searched, _ = run(params, folder, "out")
+    job = derive_job(params, folder, searched)
+    assert derive.check(job).initial == {}
+    asked = params.model_copy(update={"retrain": params.retrain.model_copy(update={"initial": "supernet"})})
+    checked = derive.check(derive_job(asked, folder, searched))
+    network = build_network(checked.architecture, 3)
+    network.load_state_dict(checked.initial)
+    assert checked.architecture == derive.check(job).architecture
 
 
 def test_supernet_of_another_target_is_a_user_error(params, folder) -> None:

@@ -287,12 +287,29 @@ def test_a_file_is_watched_in_its_folder_and_refused_elsewhere(named) -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("space", "tf-nas"), ("space", "mobilenet-v2"), ("rank_classes.weights", "fit"), ("report.comparison", None)],
+    [
+        ("space", "tf-nas"),
+        ("space", "mobilenet-v2"),
+        ("rank_classes.weights", "fit"),
+        ("report.comparison", None),
+        ("retrain.initial", "scratch"),
+        ("retrain.initial", "supernet"),
+        ("retrain.teacher.network", "ranking"),
+    ],
 )
 def test_shipped_names_and_none_are_no_files(key: str, value: str | None) -> None:
     params = params_with(key, value)
     check_named_files(params, "params.yaml")
     assert [named_files(params, stage) for stage in STAGES] == [[]] * len(STAGES)
+
+
+def test_each_target_may_have_its_own_file() -> None:
+    params = params_with("retrain.initial", "inputs/weights/{target}/weights.pt")
+    check_named_files(params, "params.yaml")
+    own = {name: Path(f"inputs/weights/{name}/weights.pt") for name in params.targets}
+    assert named_files(params, "retrain") == list(own.values()) and len(own) > 1
+    for name, path in own.items():
+        assert named_files(params, "retrain", name) == [path]
 
 
 def test_a_stage_that_reads_a_file_depends_on_its_key() -> None:

@@ -17,6 +17,7 @@ from tfnas.data import make_loader
 from tfnas.jobs.artifacts import write_json
 from tfnas.jobs.checkpoints import CheckpointFolder
 from tfnas.space import Architecture, build_network
+from tfnas.train.distillation import Distillation
 from tfnas.train.loop import Setting, train
 from tfnas.train.params import RecipeParams
 from tfnas.train.session import SharedCheckpoints
@@ -44,12 +45,19 @@ def main() -> None:
             tuple(_loaders(recipe)),
             recipe,
             Setting(name="t", device=CPU, precision="float32", seed=0),
+            distillation=_distillation(options["architecture"]) if options.get("teacher") else None,
             checkpoints=checkpoints,
         )
         if distributed.rank() == 0:
             save_weights(network, out / "weights.pt")
             records = [record.metrics() | {"seconds": 0} for record in result.history]
             write_json(out / "result.json", {"losses": losses, "history": records, "kept_epoch": result.kept_epoch})
+
+
+def _distillation(architecture: str) -> Distillation:
+    """From a fixed network, the same in all processes."""
+    torch.manual_seed(7)
+    return Distillation(build_network(Architecture.load(architecture), 6).eval(), temperature=2.0, weight=0.5)
 
 
 def _loaders(recipe: RecipeParams):

@@ -15,6 +15,7 @@ import torch
 from tests.helpers.jobs import make_job, run_job
 from tests.helpers.params import changed
 from tfnas.jobs.artifacts import digest_file
+from tfnas.jobs.checkpoints import write_tensors
 from tfnas.jobs.errors import UserError
 from tfnas.space import build_network, count_macs, count_params
 from tfnas.train.loop import TrainingEpoch
@@ -90,12 +91,16 @@ class FakeRun:
 def retrain(architecture, pictures, params, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     architecture.save("architecture.json")
+    for name in ("initial.pt", "network.pt"):  # of what is off by default
+        write_tensors({}, name)
 
     def run(out: str, tracking: FakeRun, *, drop: int = 0, **recipe: Any) -> Path:
         """Without the first `drop` pictures, those of the first class; with other values of the recipe."""
         lines = pictures[0].read_text().splitlines(keepends=True)
         Path("given.csv").write_text("".join([lines[0], *lines[1 + drop :]]))
-        inputs = {"architecture": Path("architecture.json"), "manifest": Path("given.csv"), "images": pictures[1]}
+        files = {"architecture": "architecture.json", "initial": "initial.pt", "ranking": "network.pt"}
+        inputs = {name: Path(file) for name, file in files.items()}
+        inputs |= {"manifest": Path("given.csv"), "images": pictures[1]}
         job = make_job("retrain", tmp_path / out, changed(params, retrain=recipe), inputs, target="A")
         job.run = tracking
         run_job(job)

@@ -15,7 +15,10 @@ from tests.helpers.jobs import refusal
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "workflow" / "scripts"
-INPUTS = {"retrain": ("architecture", "manifest", "images"), "transfer": ("architecture", "weights", "data")}
+INPUTS = {
+    "retrain": ("architecture", "initial", "ranking", "manifest", "images"),
+    "transfer": ("architecture", "weights", "data"),
+}
 
 
 def options(stage: str, *, target: str = "A", dataset: str = "shifted-digits", **changes: str) -> list[str]:
@@ -35,7 +38,7 @@ def folder(tmp_path: Path, architecture) -> Path:
     """A working directory in which every input exists."""
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     architecture.save(tmp_path / "architecture.in")
-    for name in ("manifest.in", "weights.in"):
+    for name in ("manifest.in", "weights.in", "initial.in", "ranking.in"):
         (tmp_path / name).write_text("split,class,path,bytes\n")
     for name in ("images.in", "data.in"):
         (tmp_path / name).mkdir()
@@ -80,6 +83,23 @@ def test_mistakes_are_one_line_and_nothing_is_written(folder: Path, stage: str) 
 def test_a_data_set_that_params_do_not_list(folder: Path) -> None:
     words = ("transfer.datasets", "'cifar10'", "shifted-digits")
     assert_refused(folder, "transfer", *words, dataset="cifar10")
+
+
+def test_teacher_and_start_are_checked_before_any_work(folder: Path) -> None:
+    off = {"network": "none", "model": None, "temperature": 4.0, "weight": 0.5}
+    for wrong, words in (
+        ({"model": "timm:resnet10t"}, ("model 'timm:resnet10t'", "write model: null")),
+        ({"network": "ranking", "weight": 0}, ("weight 0", "network: none")),
+        ({"network": "inputs/teachers/a.pth", "model": "resnet18"}, ("neither torchvision:NAME nor timm:NAME",)),
+        ({"network": "a.pth"}, ("retrain.teacher.network: 'a.pth' lies outside inputs/teachers/",)),
+        ({"network": "inputs/teachers/a.pth"}, ("inputs/teachers/a.pth: is missing (retrain.teacher.network)",)),
+    ):
+        change(folder, "retrain", off | wrong, "teacher")
+        assert_refused(folder, "retrain", *words)
+    change(folder, "retrain", off, "teacher")
+    change(folder, "retrain", "inputs/weights/{target}.pt", "initial")
+    assert_refused(folder, "retrain", "inputs/weights/A.pt: is missing (retrain.initial)")
+    assert not (folder / "out").exists() and not (folder / "job.log").exists()
 
 
 @pytest.mark.slow

@@ -104,7 +104,7 @@ def check_ranking_weights(weights: str, classes: Sequence[str]) -> None:
             f"{path}: knows {known} classes, the data set has {len(classes)}; pass weights that were trained on its"
             f" classes in sorted order, or write rank_classes.weights: fit"
         )
-    mismatch = imagenet_mismatch(classes) if _looks_like_imagenet(classes) else None
+    mismatch = unverified_order(classes)
     if mismatch is not None:
         raise UserError(
             f"{path}: knows {known} classes by their order, but {mismatch}; write rank_classes.weights: fit"
@@ -122,6 +122,11 @@ def imagenet_mismatch(classes: Sequence[str]) -> str | None:
         return "the classes are not in sorted order"
     digest = hashlib.sha256("\n".join(classes).encode()).hexdigest()
     return None if digest == IMAGENET_SHA256 else "some of the data set's WordNet ids are not among ImageNet's 1,000"
+
+
+def unverified_order(classes: Sequence[str]) -> str | None:
+    """Why weights that know as many classes as ImageNet cannot know these; None for ImageNet's and for any others."""
+    return imagenet_mismatch(classes) if _looks_like_imagenet(classes) else None
 
 
 def _looks_like_imagenet(classes: Sequence[str]) -> bool:
@@ -238,19 +243,22 @@ def cross_entropy(
 
 
 @torch.no_grad()
-def estimate_statistics(network: nn.Module, loader: EpochLoader, *, device: torch.device, precision: str) -> None:
-    """Replace BatchNorm's running statistics by the means over all batches of an epoch.
+def estimate_statistics(
+    network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, device: torch.device, precision: str
+) -> None:
+    """Replace BatchNorm's running statistics by the means over all batches; nothing else is in training mode.
 
     After a few dozen steps, the running ones still reflect the first steps: on the digits, a network that classified
     nine tenths of its batches correctly gave every image the same class.
     """
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
+    network.eval()
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # the mean of all batches
-    network.train()
-    for images, _ in loader:
+        norm.train()
+    for images, _ in batches:
         with autocast(device, precision):
             network(images.to(device, non_blocking=True))
     for norm, momentum in zip(norms, momenta, strict=True):

@@ -70,8 +70,9 @@ class Job:
 
     @cached_property
     def input_digests(self) -> list[str]:
-        """Of its inputs, taken once: they may be folders of many images."""
-        return [digest_file(path) for path in self.inputs.values()]
+        """Of its inputs and the user's own files, taken once: they may be folders of many images."""
+        own = named_files(self.params, self.stage.name, self.target)
+        return [digest_file(path) for path in (*self.inputs.values(), *own)]
 
     @property
     def values(self) -> dict[str, Any]:
@@ -102,7 +103,7 @@ def _main(stage: Stage, arguments: Sequence[str] | None) -> None:
     reads = module.reads(job) if hasattr(module, "reads") else list(job.inputs.values())
     _check_present(reads)
     checked = module.check(job)
-    reads = list(dict.fromkeys([*reads, *named_files(job.params, stage.name)]))
+    reads = list(dict.fromkeys([*reads, *named_files(job.params, stage.name, job.target)]))
     if distributed.rank() > 0:  # of several processes that torchrun has started on one job, the first alone records
         module.run(job, checked)
         return

@@ -115,11 +115,11 @@ def _value_at(plain: Any, key: str) -> Any:
 
 
 def path_named(params: Params, named: NamedFile) -> str | None:
-    """The path in params.yaml; None where the value is no path."""
+    """The path in params.yaml, perhaps with `{target}` in it; None where the value is no path."""
     value: object = params
     for part in named.key.split("."):
         value = getattr(value, part)
-    if not isinstance(value, str) or value in ("imagenet", "fit"):  # of rank_classes.weights
+    if not isinstance(value, str) or value in named.keywords:
         return None
     is_shipped = named.key == "space" and Path(value).suffix not in (".yaml", ".yml")
     return None if is_shipped else value
@@ -145,10 +145,17 @@ def check_named_files(params: Params, source: str | Path) -> None:
             )
 
 
-def named_files(params: Params, stage: str) -> list[Path]:
-    """The user's own files that a stage reads under these parameters."""
+def named_files(params: Params, stage: str, target: str | None = None) -> list[Path]:
+    """The user's own files that a stage reads under these parameters, for one target or for all."""
+    targets = params.targets if target is None else [target]
     found = (path_named(params, named) for named in NAMED_FILES if stage in named.stages)
-    return [Path(path) for path in found if path is not None]
+    paths = (for_target(path, name) for path in found if path is not None for name in targets)
+    return [Path(path) for path in dict.fromkeys(paths)]
+
+
+def for_target(path: str, target: str) -> str:
+    """The target's own file, where `{target}` is in the path."""
+    return path.replace("{target}", target)
 
 
 def files_in(folder: Path) -> Iterator[Path]:

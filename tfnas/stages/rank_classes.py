@@ -27,7 +27,7 @@ from tfnas.data.ranking import (
 )
 from tfnas.data.subset import CLASS_LIST, check_groups
 from tfnas.jobs.artifacts import digest_params, write_json
-from tfnas.jobs.checkpoints import CHECKPOINTS, CheckpointFolder
+from tfnas.jobs.checkpoints import CHECKPOINTS, CheckpointFolder, write_tensors
 from tfnas.jobs.errors import UserError
 from tfnas.jobs.progress import track
 from tfnas.stages.job import Job
@@ -62,8 +62,8 @@ def check(job: Job) -> None:
 def run(job: Job, _: None) -> None:
     """Rank the classes by EfficientNet-B0's accuracy over all training images, into `job.out`.
 
-    Writes class_accuracy.csv, class_accuracy.svg and metrics.json. Resumes where a job with the same parameters and
-    images was stopped, with the same outcome.
+    Writes class_accuracy.csv, class_accuracy.svg, network.pt and metrics.json. Resumes where a job with the same
+    parameters and images was stopped, with the same outcome.
     """
     params, manifest, images = job.params, job.inputs["manifest"], job.inputs["images"]
     device = open_device(params.device.name, params.device.threads)
@@ -84,6 +84,10 @@ def run(job: Job, _: None) -> None:
         metrics = ranking_metrics(rows)
         write_class_accuracy(rows, job.out / "class_accuracy.csv")
         draw_class_accuracy(rows, job.out / "class_accuracy.svg")
+        write_tensors(
+            {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()},
+            job.out / "network.pt",
+        )
         write_json(job.out / "metrics.json", metrics)
         job.run.log_metrics(metrics)
         job.at_end.append(checkpoints.discard)

@@ -38,13 +38,16 @@ class NamedFile(NamedTuple):
     key: str
     folder: str
     stages: tuple[str, ...]  # that read the file
+    keywords: tuple[str, ...] = ()  # values that are no paths
 
 
 NAMED_FILES = (
     NamedFile("space", "spaces", ("profile_latency", "warm_up", "search", "derive")),
     NamedFile("profile_latency.table", "tables", ("profile_latency",)),
     NamedFile("build_subset.class_list", "class_lists", ("build_subset",)),
-    NamedFile("rank_classes.weights", "weights", ("rank_classes",)),
+    NamedFile("rank_classes.weights", "weights", ("rank_classes",), ("imagenet", "fit")),
+    NamedFile("retrain.initial", "weights", ("retrain",), ("scratch", "supernet")),
+    NamedFile("retrain.teacher.network", "teachers", ("retrain",), ("none", "ranking")),
     NamedFile("report.comparison", "comparisons", ("report",)),
 )
 
@@ -242,6 +245,7 @@ _ALL = (
                 },
             ),
             Output("class_accuracy.svg", category="Classes", caption="classes"),
+            Output("network.pt"),
             _METRICS,
         ),
         keys=(*_TRAINED_ON, "rank_classes"),
@@ -317,8 +321,15 @@ _ALL = (
         paper="Eq. 10, 11",
         does="the strongest network, measured end to end",
         inputs=(Input("supernet", "search", "supernet.pt"), _TABLE),
-        outputs=(Output("architecture.json", category="Networks", caption="architecture"), _METRICS),
-        keys=("seed", "space", "resolution", "profile_latency", "derive", "targets.{target}.constraint"),
+        outputs=(
+            Output("architecture.json", category="Networks", caption="architecture"),
+            Output("initial.pt"),
+            _METRICS,
+        ),
+        keys=(
+            *("seed", "space", "resolution", "profile_latency", "derive", "targets.{target}.constraint"),
+            "retrain.initial",  # whether the network's weights are asked for
+        ),
         code=("search", "latency", "space", "compute"),
         per=("target",),
         measures=True,
@@ -330,6 +341,8 @@ _ALL = (
         does="train the network from scratch, on all classes",
         inputs=(
             Input("architecture", "derive", "architecture.json"),
+            Input("initial", "derive", "initial.pt"),
+            Input("ranking", "rank_classes", "network.pt"),
             Input("manifest", "prepare_data", "manifest.csv"),
             Input("images", "prepare_data", "images"),
         ),

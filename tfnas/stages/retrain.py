@@ -1,33 +1,81 @@
-"""Stage retrain: the derived network of a target, trained from scratch on all classes (Appendix B)."""
+"""Stage retrain: the derived network of a target, trained on all classes (Appendix B).
+
+From scratch as in the paper, or from given weights (`retrain.initial`); by the labels as in the paper, or by a teacher
+as well (`retrain.teacher`).
+"""
 
 from __future__ import annotations
 
-from tfnas.data.manifest import warn_of_changed_images
+import logging
+from pathlib import Path
+from typing import NamedTuple
+
+from tfnas.data.manifest import manifest_samples, read_manifest, warn_of_changed_images
 from tfnas.space import Architecture, build_network
 from tfnas.stages.job import Job
+from tfnas.stages.params import for_target
+from tfnas.train.distillation import Teacher, read_teacher
+from tfnas.train.params import NO_TEACHER, SCRATCH, SUPERNET
 from tfnas.train.session import Training, load_architecture, retrain_sets, run_training
+from tfnas.train.start import Start, read_start
+
+logger = logging.getLogger("tfnas.train")
 
 
-def check(job: Job) -> Architecture:
-    """The network.
+class Checked(NamedTuple):
+    """What is trained, what it starts from, and what it learns from besides the labels."""
+
+    architecture: Architecture
+    start: Start | None
+    teacher: Teacher | None
+
+
+def check(job: Job) -> Checked:
+    """The network, and where there are such, its weights and its teacher.
 
     Raises:
-        UserError: the file holds no network of RGB images.
+        UserError: the file holds no network of RGB images; weights of another architecture; a teacher that cannot be
+            read or knows other classes.
     """
     warn_of_changed_images(job.params, job.inputs["manifest"])
-    return load_architecture(job.inputs["architecture"])
+    architecture = load_architecture(job.inputs["architecture"])
+    return Checked(architecture, _start(job, architecture), _teacher(job))
 
 
-def run(job: Job, architecture: Architecture) -> None:
+def run(job: Job, checked: Checked) -> None:
     """Write weights.pt, history.csv and metrics.json into `job.out`."""
     assert job.target is not None
+    architecture, start, teacher = checked
+    if start is None and job.params.retrain.initial == SUPERNET:
+        logger.info("%s: starts from scratch: its network comes from no supernet", "/".join(job.name))
     sets = retrain_sets(job.params, job.inputs["manifest"], job.inputs["images"])
     recipe, dropout = job.params.retrain, job.params.targets[job.target].dropout
+    build = build_network if start is None else start.build
     training = Training(
-        lambda: build_network(architecture, sets.num_classes, dropout, recipe.drop_connect),
+        lambda: build(architecture, sets.num_classes, dropout, recipe.drop_connect),
         sets,
         recipe,
         architecture,
         log_model=True,
+        start=start,
+        teacher=teacher,
     )
     run_training(job, training)
+
+
+def _start(job: Job, architecture: Architecture) -> Start | None:
+    assert job.target is not None
+    initial = job.params.retrain.initial
+    if initial == SCRATCH:
+        return None
+    inherited = initial == SUPERNET
+    path = job.inputs["initial"] if inherited else Path(for_target(initial, job.target))
+    return read_start(path, architecture, inherited=inherited)
+
+
+def _teacher(job: Job) -> Teacher | None:
+    params = job.params.retrain.teacher
+    if params.network == NO_TEACHER:
+        return None
+    _, classes = manifest_samples(read_manifest(job.inputs["manifest"]), "train")
+    return read_teacher(params, job.inputs["ranking"], classes, job.params.resolution)

@@ -21,6 +21,7 @@ from tfnas.data.images.loader import Batch, ResumableLoader
 from tfnas.jobs.checkpoints import Checkpoints
 from tfnas.jobs.errors import NonFiniteLossError, UserError
 from tfnas.jobs.progress import track
+from tfnas.train.distillation import Distillation
 from tfnas.train.metrics import Metrics, MetricSums, TrainingEpoch
 from tfnas.train.params import RecipeParams
 from tfnas.train.step import TrainingStepper, step_learning_rate, to_device
@@ -65,6 +66,7 @@ def train(
     recipe: RecipeParams,
     setting: Setting,
     *,
+    distillation: Distillation | None = None,
     checkpoints: Checkpoints | None = None,
     on_epoch: Callable[[TrainingEpoch], None] | None = None,
 ) -> TrainResult:
@@ -77,6 +79,7 @@ def train(
     Args:
         loaders: of training batches of `batch_size / accumulate` images over all processes, an incomplete last one
             dropped; and of validation batches.
+        distillation: from a teacher, where there is one.
         checkpoints: where to resume from and to save to, after every epoch and every `checkpoint_every_steps`; the
             same in all processes, of which only the first saves.
         on_epoch: called with every epoch's record, those of a checkpoint first.
@@ -86,7 +89,9 @@ def train(
     """
     if len(loaders[0]) < recipe.accumulate:
         raise UserError(f"{setting.name}: batch_size {recipe.batch_size} is larger than the training set; lower it")
-    stepper = TrainingStepper(network, recipe, device=setting.device, precision=setting.precision)
+    stepper = TrainingStepper(
+        network, recipe, device=setting.device, precision=setting.precision, distillation=distillation
+    )
     loop = EpochLoop(stepper, loaders, setting, checkpoints)
     progress = loop.run(on_epoch or _ignore)
     if progress.kept is not None:

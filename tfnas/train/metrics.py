@@ -83,7 +83,7 @@ class TrainingEpoch:
     epoch: int  # counted from 1
     seconds: float
     learning_rate: float  # of the epoch's last step
-    train_loss: float  # with label smoothing
+    train_loss: float  # with label smoothing, and the teacher's part where there is one
     train_top1: float
     val_loss: float
     val_top1: float

@@ -9,6 +9,9 @@ from pydantic import Field, model_validator
 from tfnas.data.params import AugmentationParams
 from tfnas.jobs.sections import Count, CountOrZero, NonNegative, Positive, Rate, Section
 
+SCRATCH, SUPERNET = "scratch", "supernet"  # values of retrain.initial, besides a file
+NO_TEACHER, RANKING = "none", "ranking"  # values of retrain.teacher.network, besides a file
+
 
 class ExtrasParams(Section):
     """Extras that the paper's recipe does not have; its values are zero, and true for the decay."""
@@ -67,6 +70,18 @@ class TeacherParams(Section):
     model: str | None  # torchvision:NAME or timm:NAME, whose weights the file holds; None: a torch.export program
     temperature: Positive
     weight: Rate  # of the distillation loss; 1 less it: of the cross-entropy
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TeacherParams:
+        if self.network in (NO_TEACHER, RANKING) and self.model is not None:
+            raise ValueError(
+                f"model {self.model!r} says what a file holds, and network is {self.network}; write model: null"
+            )
+        if self.model is not None and not self.model.startswith(("torchvision:", "timm:")):
+            raise ValueError(f"model {self.model!r} is neither torchvision:NAME nor timm:NAME")
+        if self.network != NO_TEACHER and self.weight == 0:
+            raise ValueError("weight 0 leaves the teacher without effect; write more, or network: none")
+        return self
 
 
 class RetrainParams(RecipeParams):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,14 +33,18 @@ from tfnas.jobs.artifacts import digest_params, write_json
 from tfnas.jobs.checkpoints import CHECKPOINTS, CheckpointFolder
 from tfnas.jobs.errors import UserError
 from tfnas.space import Architecture, count_macs, count_params
-from tfnas.train.loop import Setting, TrainResult, train
+from tfnas.train.distillation import Teacher
+from tfnas.train.loop import Setting, TrainResult, evaluate, train
 from tfnas.train.metrics import write_training_history
 from tfnas.train.params import RecipeParams
+from tfnas.train.start import Start, calibrate
 from tfnas.train.weights import save_weights
 
 if TYPE_CHECKING:
     from tfnas.stages.job import Job
     from tfnas.stages.params import Params
+
+logger = logging.getLogger("tfnas.train")
 
 
 @dataclass(frozen=True)
@@ -161,6 +166,8 @@ class Training:
     Attributes:
         build: makes the network to start from; called after seeding.
         log_model: also log the trained network to tracking, under the target's name.
+        start: the weights that `build` begins with; None for fresh ones.
+        teacher: that it learns from as well.
     """
 
     build: Callable[[], nn.Module]
@@ -168,6 +175,8 @@ class Training:
     recipe: RecipeParams
     architecture: Architecture
     log_model: bool = False
+    start: Start | None = None
+    teacher: Teacher | None = None
 
 
 def run_training(job: Job, training: Training) -> None:
@@ -185,9 +194,9 @@ def run_training(job: Job, training: Training) -> None:
         distributed.process_group(device),
         SharedCheckpoints(lambda: _checkpoints(job)) as checkpoints,
     ):
-        network, result = _train(job, training, device, checkpoints)
+        network, result, before = _train(job, training, device, checkpoints)
         if distributed.rank() == 0:
-            _write(job, training, network, result)
+            _write(job, training, network, result, before)
             job.at_end.append(checkpoints.discard)
 
 
@@ -208,25 +217,79 @@ def _checkpoints(job: Job) -> CheckpointFolder:
 
 def _train(
     job: Job, training: Training, device: torch.device, checkpoints: SharedCheckpoints
-) -> tuple[nn.Module, TrainResult]:
-    """The trained network, as `build` makes it, on the CPU in evaluation mode; and the result of its training."""
+) -> tuple[nn.Module, TrainResult, dict[str, float]]:
+    """The trained network, as `build` makes it, on the CPU in evaluation mode; the result of its training; and what
+    was validated before."""
     seed_everything(derive_seed(job.params.seed, "/".join(job.name)))
-    network = training.build()
+    network, loaders, before = training.build(), _loaders(job, training, device), dict[str, float]()
+    if training.start is not None:
+        before["initial_top1_percent"] = _begin(job, training, training.start, network, loaders[1], device)
+    distillation = None
+    if training.teacher is not None:
+        ready = training.teacher.ready(device, channels_last=training.recipe.channels_last)
+        before["teacher_top1_percent"] = _judge(job, training, training.teacher, ready, loaders[1], device)
+        distillation = training.teacher.distillation(ready)
     result = train(
         network,
-        _loaders(job, training, device),
+        loaders,
         training.recipe,
         Setting("/".join(job.name), device, job.params.device.precision, job.params.seed),
+        distillation=distillation,
         checkpoints=checkpoints,
         on_epoch=lambda record: job.run.log_metrics(record.metrics(), step=record.epoch),
     )
     trained = training.build()  # not `network`, whose BatchNorm may be synchronized
     trained.load_state_dict(network.state_dict())
-    return trained.eval(), result
+    return trained.eval(), result, before
 
 
-def _write(job: Job, training: Training, network: nn.Module, result: TrainResult) -> None:
-    metrics = final_metrics(result, training.architecture, training.sets)
+def _begin(
+    job: Job, training: Training, start: Start, network: nn.Module, val: EpochLoader, device: torch.device
+) -> float:
+    """Estimate BatchNorm's statistics where the weights have none; top-1 before training, in percent."""
+    precision, num_classes = job.params.device.precision, training.sets.num_classes
+    if not start.has_statistics:
+        calibrate(network, _calibration_batches(job, training, device), device=device, precision=precision)
+    top1 = evaluate(network.to(device), val, device=device, precision=precision).top1_percent
+    fresh = (
+        ""
+        if start.num_classes == num_classes
+        else (f"; the classifier is a fresh one, for {num_classes} classes instead of {start.num_classes}")
+    )
+    logger.info("%s: starts from %s: top-1 before training %.2f %%%s", "/".join(job.name), start.source, top1, fresh)
+    return top1
+
+
+def _judge(
+    job: Job, training: Training, teacher: Teacher, ready: nn.Module, val: EpochLoader, device: torch.device
+) -> float:
+    """The teacher's own top-1, in percent.
+
+    Raises:
+        UserError: it is no better than chance, so it was trained on other classes.
+    """
+    top1 = evaluate(ready, val, device=device, precision=job.params.device.precision).top1_percent
+    teacher.check_order(top1, training.sets.num_classes)
+    logger.info("%s: learns from %s: top-1 %.2f %%", "/".join(job.name), teacher.source, top1)
+    return top1
+
+
+def _calibration_batches(job: Job, training: Training, device: torch.device) -> EpochLoader:
+    """Batches of training images as one process sees them, so that all of several compute the same statistics."""
+    return make_loader(
+        training.sets.train,
+        training.recipe.batch_size // training.recipe.accumulate,
+        shuffle=True,
+        seed=derive_seed(job.params.seed, "/".join(job.name), "calibration"),
+        drop_last=True,
+        workers=job.params.device.workers,
+        pin_memory=device.type == "cuda",
+        device=device,
+    )
+
+
+def _write(job: Job, training: Training, network: nn.Module, result: TrainResult, before: dict[str, float]) -> None:
+    metrics = final_metrics(result, training.architecture, training.sets) | before
     save_weights(network, job.out / "weights.pt")
     write_training_history(result.history, job.out / "history.csv")
     write_json(job.out / "metrics.json", metrics)

@@ -23,6 +23,7 @@ from tfnas.compute import distributed
 from tfnas.compute.devices import autocast
 from tfnas.compute.distributed import statistics_over_processes
 from tfnas.data.images.loader import Batch
+from tfnas.train.distillation import Distillation
 from tfnas.train.params import ExtrasParams, RecipeParams
 
 if TYPE_CHECKING:
@@ -81,8 +82,16 @@ class TrainingStepper:
         evaluated: the network to validate and to write: the moving average where there is one, else `network`.
     """
 
-    def __init__(self, network: nn.Module, recipe: RecipeParams, *, device: torch.device, precision: str) -> None:
-        self.recipe, self.device, self.precision = recipe, device, precision
+    def __init__(
+        self,
+        network: nn.Module,
+        recipe: RecipeParams,
+        *,
+        device: torch.device,
+        precision: str,
+        distillation: Distillation | None = None,
+    ) -> None:
+        self.recipe, self.device, self.precision, self.distillation = recipe, device, precision, distillation
         order = torch.channels_last if recipe.channels_last else torch.contiguous_format
         self.network = network.to(device).to(memory_format=order)
         if recipe.sync_batchnorm and distributed.is_active():
@@ -131,6 +140,8 @@ class TrainingStepper:
                 mixed, shares = self._mix(images, labels)
             logits = self._runs(mixed)
             loss = training_loss(logits, shares, self.recipe.label_smoothing)
+            if self.distillation is not None:
+                loss = self.distillation.loss(loss, logits, mixed)
         self.scaler.scale(loss * share if share != 1 else loss).backward()
         return Computed(logits.detach(), labels, loss.detach())
 

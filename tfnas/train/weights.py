@@ -83,15 +83,26 @@ def transfer_network(
     Raises:
         UserError: the file cannot be read or belongs to another architecture.
     """
-    state = read_own_weights(weights)
-    if CLASSIFIER not in state:
-        raise UserError(f"{weights}: has no {CLASSIFIER}; pass the weights.pt that retrain writes")
-    network = build_network(architecture, len(state[CLASSIFIER]), dropout, drop_connect)
-    fill_network(network, state, source=weights)
+    network = filled_network(architecture, read_own_weights(weights), weights, dropout, drop_connect)
     replace_classifier(network, num_classes)
     if layers == "head":
         network.requires_grad_(False)
         network.get_submodule("classifier").requires_grad_(True)
+    return network
+
+
+def filled_network(
+    architecture: Architecture, state: dict[str, Tensor], source: str | Path, dropout: float, drop_connect: float
+) -> nn.Module:
+    """The network with these weights, and so for as many classes as they know.
+
+    Raises:
+        UserError: they belong to another architecture.
+    """
+    if CLASSIFIER not in state:
+        raise UserError(f"{source}: has no {CLASSIFIER}; pass the weights.pt that retrain writes")
+    network = build_network(architecture, len(state[CLASSIFIER]), dropout, drop_connect)
+    fill_network(network, state, source=source)
     return network
 
 
