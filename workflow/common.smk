@@ -16,6 +16,7 @@ from tfnas.engines.sync import (
     learn_from_dvc,
     repeat_errors,
     say_changed_images,
+    say_spared_supernet,
     tell_dvc,
 )
 from tfnas.engines.trust import code_files, user_files, values_as_text
@@ -190,6 +191,7 @@ def finish_rules():
 def agree_with_dvc():
     try:
         say_changed_images(PARAMS, Path("."))
+        say_spared_supernet(PARAMS)
         learn_from_dvc(Path("."), everything(None))
     except UserError as error:
         raise WorkflowError(str(error)) from None

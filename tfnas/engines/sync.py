@@ -24,7 +24,7 @@ from tfnas.engines.trust import disagreements, job_of
 from tfnas.jobs.artifacts import PROVENANCE
 from tfnas.jobs.errors import UserError, redact
 from tfnas.space import load_space
-from tfnas.stages.params import Params, check_named_files, load_params
+from tfnas.stages.params import Params, check_given_networks, check_named_files, load_params, spared_supernet
 
 PARAMS_FILE = "params.yaml"
 
@@ -196,13 +196,14 @@ def check_place(*folders: Path) -> None:
 
 
 def check_workdir_params() -> Params:
-    """The working directory's params.yaml, completely checked, including its search space.
+    """The working directory's params.yaml, completely checked, including its search space and the given networks.
 
     Raises:
         UserError: a mistake in the file.
     """
     params = load_params(PARAMS_FILE)
     check_named_files(params, PARAMS_FILE)
+    check_given_networks(params)
     load_space(params.space)
     return params
 
@@ -250,6 +251,13 @@ def learn_from_dvc(folder: Path, outputs: Sequence[str]) -> None:
 def say_changed_images(params: Params, folder: Path) -> None:
     """Before the DAG is built: say where listed images have changed, since no engine looks into `prepare_data.root`."""
     line = describe_changed_images(params.prepare_data.folder, folder / "results" / "prepare_data" / FOLDERS)
+    if line is not None and SYNCING not in os.environ:
+        _say(line)
+
+
+def say_spared_supernet(params: Params) -> None:
+    """Before the DAG is built: say where warm_up would train a supernet that no target needs."""
+    line = spared_supernet(params)
     if line is not None and SYNCING not in os.environ:
         _say(line)
 

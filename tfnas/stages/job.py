@@ -22,7 +22,15 @@ from tfnas.jobs.artifacts import PROVENANCE, digest_file, remove_unfinished, wri
 from tfnas.jobs.errors import UserError, explain_disk, hide_secrets, redact
 from tfnas.jobs.locks import ENDS_WITHIN_SECONDS, ENGINE, end_with_engine, held_lock
 from tfnas.jobs.user import provide_for_user
-from tfnas.stages.params import Params, check_named_files, digest_code, load_params, named_files, stage_params
+from tfnas.stages.params import (
+    Params,
+    check_given_networks,
+    check_named_files,
+    digest_code,
+    load_params,
+    named_files,
+    stage_params,
+)
 from tfnas.stages.registry import STAGES, Stage
 
 if TYPE_CHECKING:
@@ -102,7 +110,7 @@ def _main(stage: Stage, arguments: Sequence[str] | None) -> None:
     reads = module.reads(job) if hasattr(module, "reads") else list(job.inputs.values())
     _check_present(reads)
     checked = module.check(job)
-    reads = list(dict.fromkeys([*reads, *named_files(job.params, stage.name)]))
+    reads = list(dict.fromkeys([*reads, *named_files(job.params, stage.name, job.target)]))
     if distributed.rank() > 0:  # of several processes that torchrun has started on one job, the first alone records
         module.run(job, checked)
         return
@@ -147,6 +155,7 @@ def _prepare(stage: Stage, options: argparse.Namespace) -> Job:
     """The job, its parameters checked, a GPU claimed where it needs one."""
     params = load_params(options.params)
     check_named_files(params, options.params)
+    check_given_networks(params)
     target, dataset = getattr(options, "target", None), getattr(options, "dataset", None)
     for key, name, known in (
         ("targets", target, params.targets),

@@ -35,7 +35,7 @@ CHANGES_NO_RESULT = (
 class NamedFile(NamedTuple):
     """A parameter whose value may be the path of the user's own file, and the folder of `inputs/` for such files."""
 
-    key: str
+    key: str  # `*` is any target
     folder: str
     stages: tuple[str, ...]  # that read the file
 
@@ -45,6 +45,7 @@ NAMED_FILES = (
     NamedFile("profile_latency.table", "tables", ("profile_latency",)),
     NamedFile("build_subset.class_list", "class_lists", ("build_subset",)),
     NamedFile("rank_classes.weights", "weights", ("rank_classes",)),
+    NamedFile("targets.*.constraint.architecture", "architectures", ("derive",)),
     NamedFile("report.comparison", "comparisons", ("report",)),
 )
 

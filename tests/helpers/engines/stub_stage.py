@@ -39,7 +39,7 @@ def run(stage: str, options: argparse.Namespace, root: Path) -> None:
     params, code = load_params(options.params), digest_code(root, stage)
     values = stage_params(params, stage, options.target)
     inputs = [path for given in STAGES[stage].inputs if (path := getattr(options, given.option))]
-    inputs += named_files(params, stage)
+    inputs += named_files(params, stage, options.target)
     if options.results:
         inputs += sorted(options.results.rglob("metrics.json"))
     digests = [digest_file(path) for path in inputs]
