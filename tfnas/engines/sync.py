@@ -20,7 +20,7 @@ from typing import Any
 from tfnas.data.manifest import FOLDERS, describe_changed_images
 from tfnas.engines.dvc import LOCK, DvcProject, let_dvc_in, lock_has_moved, open_project, remember_lock
 from tfnas.engines.snakemake import SYNCING, forget, is_running, replaced, snakemake
-from tfnas.engines.trust import disagreements, job_of
+from tfnas.engines.trust import disagreements, is_finer, job_of
 from tfnas.jobs.artifacts import PROVENANCE
 from tfnas.jobs.errors import UserError, redact
 from tfnas.space import load_space
@@ -70,7 +70,7 @@ def catch_up(folder: Path, project: DvcProject) -> Synced:
     else:
         others = replaced(folder, [path for paths in outputs.values() for path in paths])
         names = tuple(name for name, paths in outputs.items() if others & set(paths))
-    stale = project.stale() if names else set()
+    stale = project.with_dependents(_changed(folder, project, outputs)) if names else set()
     refused = _refused(folder, {name: outputs[name] for name in names if name not in stale}, outputs)
     stale |= project.with_dependents(set(refused))
     done = tuple(name for name in names if name not in stale)
@@ -81,6 +81,21 @@ def catch_up(folder: Path, project: DvcProject) -> Synced:
             forget(folder, path)
     remember_lock(folder)
     return Synced("Snakemake", done, tuple(name for name in names if name in stale), refused)
+
+
+def _changed(folder: Path, project: DvcProject, outputs: Mapping[str, Sequence[str]]) -> set[str]:
+    """What DVC calls changed, but for jobs that depend on less than dvc.yaml says and whose own records agree."""
+    params, changed = load_params(folder / PARAMS_FILE), project.changed()
+    jobs = {job_of(outputs[name]): name for name in changed if all((folder / path).exists() for path in outputs[name])}
+    finer = {job: name for job, name in jobs.items() if is_finer(params, *_stage_and_target(job))}
+    every = [path for paths in outputs.values() for path in paths]
+    found = disagreements(folder, every, thorough=finer) if finer else {}
+    return changed - {name for job, name in finer.items() if job not in found}
+
+
+def _stage_and_target(job: str) -> tuple[str, str | None]:
+    stage, *rest = job.split("/")
+    return stage, rest[0] if rest else None
 
 
 def _tell_dvc(folder: Path, project: DvcProject) -> Synced:

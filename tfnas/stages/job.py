@@ -29,6 +29,7 @@ from tfnas.stages.params import (
     digest_code,
     load_params,
     named_files,
+    searches_nothing,
     stage_params,
 )
 from tfnas.stages.registry import STAGES, Stage
@@ -105,7 +106,8 @@ def _main(stage: Stage, arguments: Sequence[str] | None) -> None:
     options = _parser(stage).parse_args(arguments)
     code = digest_code(LIBRARY_ROOT, stage.name)  # before any of it can be edited under the job
     job = _prepare(stage, options)
-    _check_present(job.inputs.values())
+    if not searches_nothing(job.params, stage.name, job.target):
+        _check_present(job.inputs.values())
     module = _module_of(stage)
     reads = module.reads(job) if hasattr(module, "reads") else list(job.inputs.values())
     _check_present(reads)

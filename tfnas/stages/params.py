@@ -113,10 +113,20 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"-?\d+e[-+]
 
 
 def stage_params(params: Params, stage: str, target: str | None = None) -> dict[str, Any]:
-    """The values that `stage` depends on, as plain data, one entry per key of the registry."""
+    """The values that `stage` depends on, as plain data, one entry per key of the registry.
+
+    A job that searches nothing depends on its target's constraint alone, although dvc.yaml lists all keys for it.
+    """
     plain = params.model_dump(mode="json", by_alias=True)
-    keys = (key.format(target=target) for key in STAGES[stage].keys)
+    keys = [key.format(target=target) for key in STAGES[stage].keys]
+    if searches_nothing(params, stage, target):
+        keys = [key for key in keys if key.startswith("targets.")]
     return {key: _value_at(plain, key) for key in keys}
+
+
+def searches_nothing(params: Params, stage: str, target: str | None) -> bool:
+    """Whether a job is the search of a target whose network is given; such a job reads nothing."""
+    return stage == "search" and target in params.targets and params.targets[target].constraint.is_given
 
 
 def _value_at(plain: Any, key: str) -> Any:

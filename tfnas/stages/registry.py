@@ -39,6 +39,11 @@ class NamedFile(NamedTuple):
     folder: str
     stages: tuple[str, ...]  # that read the file
 
+    @property
+    def per_target(self) -> bool:
+        """Whether each target has a key of its own."""
+        return "*" in self.key
+
 
 NAMED_FILES = (
     NamedFile("space", "spaces", ("profile_latency", "warm_up", "search", "derive")),

@@ -19,7 +19,7 @@ from tfnas.search.loop import search
 from tfnas.search.result import EpochRecord, SearchResult, WarmUp, load_warm_up, write_history, write_no_supernet
 from tfnas.search.session import interrupted_run, log_to, open_session
 from tfnas.stages.job import Job
-from tfnas.stages.params import Params, stage_params
+from tfnas.stages.params import Params, searches_nothing, stage_params
 
 logger = logging.getLogger("tfnas.search")
 
@@ -31,14 +31,9 @@ class Checked(NamedTuple):
     warm_up: WarmUp
 
 
-def _is_given(job: Job) -> bool:
-    assert job.target is not None
-    return job.params.targets[job.target].constraint.is_given
-
-
 def reads(job: Job) -> list[Path]:
     """Its inputs; none where the network is given."""
-    return [] if _is_given(job) else list(job.inputs.values())
+    return [] if searches_nothing(job.params, job.stage.name, job.target) else list(job.inputs.values())
 
 
 def check(job: Job) -> Checked | None:
@@ -47,7 +42,7 @@ def check(job: Job) -> Checked | None:
     Raises:
         UserError: a file is damaged or does not fit, or no network reaches the target.
     """
-    if _is_given(job):
+    if searches_nothing(job.params, job.stage.name, job.target):
         return None
     assert job.target is not None
     constraint = read_constraint(job.params, job.target, job.inputs["table"])
