@@ -10,10 +10,14 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.jobs import make_job, run_job
+from tfnas.deploy.model_card import read_latency_target
+from tfnas.jobs.artifacts import write_provenance
+from tfnas.latency import LatencyTable
 from tfnas.latency.params import ConstraintParams
 from tfnas.report.inputs import Results, read_results
 from tfnas.report.page import render_page
 from tfnas.report.summary import stage_rows, summarize
+from tfnas.space import zoo
 from tfnas.stages.params import Params
 
 MEMBER, STRANGER = "TF-NAS-A", "TF-NAS-MBV2-B"  # of the shipped space, and of another one
@@ -75,3 +79,16 @@ def test_a_run_without_any_search_has_a_page(made, network: str, tmp_path: Path)
     assert shown["stage-latency"] == (network == MEMBER) and shown["tradeoff"] == shown["here"] == 1
     run_job(make_job("report", tmp_path / "results/report", params, {"results": tmp_path / "results"}))
     assert list((tmp_path / "results/report/accuracies").iterdir()) == []
+
+
+@pytest.mark.parametrize(("network", "is_told"), [(MEMBER, True), (STRANGER, False)])
+def test_a_model_card_has_the_tables_latency_of_a_network_of_its_space_only(made, tmp_path, network, is_told) -> None:
+    made(X=network)
+    results = tmp_path / "results"
+    table, derived = results / "profile_latency/latency_table.json", results / "derive/X"
+    write_provenance(derived, stage="derive", params={}, inputs=[table], outputs=[], device="")
+    told = read_latency_target(zoo.load(network), derived / "architecture.json", None)
+    assert (told is not None) == is_told
+    assert told is None or (
+        told.target_ms is None and told.table_ms == LatencyTable.load(table).latency_ms(zoo.load(network))
+    )
