@@ -104,7 +104,8 @@ def _tell_dvc(folder: Path, project: DvcProject) -> Synced:
     if not changed:
         return Synced("DVC", tuple(outputs), ())
     fresh = _fresh_outputs(folder)
-    claimed = {name: paths for name, paths in outputs.items() if set(paths) <= fresh}
+    complete = project.complete()
+    claimed = {name: paths for name, paths in outputs.items() if set(paths) <= fresh and name in complete}
     refused = _refused(folder, {name: claimed[name] for name in claimed if name in changed}, outputs, thorough=True)
     for name in refused:
         for path in outputs[name]:
