@@ -16,6 +16,7 @@ from tfnas.engines.sync import (
     learn_from_dvc,
     repeat_errors,
     say_changed_images,
+    say_spared_supernet,
     tell_dvc,
 )
 from tfnas.engines.trust import code_files, user_files, values_as_text
@@ -24,6 +25,7 @@ from tfnas.compute.devices import visible_gpus
 from tfnas.jobs.locks import ENGINE
 from tfnas.jobs.user import provide_for_user
 from tfnas.stages.job import device_of
+from tfnas.stages.params import searches_nothing
 from tfnas.stages.registry import STAGES
 
 try:
@@ -90,10 +92,24 @@ def job_wildcards(stage):
 def inputs_of(stage):
     """A stage's inputs by name: code, the user's own files, its script, other stages' results."""
     described = STAGES[stage]
-    given = described.input_paths(**job_wildcards(stage))
+    given = {
+        option: unless_given(stage, path) for option, path in described.input_paths(**job_wildcards(stage)).items()
+    }
     if described.reads_results:
         given = {"results": [path for earlier in described.earlier for path in results_of(earlier.name)]}
-    return {"code": code_files(ROOT, stage), "own": user_files(stage), "script": script_of(stage), **given}
+    return {"code": code_files(ROOT, stage), "own": own_files(stage), "script": script_of(stage), **given}
+
+
+def unless_given(stage, path):
+    """An input; none for the search of a target whose network is given."""
+    if stage != "search":
+        return path
+    return lambda wildcards: [] if searches_nothing(PARAMS, stage, wildcards.target) else path
+
+
+def own_files(stage):
+    """The user's own files that a job depends on."""
+    return lambda wildcards: user_files(stage, PARAMS, wildcards.get("target"))
 
 
 def outputs_of(stage):
@@ -190,6 +206,7 @@ def finish_rules():
 def agree_with_dvc():
     try:
         say_changed_images(PARAMS, Path("."))
+        say_spared_supernet(PARAMS)
         learn_from_dvc(Path("."), everything(None))
     except UserError as error:
         raise WorkflowError(str(error)) from None

@@ -15,6 +15,7 @@ from tests.helpers.engines.stub_stage import parse, run
 from tests.helpers.projects import ROOT, keep_one_target, set_param, use_stubs
 from tfnas.engines.dvc import DvcProject
 from tfnas.engines.sync import sync
+from tfnas.space import zoo
 
 pytestmark = pytest.mark.slow
 
@@ -218,6 +219,55 @@ def test_an_edited_file_of_the_user_runs_again_in_both_engines(folder) -> None:
     assert searched <= planned_by_snakemake(folder)
     snakemake(folder)
     assert {"profile_latency", "warm_up", "search/A", "derive/B", "report"} <= runs(folder)
+    assert "up to date" in call(folder, "dvc", "status")
+
+
+def test_a_given_network_re_runs_what_follows_from_it_and_nothing_of_others(folder) -> None:
+    """DVC, whose dvc.yaml is coarser, re-runs one short job more and stops there, since its outcome is the same."""
+    mine = folder / "inputs" / "architectures" / "mine.json"
+    zoo.load("TF-NAS-A").save(mine)
+    set_param(folder, "targets.B.constraint", {"architecture": "inputs/architectures/mine.json"})
+    followers = {"derive/B", "retrain/B", "transfer/B/shifted-digits", "report"}
+    snakemake(folder)
+    runs(folder)
+
+    zoo.load("TF-NAS-B").save(mine)
+    (mine.parent / "unused.json").write_text("of no target")
+    call(folder, "dvc", "repro")
+    assert runs(folder) == {*followers, "derive/A"}
+    assert NOTHING_TO_DO in snakemake(folder)
+
+    zoo.load("TF-NAS-C").save(mine)
+    snakemake(folder)
+    assert runs(folder) == followers
+    assert "up to date" in call(folder, "dvc", "status")
+
+    set_param(folder, "targets.B.constraint", {"architecture": "TF-NAS-CPU-B"})
+    snakemake(folder)
+    assert runs(folder) == {*followers, "search/B"}
+    assert "up to date" in call(folder, "dvc", "status")
+
+    of_a = {"search/A", "derive/A", "retrain/A", "transfer/A/shifted-digits", "report"}
+    set_param(folder, "search.lambda", 0.2)
+    snakemake(folder)
+    assert runs(folder) == of_a
+    assert "up to date" in call(folder, "dvc", "status")
+    set_param(folder, "targets.A.constraint.relative", 0.2)
+    set_param(folder, "search.lambda", 0.3)
+    call(folder, "dvc", "repro", "derive@A")
+    assert runs(folder) == {"search/A", "derive/A"}
+    snakemake(folder)  # DVC calls search@B changed; its own record knows that it reads nothing of it
+    assert runs(folder) == of_a - {"search/A", "derive/A"}
+
+
+def test_a_given_network_trained_before_any_warm_up_is_committed_once_its_inputs_are_there(folder) -> None:
+    """In dvc.yaml its search depends on the warm-up's supernet, without which DVC cannot commit it."""
+    keep_one_target(folder)
+    set_param(folder, "targets.A.constraint", {"architecture": "TF-NAS-CPU-B"})
+    said = snakemake(folder, "results/retrain/A/metrics.json")
+    assert "warm_up" not in runs(folder) and "does not know of these results" not in said
+    snakemake(folder)
+    assert "retrain/A" not in runs(folder)
     assert "up to date" in call(folder, "dvc", "status")
 
 

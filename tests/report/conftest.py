@@ -17,7 +17,7 @@ from tfnas.report.page import render_page
 from tfnas.search import result as search_history
 from tfnas.search.constraint import latency_constraint
 from tfnas.search.derivation import Derived, searchable_layers
-from tfnas.space import Architecture, Space, count_macs, count_params, load_space
+from tfnas.space import Architecture, Space, count_macs, count_params, load_space, zoo
 from tfnas.space.membership import assemble
 from tfnas.stages.params import Params, load_params, stage_params
 from tfnas.train.metrics import TrainingEpoch, write_training_history
@@ -64,8 +64,12 @@ def write_results(folder: Path, params: Params, *, classes: Iterable[str] = DIGI
     _write_csv(folder / "profile_latency/validation.csv", ("network", "table_ms", "measured_ms"), made)
     for number, target in enumerate(params.targets):
         rng = np.random.default_rng(number + 1)
-        architecture = _write_search(folder / "search" / target, space, table, params.search, target, rng)
-        _write_derive(folder / "derive" / target, architecture, table, params)
+        given = params.targets[target].constraint.architecture
+        if given is not None:
+            _write_given(folder, target, given, table, params)
+        else:
+            architecture = _write_search(folder / "search" / target, space, table, params.search, target, rng)
+            _write_derive(folder / "derive" / target, architecture, table, params)
         _write_training(folder / "retrain" / target, params.retrain.epochs, 98.6 - 0.4 * number, rng)
         if target in params.transfer.targets:
             for dataset in params.transfer.datasets:
@@ -179,11 +183,27 @@ def _write_search(folder: Path, space: Space, table: LatencyTable, search, targe
     return architecture
 
 
-def _write_derive(folder: Path, architecture: Architecture, table: LatencyTable, params: Params) -> None:
+def _write_given(folder: Path, target: str, name: str, table: LatencyTable, params: Params) -> None:
+    """A target whose network is given; only one of the space has a latency by the table."""
+    (folder / "search" / target).mkdir(parents=True)
+    metrics = search_history.write_no_supernet(folder / "search" / target, "it is given")
+    write_json(folder / "search" / target / "metrics.json", metrics)
+    architecture = zoo.load(name)
+    _write_derive(
+        folder / "derive" / target, architecture, table if architecture.space == table.space else None, params
+    )
+
+
+def _write_derive(folder: Path, architecture: Architecture, table: LatencyTable | None, params: Params) -> None:
     architecture.save(folder / "architecture.json")
-    latency_ms = table.latency_ms(architecture)
+    latency_ms = 5.0 if table is None else table.latency_ms(architecture)
+    predicted = {}
+    if table is not None:
+        predicted = latency_constraint(load_space(params.space), table, latency_ms * 1.002).metrics(architecture)
+    if architecture.name in zoo.names():  # given: there is no target latency
+        predicted = {name: predicted[name] for name in predicted if name == "table_latency_ms"}
     metrics = {
-        **latency_constraint(load_space(params.space), table, latency_ms * 1.002).metrics(architecture),
+        **predicted,
         "measured_latency_ms": latency_ms * 1.021,
         "macs": count_macs(architecture, params.resolution, params.profile_latency.num_classes),
         "params": count_params(architecture, params.profile_latency.num_classes),

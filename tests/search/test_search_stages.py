@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,11 +17,12 @@ import pytest
 import yaml
 from PIL import Image
 
-from tests.helpers.jobs import make_job
+from tests.helpers.jobs import make_job, run_job
 from tfnas.jobs.errors import UserError
 from tfnas.latency.params import ConstraintParams
+from tfnas.search.result import load_search_result, load_warm_up
 from tfnas.search.session import count_classes
-from tfnas.space import Architecture, build_network
+from tfnas.space import Architecture, build_network, zoo
 from tfnas.stages import derive, search, warm_up
 from tfnas.stages.params import TargetParams, load_params
 
@@ -160,9 +162,8 @@ def test_search_and_derive_agree_on_the_network_within_the_budget(params, folder
     assert [int(last[f"stage{s}_depth"]) for s in (3, 4)] == [
         sum(block.stage == s for block in architecture.blocks) for s in (3, 4)
     ]
-    strongest = derive.check(
-        derive_job(params.model_copy(update={"targets": changes["targets"]}), folder, job)
-    ).architecture
+    unbudgeted = params.model_copy(update={"targets": changes["targets"]})
+    strongest = derive.check(derive_job(unbudgeted, folder, job)).architecture
     assert strongest != architecture
     if scaling:
         assert 0.99 * constraint.limit <= latency_ms <= constraint.limit
@@ -286,3 +287,76 @@ def test_a_search_killed_by_the_system_ends_with_the_same_bytes_in_the_same_run(
     finished = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
     assert finished.returncode == 0, finished.stdout + finished.stderr
     assert finished.stdout.count("killed after") == 2
+
+
+def given(params, network: str, **search_values):
+    """The parameters with a given network as target A."""
+    target = TargetParams(constraint=ConstraintParams(architecture=network), dropout=0.2)
+    search_params = params.search.model_copy(update=search_values)
+    return params.model_copy(update={"targets": {"A": target}, "search": search_params})
+
+
+def derive_given(params, folder):
+    """The outcome of stages search and derive of target A, in a folder where no warm-up has been."""
+    inputs = {name: folder / file for name, file in FILES.items()}
+    searched = make_job("search", folder / "searched", params, inputs, "A")
+    searched.run = FakeRun()
+    run_job(searched)
+    derived = derive_job(params, folder, searched)
+    run_job(derived)
+    return searched, derived
+
+
+def test_a_given_network_is_not_searched(params, folder, tiny_space) -> None:
+    """No warm-up is needed, no epoch is written, and the supernet's file says why it has none."""
+    mine = folder / "mine.json"
+    zoo.load("TF-NAS-CPU-B").save(mine)
+    params = given(params, str(mine))
+    job, derived = derive_given(params, folder)
+    assert search.reads(job) == [] and not (folder / FILES["warm_up"]).exists()
+    assert (job.out / "history.csv").read_text().count("\n") == 1
+    assert json.loads((job.out / "metrics.json").read_text()) == {"epochs": 0}
+    with pytest.raises(UserError) as caught:
+        load_search_result(job.out / "supernet.pt", tiny_space)
+    assert "holds no supernet, since target A names its network" in str(caught.value)
+    assert Architecture.load(derived.out / "architecture.json") == zoo.load("TF-NAS-CPU-B")
+
+
+def test_the_table_predicts_a_given_network_of_its_space_only(params, folder, tiny_space, tiny_table) -> None:
+    searched, _ = run(params, folder, "out")
+    member = derive.check(derive_job(params, folder, searched)).architecture
+    wider = replace(member, head=replace(member.head, out_channels=member.head.out_channels + 1))
+    for network, predicted in ((member, {"table_latency_ms": tiny_table.latency_ms(member)}), (wider, {})):
+        network.save(folder / "mine.json")
+        _, derived = derive_given(given(params, str(folder / "mine.json")), folder)
+        metrics = json.loads((derived.out / "metrics.json").read_text())
+        assert {name: metrics[name] for name in predicted} == predicted
+        assert {
+            "measured_latency_ms",
+            "macs",
+            "params",
+            "depth",
+            "measured_on",
+            "table_of",
+        } == metrics.keys() - predicted
+
+
+def test_without_epochs_the_warm_up_trains_nothing(params, folder, tiny_space) -> None:
+    params = given(params, "TF-NAS-CPU-B", epochs=0)
+    job = warm_up_job(params, folder)
+    job.run = FakeRun()
+    run_job(job)
+    assert json.loads((job.out / "metrics.json").read_text()) == {"epochs": 0}
+    assert (job.out / "history.csv").read_text().count("\n") == 1
+    with pytest.raises(UserError, match=r"holds no supernet, since search\.epochs is 0"):
+        load_warm_up(job.out / "supernet.pt", tiny_space, {})
+    assert not list(folder.rglob("checkpoints/**/*.pt"))
+
+
+def test_a_warm_up_that_no_target_needs_says_so(params, folder, caplog) -> None:
+    with caplog.at_level("INFO", logger="tfnas"):
+        for some in (params, given(params, "TF-NAS-CPU-B")):
+            job = warm_up_job(some, folder)
+            warm_up.run(job, warm_up.check(job))
+            job.end()
+    assert caplog.text.count("search.epochs: 0 would spare") == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,17 @@ from hypothesis import strategies as st
 from tfnas.engines.trust import values_as_text
 from tfnas.jobs.errors import UserError
 from tfnas.jobs.sections import read_yaml
-from tfnas.stages.params import Params, check_named_files, load_params, named_files, stage_params
+from tfnas.space import zoo
+from tfnas.space.space import halve
+from tfnas.stages.params import (
+    Params,
+    check_given_networks,
+    check_named_files,
+    load_params,
+    named_files,
+    spared_supernet,
+    stage_params,
+)
 from tfnas.stages.registry import NAMED_FILES, STAGES
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
@@ -52,7 +63,15 @@ def params_file(tmp_path):
         ("serach", {}, ["'serach'", "did you mean 'search'?"]),
         ("targets.A.constraint.realtive", 0.5, ["targets.A.constraint.realtive", "'relative'"]),
         ("search.epochs", "many", ["search.epochs", "'many'"]),
-        ("search.epochs", 0, ["search.epochs", "greater than or equal to 1", "0"]),
+        ("search.epochs", -1, ["search.epochs", "greater than or equal to 0", "-1"]),
+        ("search.epochs", 0, ["search.epochs: 0 searches nothing", "target A asks for a latency"]),
+        ("targets.A.constraint", {"architecture": "tfnas_cpu_b"}, ["constraint.architecture", "TF-NAS-CPU-B?"]),
+        (
+            "targets.A.constraint",
+            {"architecture": "TF-NAS-A", "relative": 0.5},
+            ["targets.A.constraint", "exactly one"],
+        ),
+        ("targets.A.constraint", {"architecture": None}, ["targets.A.constraint", "exactly one"]),
         ("search.warmup_epochs", 16, ["warmup_epochs must be less than epochs"]),
         ("search.second_path", "randm", ["search.second_path", "'random'", "'randm'"]),
         ("build_subset.train_fraction", 1.0, ["build_subset.train_fraction", "less than 1"]),
@@ -103,7 +122,10 @@ def test_a_stage_sees_the_values_in_the_file(params_file) -> None:
     path = params_file()
     raw = yaml.safe_load(path.read_text())
     values = stage_params(load_params(path), "search", "A")
-    assert values["targets.A.constraint"] == raw["targets"]["A"]["constraint"] | {"latency_ms": None}
+    assert values["targets.A.constraint"] == raw["targets"]["A"]["constraint"] | {
+        "latency_ms": None,
+        "architecture": None,
+    }
     assert values["search"]["lambda"] == raw["search"]["lambda"]
     assert list(values) == [key.format(target="A") for key in STAGES["search"].keys]
 
@@ -260,6 +282,8 @@ def params_with(key: str, value: str | None) -> Params:
     for name in sections:
         section = section[name]
     section[last] = value
+    if last == "architecture":
+        del section["relative"]
     if key == "build_subset.class_list" and value is not None:
         section["strategy"] = "class_list"
     return Params.model_validate(raw)
@@ -267,22 +291,25 @@ def params_with(key: str, value: str | None) -> Params:
 
 @pytest.mark.parametrize("named", NAMED_FILES, ids=lambda named: named.key)
 def test_a_file_is_watched_in_its_folder_and_refused_elsewhere(named) -> None:
-    for path in (f"inputs/{named.folder}/a.yaml", f"./inputs/{named.folder}/deep/a.yaml"):
-        params = params_with(named.key, path)
+    key, end = named.key.replace("*", "B"), "json" if named.per_target else "yaml"
+    for path in (f"inputs/{named.folder}/a.{end}", f"./inputs/{named.folder}/deep/a.{end}"):
+        params = params_with(key, path)
         check_named_files(params, "params.yaml")
         for stage in STAGES:
             assert (Path(path) in named_files(params, stage)) == (stage in named.stages)
+            assert (Path(path) in named_files(params, stage, "B")) == (stage in named.stages)
+            assert (Path(path) in named_files(params, stage, "A")) == (stage in named.stages and not named.per_target)
     for path in (
-        "a.yaml",
-        "/data/a.yaml",
-        f"inputs/{named.folder}/../a.yaml",
-        "inputs/other/a.yaml",
-        "../inputs/a.yml",
+        f"a.{end}",
+        f"/data/a.{end}",
+        f"inputs/{named.folder}/../a.{end}",
+        f"inputs/other/a.{end}",
+        f"../inputs/a.{end}",
     ):
         with pytest.raises(UserError) as caught:
-            check_named_files(params_with(named.key, path), "params.yaml")
+            check_named_files(params_with(key, path), "params.yaml")
         (line,) = str(caught.value).splitlines()
-        assert line.startswith(f"params.yaml: {named.key}: ") and f"inputs/{named.folder}/{Path(path).name}" in line
+        assert line.startswith(f"params.yaml: {key}: ") and f"inputs/{named.folder}/{Path(path).name}" in line
 
 
 @pytest.mark.parametrize(
@@ -295,6 +322,7 @@ def test_a_file_is_watched_in_its_folder_and_refused_elsewhere(named) -> None:
         ("retrain.initial", "scratch"),
         ("retrain.initial", "supernet"),
         ("retrain.teacher.network", "ranking"),
+        ("targets.A.constraint.architecture", "TF-NAS-CPU-B"),
     ],
 )
 def test_shipped_names_and_none_are_no_files(key: str, value: str | None) -> None:
@@ -315,7 +343,66 @@ def test_each_target_may_have_its_own_file() -> None:
 def test_a_stage_that_reads_a_file_depends_on_its_key() -> None:
     """So that naming another file re-runs it as well; and its folder is in the repository, or DVC would miss it."""
     for named in NAMED_FILES:
+        own_key = named.key.replace("*", "{target}")
         for stage in named.stages:
-            assert any(named.key == key or named.key.startswith(f"{key}.") for key in STAGES[stage].keys)
+            assert any(own_key == key or own_key.startswith(f"{key}.") for key in STAGES[stage].keys)
             assert f"inputs/{named.folder}" in STAGES[stage].user_folders
         assert (SHIPPED.parent / "inputs" / named.folder / ".gitkeep").exists()
+
+
+def spoil(change) -> str:
+    network = zoo.load("TF-NAS-CPU-B").to_dict()
+    change(network)
+    return json.dumps(network)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "there is no such file"),
+        ("{", "is not"),
+        ("{}", "kind"),
+        (spoil(lambda network: network["stem"].update(in_channels=1)), "stem.in_channels is 1, images have 3"),
+        (spoil(lambda network: network["blocks"][0].update(kernel=4)), "blocks.0.kernel: expected an odd number"),
+        (spoil(lambda network: network.update(blocks=[])), "a network has at least one block"),
+    ],
+)
+def test_a_given_network_that_cannot_be_built_is_one_line(tmp_path, monkeypatch, content, words) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = "inputs/architectures/mine.json"
+    Path(file).parent.mkdir(parents=True)
+    if content is not None:
+        Path(file).write_text(content)
+    with pytest.raises(UserError) as caught:
+        check_given_networks(params_with("targets.B.constraint.architecture", file))
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith(f"params.yaml: targets.B.constraint.architecture: {file}: ") and words in line
+
+
+@pytest.mark.parametrize("name", zoo.names())
+@pytest.mark.parametrize("resolution", [8, 33])
+def test_every_published_network_can_be_given_at_any_resolution(name: str, resolution: int) -> None:
+    """From the smallest that params.yaml allows; the sizes of maps are rounded up, so none vanishes."""
+    check_given_networks(params_with("targets.B.constraint.architecture", name))
+    network = zoo.load(name)
+    size, block = list(network.block_resolutions(resolution))[-1]
+    assert halve(size, block.stride) >= 1
+
+
+def test_without_a_searched_target_no_epoch_is_needed() -> None:
+    raw = yaml.safe_load(SHIPPED.read_text())
+    for target in raw["targets"].values():
+        target["constraint"] = {"architecture": "TF-NAS-A"}
+    hint = spared_supernet(Params.model_validate(raw))
+    assert hint is not None and "search.epochs: 0" in hint
+    raw["search"]["epochs"] = 0
+    params = Params.model_validate(raw)
+    assert params.search.warmup_epochs > 0 and spared_supernet(params) is None
+    assert spared_supernet(load_params(SHIPPED)) is None
+
+
+def test_the_search_of_a_given_network_depends_on_its_name_alone() -> None:
+    params = params_with("targets.B.constraint.architecture", "TF-NAS-A")
+    assert list(stage_params(params, "search", "B")) == ["targets.B.constraint"]
+    assert set(stage_params(params, "search", "A")) == {key.format(target="A") for key in STAGES["search"].keys}
+    assert {"derive", "seed"} <= set(stage_params(params, "derive", "B"))

@@ -212,6 +212,8 @@ class LatencyTarget:
 def read_latency_target(architecture: Architecture, file: Path | None, table: Path | None) -> LatencyTarget | None:
     """From the latency table, and from the metrics.json that derive wrote next to the architecture's file.
 
+    None where no table is known, or where derive found the network outside of its space.
+
     Args:
         table: latency_table.json; None for the one named by the provenance next to `file`, if any.
 
@@ -226,7 +228,10 @@ def read_latency_target(architecture: Architecture, file: Path | None, table: Pa
     found = LatencyTable.load(table)
     target_ms = None
     if file is not None and beside is not None and beside.stage == "derive":
-        target_ms = read_json(file.with_name("metrics.json")).get("target_ms")
+        derived = read_json(file.with_name("metrics.json"))
+        if "table_latency_ms" not in derived:  # a given network outside of the table's space
+            return None
+        target_ms = derived.get("target_ms")
     return LatencyTarget(found.latency_ms(architecture), target_ms, found.device, found.batch_size, _how(found))
 
 

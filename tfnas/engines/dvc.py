@@ -88,6 +88,11 @@ class DvcProject:
         addresses = set(self._repo.status())  # they depend on the working directory
         return {stage.name for stage in self._repo.index.stages if stage.addressing in addresses}
 
+    def complete(self) -> set[str]:
+        """Stages whose dependencies all exist: DVC can commit no other."""
+        stages = self._repo.index.stages
+        return {stage.name for stage in stages if all(Path(dep.fs_path).exists() for dep in stage.deps)}
+
     def stale(self) -> set[str]:
         """Changed stages and their dependents: what DVC would run again."""
         return self.with_dependents(self.changed())

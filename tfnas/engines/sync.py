@@ -20,11 +20,11 @@ from typing import Any
 from tfnas.data.manifest import FOLDERS, describe_changed_images
 from tfnas.engines.dvc import LOCK, DvcProject, let_dvc_in, lock_has_moved, open_project, remember_lock
 from tfnas.engines.snakemake import SYNCING, forget, is_running, replaced, snakemake
-from tfnas.engines.trust import disagreements, job_of
+from tfnas.engines.trust import disagreements, is_finer, job_of
 from tfnas.jobs.artifacts import PROVENANCE
 from tfnas.jobs.errors import UserError, redact
 from tfnas.space import load_space
-from tfnas.stages.params import Params, check_named_files, load_params
+from tfnas.stages.params import Params, check_given_networks, check_named_files, load_params, spared_supernet
 
 PARAMS_FILE = "params.yaml"
 
@@ -70,7 +70,7 @@ def catch_up(folder: Path, project: DvcProject) -> Synced:
     else:
         others = replaced(folder, [path for paths in outputs.values() for path in paths])
         names = tuple(name for name, paths in outputs.items() if others & set(paths))
-    stale = project.stale() if names else set()
+    stale = project.with_dependents(_changed(folder, project, outputs)) if names else set()
     refused = _refused(folder, {name: outputs[name] for name in names if name not in stale}, outputs)
     stale |= project.with_dependents(set(refused))
     done = tuple(name for name in names if name not in stale)
@@ -83,13 +83,29 @@ def catch_up(folder: Path, project: DvcProject) -> Synced:
     return Synced("Snakemake", done, tuple(name for name in names if name in stale), refused)
 
 
+def _changed(folder: Path, project: DvcProject, outputs: Mapping[str, Sequence[str]]) -> set[str]:
+    """What DVC calls changed, but for jobs that depend on less than dvc.yaml says and whose own records agree."""
+    params, changed = load_params(folder / PARAMS_FILE), project.changed()
+    jobs = {job_of(outputs[name]): name for name in changed if all((folder / path).exists() for path in outputs[name])}
+    finer = {job: name for job, name in jobs.items() if is_finer(params, *_stage_and_target(job))}
+    every = [path for paths in outputs.values() for path in paths]
+    found = disagreements(folder, every, thorough=finer) if finer else {}
+    return changed - {name for job, name in finer.items() if job not in found}
+
+
+def _stage_and_target(job: str) -> tuple[str, str | None]:
+    stage, *rest = job.split("/")
+    return stage, rest[0] if rest else None
+
+
 def _tell_dvc(folder: Path, project: DvcProject) -> Synced:
     """Commit, without running, every stage that both Snakemake and the job's own record call up to date."""
     outputs, changed = project.outputs(), project.changed()
     if not changed:
         return Synced("DVC", tuple(outputs), ())
     fresh = _fresh_outputs(folder)
-    claimed = {name: paths for name, paths in outputs.items() if set(paths) <= fresh}
+    complete = project.complete()
+    claimed = {name: paths for name, paths in outputs.items() if set(paths) <= fresh and name in complete}
     refused = _refused(folder, {name: claimed[name] for name in claimed if name in changed}, outputs, thorough=True)
     for name in refused:
         for path in outputs[name]:
@@ -196,13 +212,14 @@ def check_place(*folders: Path) -> None:
 
 
 def check_workdir_params() -> Params:
-    """The working directory's params.yaml, completely checked, including its search space.
+    """The working directory's params.yaml, completely checked, including its search space and the given networks.
 
     Raises:
         UserError: a mistake in the file.
     """
     params = load_params(PARAMS_FILE)
     check_named_files(params, PARAMS_FILE)
+    check_given_networks(params)
     load_space(params.space)
     return params
 
@@ -250,6 +267,13 @@ def learn_from_dvc(folder: Path, outputs: Sequence[str]) -> None:
 def say_changed_images(params: Params, folder: Path) -> None:
     """Before the DAG is built: say where listed images have changed, since no engine looks into `prepare_data.root`."""
     line = describe_changed_images(params.prepare_data.folder, folder / "results" / "prepare_data" / FOLDERS)
+    if line is not None and SYNCING not in os.environ:
+        _say(line)
+
+
+def say_spared_supernet(params: Params) -> None:
+    """Before the DAG is built: say where warm_up would train a supernet that no target needs."""
+    line = spared_supernet(params)
     if line is not None and SYNCING not in os.environ:
         _say(line)
 

@@ -15,8 +15,16 @@ from typing import Any
 from tfnas.jobs.artifacts import PROVENANCE, digest_file, read_json, seal
 from tfnas.jobs.errors import UserError
 from tfnas.jobs.sections import flatten
-from tfnas.stages.params import Params, digest_code, files_in, load_params, stage_params
-from tfnas.stages.registry import LIBRARY, STAGES
+from tfnas.stages.params import (
+    Params,
+    digest_code,
+    files_in,
+    load_params,
+    paths_named,
+    searches_nothing,
+    stage_params,
+)
+from tfnas.stages.registry import INPUTS, LIBRARY, NAMED_FILES, STAGES
 
 
 def code_files(root: Path, stage: str) -> list[str]:
@@ -28,9 +36,29 @@ def code_files(root: Path, stage: str) -> list[str]:
     return [os.path.relpath(file) for path in paths for file in ([path] if path.is_file() else files_in(path))]
 
 
-def user_files(stage: str) -> list[str]:
-    """Every file of the folders of `inputs/` that a stage depends on; dvc.yaml names the same folders."""
-    return [path.as_posix() for folder in STAGES[stage].user_folders for path in files_in(Path(folder))]
+def user_files(stage: str, params: Params, target: str | None = None) -> list[str]:
+    """Every file of the folders of `inputs/` that a stage's job depends on; dvc.yaml names the same folders.
+
+    Of a folder with one file per target, only the target's own: dvc.yaml cannot say so.
+    """
+    found = list[str]()
+    for named in NAMED_FILES:
+        if stage not in named.stages:
+            continue
+        if named.per_target:
+            found += map(os.path.normpath, paths_named(params, named, target).values())
+        else:
+            found += [path.as_posix() for path in files_in(Path(INPUTS) / named.folder)]
+    return found
+
+
+def is_finer(params: Params, stage: str, target: str | None) -> bool:
+    """Whether Snakemake knows better than dvc.yaml what a job depends on.
+
+    DVC re-runs such a job without need, in seconds, and stops there, since its outcome is the same.
+    """
+    named = (named for named in NAMED_FILES if named.per_target and stage in named.stages)
+    return searches_nothing(params, stage, target) or any(paths_named(params, one) for one in named)
 
 
 def values_as_text(params: Params, stage: str, target: str | None) -> str:

@@ -51,14 +51,15 @@ def is_the_papers_task(results: Results) -> bool:
 
 
 def networks_on_device(results: Results) -> list[DeviceRow]:
-    """This run's networks and the published ones of its space by its latency table, fastest first.
+    """This run's networks of its space and the published ones by its latency table, fastest first.
 
     The one comparison with the paper that holds on any data set: the same space, device, table and counting.
     """
     table, rows = results.table, []
     for target in results.targets:
-        ms = table.latency_ms(target.architecture)
-        rows.append(DeviceRow(f"{target.name} (this run)", True, *_sizes(target.architecture), ms, None))
+        if target.table_ms is not None:
+            ms = table.latency_ms(target.architecture)
+            rows.append(DeviceRow(f"{target.name} (this run)", True, *_sizes(target.architecture), ms, None))
     for name in zoo.names():
         architecture = zoo.load(name)
         if architecture.space != table.space:
@@ -128,7 +129,8 @@ def _what_compares_of_transfers(results: Results) -> str:
 
 def _cited_rows(ours: Sequence[TargetResult], cited: Sequence[Cited], *, venue: bool) -> Iterator[ComparedRow]:
     for target in ours:
-        numbers = (f"{target.retrain.metrics['top1_percent']:.1f}", f"{target.derived['table_latency_ms']:.2f}")
+        latency = NONE if target.table_ms is None else f"{target.table_ms:.2f}"
+        numbers = (f"{target.retrain.metrics['top1_percent']:.1f}", latency)
         epochs = str(len(target.retrain.history))
         cells = (f"{target.name} (this run)", *numbers, _millions(_sizes(target.architecture)[0]), epochs, NONE)
         yield ComparedRow((*cells, NONE) if venue else cells, ours=True)
@@ -154,8 +156,7 @@ def _transfer_rows(targets: Sequence[TargetResult]) -> Iterator[ComparedRow]:
 def _lookup_rows(results: Results) -> Iterator[ComparedRow]:
     for target in results.targets:
         if target.measured_on_the_tables_device:
-            derived = target.derived
-            numbers = _lookup(derived["table_latency_ms"], derived["measured_latency_ms"])
+            numbers = _lookup(target.table_ms, target.derived["measured_latency_ms"])
             yield ComparedRow((f"{target.name} (this run)", results.table.device, *numbers), ours=True)
     for row in TABLE_9:
         yield ComparedRow((row.name, "the paper’s GPU", *_lookup(row.gpu_table_ms, row.gpu_ms)), tf_nas=True)

@@ -28,8 +28,10 @@ SEARCH_COLUMNS = (
     "val_top1",
     "derived_top1",
 )
+SEARCH_METRICS = ("val_top1_percent", "num_classes", "evaluation_images")
 TRAINING_COLUMNS = ("epoch", "train_top1", "val_top1")
-DERIVED_METRICS = ("target_ms", "table_latency_ms", "gap_percent", "measured_latency_ms", "macs", "params", "depth")
+NETWORK_METRICS = ("measured_latency_ms", "macs", "params", "depth")
+DERIVED_METRICS = ("target_ms", "table_latency_ms", "gap_percent", *NETWORK_METRICS)
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,10 @@ class Training:
 
 @dataclass(frozen=True)
 class TargetResult:
-    """All results for one target; `transfers` by data set, empty where there are none."""
+    """All results for one target; `transfers` by data set, empty where there are none.
+
+    A target whose network is given was not searched: it has no rows and no metrics of a search, and no target latency.
+    """
 
     name: str
     architecture: Architecture
@@ -60,6 +65,12 @@ class TargetResult:
     search_metrics: dict[str, Any]
     retrain: Training
     transfers: dict[str, Training] = field(default_factory=dict)
+    is_given: bool = False
+
+    @property
+    def table_ms(self) -> float | None:
+        """Latency by the table; None for a given network outside of the table's space."""
+        return self.derived.get("table_latency_ms")
 
     @property
     def measured_on_the_tables_device(self) -> bool:
@@ -76,9 +87,14 @@ class Results:
     classes: list[ClassResult]  # best first
     table: LatencyTable
     validation: list[Row]  # empty where profile_latency.validation_networks is 0
-    targets: list[TargetResult]
+    targets: list[TargetResult]  # one or more
     compared: list[Row]  # networks measured by `tfnas compare`; empty where the report names no file
     provenance: dict[str, dict[str, Any]]  # by job, e.g. `search/A`; a job without the file is absent
+
+    @property
+    def searched(self) -> list[TargetResult]:
+        """The targets whose networks were searched for, and not given."""
+        return [target for target in self.targets if not target.is_given]
 
 
 def read_results(params: Params, folder: Path) -> Results:
@@ -156,14 +172,17 @@ def _read_target(params: Params, folder: Path, name: str) -> TargetResult:
         for target, dataset in _transfers(params)
         if target == name
     }
+    is_given = params.targets[name].constraint.is_given
+    searched = () if is_given else SEARCH_METRICS
     return TargetResult(
         name=name,
         architecture=Architecture.load(derive / "architecture.json"),
-        derived=_read_metrics(derive / "metrics.json", DERIVED_METRICS),
-        search=read_typed_rows(search / "history.csv", numbers=SEARCH_COLUMNS),
-        search_metrics=_read_metrics(search / "metrics.json", ("val_top1_percent", "num_classes", "evaluation_images")),
+        derived=_read_metrics(derive / "metrics.json", NETWORK_METRICS if is_given else DERIVED_METRICS),
+        search=read_typed_rows(search / "history.csv", numbers=SEARCH_COLUMNS, may_be_empty=is_given),
+        search_metrics=_read_metrics(search / "metrics.json", searched),
         retrain=_read_training(folder / "retrain" / name),
         transfers=transfers,
+        is_given=is_given,
     )
 
 

@@ -58,9 +58,9 @@ def untrained_text(target: TargetResult) -> str | None:
 
 
 def write_accuracies(targets: list[TargetResult], folder: Path) -> None:
-    """One CSV file per target, for `dvc plots`: the epoch and the top-1 of each kind of path, in percent."""
+    """One CSV file per searched target, for `dvc plots`: the epoch and the top-1 of each kind of path, in percent."""
     folder.mkdir(parents=True, exist_ok=True)
-    for target in targets:
+    for target in (target for target in targets if not target.is_given):
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(("epoch", *COLUMNS))

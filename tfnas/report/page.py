@@ -7,7 +7,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tfnas.report.comparison import DeviceRow, is_the_papers_task, networks_on_device, paper_tables, signed
+from tfnas.report.comparison import (
+    CLASSES,
+    RESOLUTION,
+    DeviceRow,
+    is_the_papers_task,
+    networks_on_device,
+    paper_tables,
+    signed,
+)
 from tfnas.report.figures import paper as paper_figures
 from tfnas.report.figures import results as result_figures
 from tfnas.report.figures import search as search_figures
@@ -17,6 +25,7 @@ from tfnas.report.figures.style import inline_svg
 from tfnas.report.inputs import Results, TargetResult
 from tfnas.report.learning import learning_text, untrained_text
 from tfnas.report.summary import CLOSE_PERCENT, Numbers, provenance_rows, recorded_packages, stage_rows, summarize
+from tfnas.space import count_macs
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -72,13 +81,17 @@ def render_page(results: Results, *, title: str) -> str:
         here=here,
         paper=paper_tables(results),
         same_task=is_the_papers_task(results),
-        learned=[(learning_text(target), untrained_text(target)) for target in results.targets],
+        learned=[_learned(target) for target in results.targets],
         swatches=_swatches(results.targets),
         table_error=result_figures.validation_error_text(results.validation) if results.validation else None,
         chosen=[result for result in results.classes if result.group is not None],
         provenance=provenance_rows(results.provenance),
         packages=recorded_packages(results.provenance),
     )
+
+
+def _learned(target: TargetResult) -> tuple[str, str | None]:
+    return ("", None) if target.is_given else (learning_text(target), untrained_text(target))
 
 
 def everything(summary: dict[str, Numbers]) -> list[tuple[str, str, list[str]]]:
@@ -99,7 +112,18 @@ def _transfer_quantity(key: str) -> Quantity:
 
 
 def _card(target: TargetResult, numbers: Numbers) -> dict[str, Any]:
-    """The headline of a target, and whether its network keeps to the time and uses it up."""
+    """The headline of a target, and whether its network keeps to the time and uses it up; or that it is given."""
+    return {
+        "name": target.name,
+        "numbers": numbers,
+        "given": target.architecture.name if target.is_given else None,
+        **({} if target.is_given else _keeps_to_target(numbers)),
+        "measured": _measured(target),
+        "transfers": {dataset: training.metrics["top1_percent"] for dataset, training in target.transfers.items()},
+    }
+
+
+def _keeps_to_target(numbers: Numbers) -> dict[str, Any]:
     gap = numbers["gap_percent"]
     if gap > 0.0:
         verdict, good = f"{gap:.2f} % above the target", False
@@ -107,30 +131,37 @@ def _card(target: TargetResult, numbers: Numbers) -> dict[str, Any]:
         verdict, good = f"{-gap:.2f} % below the target: time left unused", False
     else:
         verdict, good = f"{-gap:.2f} % below the target", True
-    off = 100.0 * (numbers["measured_latency_ms"] / numbers["table_latency_ms"] - 1.0)
-    measured = f"measured {numbers['measured_latency_ms']:.3f} ms"
-    if abs(off) > TABLE_PERCENT:
-        measured += f", {abs(off):.0f} % {'more' if off > 0 else 'less'} than the table says"
-    return {
-        "name": target.name,
-        "numbers": numbers,
-        "verdict": verdict,
-        "good": good,
-        "measured": measured if target.measured_on_the_tables_device else "",
-        "transfers": {dataset: training.metrics["top1_percent"] for dataset, training in target.transfers.items()},
-    }
+    return {"verdict": verdict, "good": good}
+
+
+def _measured(target: TargetResult) -> str:
+    """The latency measured on the table's device, and how far off the table is; empty on another device."""
+    if not target.measured_on_the_tables_device:
+        return ""
+    measured_ms = target.derived["measured_latency_ms"]
+    text = f"measured {measured_ms:.3f} ms"
+    off = 0.0 if target.table_ms is None else 100.0 * (measured_ms / target.table_ms - 1.0)
+    return text + (
+        f", {abs(off):.0f} % {'more' if off > 0 else 'less'} than the table says" * (abs(off) > TABLE_PERCENT)
+    )
 
 
 def _figures(results: Results) -> dict[str, list[Markup]]:
-    """SVG of every figure, by what it shows; a list, since most show one target each."""
+    """SVG of every figure, by what it shows; a list, since most show one target each.
+
+    Figures of a search are empty for a target whose network is given, and left out where no target was searched.
+    """
     targets, table = results.targets, results.table
     names = search_figures.operation_names(targets)
 
     def each(kind: str, make: Callable[[TargetResult], Figure], label: str) -> list[Markup]:
-        return [_svg(f"{kind}-{t.name}", f"{label}, target {t.name}", partial(make, t)) for t in targets]
+        return [
+            _markup("") if t.is_given else _svg(f"{kind}-{t.name}", f"{label}, target {t.name}", partial(make, t))
+            for t in targets
+        ]
 
-    def one(kind: str, make: Callable[[], Figure], label: str) -> list[Markup]:
-        return [_svg(kind, label, make)]
+    def one(kind: str, make: Callable[[], Figure], label: str, *, shown: bool = True) -> list[Markup]:
+        return [_svg(kind, label, make)] if shown else []
 
     return {
         "architecture": [_markup(architecture_svg(t.architecture, f"architecture-{t.name}")) for t in targets],
@@ -151,20 +182,26 @@ def _figures(results: Results) -> dict[str, list[Markup]]:
             "supernet",
             partial(training_figures.supernet_figure, targets),
             "Accuracy of the paths that the search samples",
+            shown=bool(results.searched),
         ),
-        "entropy": one("entropy", partial(training_figures.entropy_figure, targets), "Entropy of alpha"),
+        "entropy": one(
+            "entropy",
+            partial(training_figures.entropy_figure, targets),
+            "Entropy of alpha",
+            shown=bool(results.searched),
+        ),
         "training": _training_figures(targets),
         "validation": one(
             "validation",
             partial(result_figures.validation_figure, results.validation),
             "Latency of whole networks, measured against the table",
-        )
-        if results.validation
-        else [],
+            shown=bool(results.validation),
+        ),
         "stage-latency": one(
             "stage-latency",
             partial(result_figures.stage_latency_figure, table, targets),
             "Latency of each stage of the networks",
+            shown=any(target.table_ms is not None for target in targets),
         ),
         "classes": one("classes", partial(result_figures.class_figure, results.classes), "Accuracy of each class"),
     }
@@ -174,18 +211,25 @@ def _paper_figures(results: Results, here: Sequence[DeviceRow]) -> dict[str, lis
     """Trade-offs of this run and of the paper; each in the other's only where the task is the same."""
     same = is_the_papers_task(results)
     published = [row for row in here if not row.ours] if same else []
-    macs = {row.name: row.macs / 1e6 for row in here if row.ours}
     found = [
-        paper_figures.Found(target.name, macs[f"{target.name} (this run)"], target.retrain.metrics["top1_percent"])
+        paper_figures.Found(
+            target.name,
+            count_macs(target.architecture, RESOLUTION, CLASSES) / 1e6,
+            target.retrain.metrics["top1_percent"],
+        )
         for target in results.targets
         if same
     ]
     figures = {
         "tradeoff": ("Accuracy against latency", partial(result_figures.tradeoff_figure, results.targets, published)),
-        "here": ("Latency of this run's and the paper's networks here", partial(paper_figures.on_device_figure, here)),
         "paper-latency": ("The paper's Table 2, accuracy against latency", paper_figures.paper_latency_figure),
         "paper-macs": ("Accuracy against multiply-adds", partial(paper_figures.paper_macs_figure, found)),
     }
+    if here:
+        figures["here"] = (
+            "Latency of this run's and the paper's networks here",
+            partial(paper_figures.on_device_figure, here),
+        )
     if results.compared:
         compared = partial(paper_figures.compared_figure, results.compared)
         figures["compared"] = ("Published networks measured here, accuracy against latency", compared)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from tfnas.jobs.artifacts import write_json, write_text
 from tfnas.report.figures.results import validation_error_text
-from tfnas.report.inputs import Results, TargetResult
+from tfnas.report.inputs import DERIVED_METRICS, Results, TargetResult
 
 UNKNOWN = "not recorded"
 CLOSE_PERCENT = 1.0  # a network that is no further below its target uses its time up
@@ -18,21 +18,17 @@ Numbers = dict[str, float | int]
 
 
 def summarize(results: Results) -> dict[str, Numbers]:
-    """The numbers of each target, by its name; latencies in ms, accuracies and gaps in percent."""
+    """The numbers of each target, by its name; latencies in ms, accuracies and gaps in percent.
+
+    A given network has no numbers of a search and no target; outside of the table's space also no table latency.
+    """
     return {target.name: _target_numbers(target) for target in results.targets}
 
 
 def _target_numbers(target: TargetResult) -> Numbers:
     derived, retrain = target.derived, target.retrain.metrics
     numbers: Numbers = {
-        "target_ms": derived["target_ms"],
-        "table_latency_ms": derived["table_latency_ms"],
-        "gap_percent": derived["gap_percent"],
-        "measured_latency_ms": derived["measured_latency_ms"],
-        "macs": derived["macs"],
-        "params": derived["params"],
-        "depth": derived["depth"],
-        "search_val_top1_percent": target.search_metrics["val_top1_percent"],
+        **{name: derived[name] for name in DERIVED_METRICS if name in derived},
         **_evaluated(target),
         "retrain_top1_percent": retrain["top1_percent"],
     }
@@ -44,8 +40,8 @@ def _target_numbers(target: TargetResult) -> Numbers:
 
 
 def _evaluated(target: TargetResult) -> Numbers:
-    """Accuracies in the supernet after the last epoch; those of random paths where some were drawn."""
-    names = ("derived_top1_percent", "random_top1_mean_percent", "random_top1_std_percent")
+    """Accuracies in the supernet after the last epoch, of a search; those of random paths where some were drawn."""
+    names = ("val_top1_percent", "derived_top1_percent", "random_top1_mean_percent", "random_top1_std_percent")
     return {f"search_{name}": target.search_metrics[name] for name in names if name in target.search_metrics}
 
 
@@ -81,7 +77,7 @@ def stage_rows(results: Results) -> list[StageRow]:
         StageRow("rank_classes", "ranks the classes by accuracy", _ranking(results), "classes"),
         StageRow("build_subset", "draws a class of each group", _subset(results), "classes"),
         StageRow("profile_latency", "measures every operation", _table(results), "latency-table"),
-        StageRow("warm_up", "trains weights, α and β frozen", f"{_frozen(results.targets[0])} epochs", "search"),
+        StageRow("warm_up", "trains weights, α and β frozen", _warmed_up(results), "search"),
         StageRow("search", "searches operations, depths, widths", _each(results, _searched), "search"),
         StageRow("derive", "derives the network and measures it", _each(results, _derived), "networks"),
         StageRow("retrain", "trains it on all classes", _each(results, _retrained), "training"),
@@ -162,11 +158,16 @@ def _table(results: Results) -> str:
     return text
 
 
-def _frozen(target: TargetResult) -> int:
-    return sum(row.get("architecture_loss", 0.0) is None for row in target.search)
+def _warmed_up(results: Results) -> str:
+    if not results.searched:
+        return "not needed"
+    frozen = sum(row.get("architecture_loss", 0.0) is None for row in results.searched[0].search)
+    return f"{frozen} epochs"
 
 
 def _searched(target: TargetResult) -> str:
+    if target.is_given:
+        return "given, not searched"
     rows = [row for row in target.search if row.get("architecture_loss", 0.0) is not None]
     met = sum(
         -CLOSE_PERCENT <= 100.0 * (row["derived_latency_after_ms"] / row["target_ms"] - 1.0) <= 0.0 for row in rows
@@ -176,6 +177,10 @@ def _searched(target: TargetResult) -> str:
 
 def _derived(target: TargetResult) -> str:
     derived = target.derived
+    if target.is_given:
+        return (
+            f"{target.architecture.name}, measured {derived['measured_latency_ms']:.3f} ms, {derived['depth']} blocks"
+        )
     return f"{derived['table_latency_ms']:.3f} of {derived['target_ms']:.3f} ms, {derived['depth']} blocks"
 
 

@@ -37,15 +37,25 @@ def latency_constraint(space: Space, table: LatencyTable, target_ms: float) -> C
     return Constraint(space, Latency(table), target_ms)
 
 
-def read_constraint(params: Params, target: str, table_path: Path) -> Constraint:
-    """The constraint of a target.
+def read_table(params: Params, table_path: Path) -> tuple[Space, LatencyTable]:
+    """The space, and its latency table.
 
     Raises:
-        UserError: the table is of another space or resolution, or no network reaches the target.
+        UserError: the table is of another space or resolution.
     """
     space = load_space(params.space)
     table = LatencyTable.load(table_path)
     table.check_fits(space, params.resolution, source=str(table_path))
+    return space, table
+
+
+def read_constraint(params: Params, target: str, table_path: Path) -> Constraint:
+    """The constraint of a target that asks for a latency.
+
+    Raises:
+        UserError: the table is of another space or resolution, or no network reaches the target.
+    """
+    space, table = read_table(params, table_path)
     wanted = params.targets[target].constraint
     target_ms = resolve_target_ms(target, wanted.latency_ms, wanted.relative, space, table)
     return latency_constraint(space, table, target_ms)

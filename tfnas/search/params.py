@@ -49,7 +49,7 @@ class EarlyStoppingParams(Section):
 
 
 class SearchParams(Section):
-    epochs: Count
+    epochs: CountOrZero  # 0: no supernet is trained, since every target names its network
     warmup_epochs: CountOrZero
     batch_size: Count
     weights: WeightStepParams
@@ -72,7 +72,7 @@ class SearchParams(Section):
 
     @model_validator(mode="after")
     def _searches(self) -> SearchParams:
-        if self.warmup_epochs >= self.epochs:
+        if 0 < self.epochs <= self.warmup_epochs:
             raise ValueError("warmup_epochs must be less than epochs, or alpha and beta are never trained")
         return self
 

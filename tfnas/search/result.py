@@ -111,6 +111,36 @@ def write_history(history: Iterable[EpochRecord], path: str | Path) -> None:
         writer.writerows(rows)
 
 
+NO_SUPERNET_KIND = "no supernet"
+
+
+def write_no_supernet(out: Path, reason: str) -> dict[str, float]:
+    """What a job leaves that has no supernet to train: a supernet.pt that says so, and a history.csv without epochs.
+
+    Args:
+        out: the job's folder.
+        reason: why there is none, for those who try to read it.
+
+    Returns:
+        The job's metrics.
+    """
+    write_tensors({"kind": NO_SUPERNET_KIND, "reason": reason}, out / "supernet.pt")
+    write_history([], out / "history.csv")
+    return {"epochs": 0}
+
+
+def _read_supernet(path: str | Path) -> dict[str, Any]:
+    """The content of a supernet.pt.
+
+    Raises:
+        UserError: missing, damaged, or left by a job that had none to train.
+    """
+    payload = read_tensors(path)
+    if payload.get("kind") == NO_SUPERNET_KIND:
+        raise UserError(f"{path}: holds no supernet, since {payload['reason']}; run the stage that writes it again")
+    return payload
+
+
 SUPERNET_KIND = "supernet"
 SUPERNET_VERSION = 4
 
@@ -184,9 +214,9 @@ def load_search_result(path: str | Path, space: Space) -> SearchResult:
     """Read the supernet.pt that `SearchResult.save` wrote (without the history).
 
     Raises:
-        UserError: missing, damaged, or searched in another space.
+        UserError: missing, damaged, searched in another space, or not searched at all.
     """
-    payload = read_tensors(path)
+    payload = _read_supernet(path)
     if payload.get("kind") != SUPERNET_KIND or payload.get("format_version") != SUPERNET_VERSION:
         raise UserError(f"{path}: is not a supernet.pt of this version of tfnas; run search again")
     check_space(payload, space, path)
@@ -270,7 +300,7 @@ def load_warm_up(path: str | Path, space: Space, values: Mapping[str, Any]) -> W
     Raises:
         UserError: missing, damaged, of another space, or of other parameters (names one).
     """
-    payload = read_tensors(path)
+    payload = _read_supernet(path)
     if payload.get("kind") != WARM_UP_KIND or payload.get("format_version") != WARM_UP_VERSION:
         raise UserError(f"{path}: is not a supernet.pt that warm_up of this version of tfnas wrote; run warm_up")
     check_space(payload, space, path)

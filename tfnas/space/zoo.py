@@ -61,8 +61,12 @@ def load(name: str) -> Architecture:
     return Architecture.load(_FOLDER / f"{name}.json")
 
 
+def nearest(name: str) -> str:
+    """The published network whose name is most like a given one."""
+    known = {known.lower(): known for known in names()}
+    return known[difflib.get_close_matches(name.lower().replace("_", "-"), known, n=1, cutoff=0.0)[0]]
+
+
 def _check_name(name: str) -> None:
     if name not in _PUBLISHED:
-        known = {known.lower(): known for known in names()}
-        nearest = known[difflib.get_close_matches(name.lower().replace("_", "-"), known, n=1, cutoff=0.0)[0]]
-        raise UserError(f"zoo: unknown network {name!r}; did you mean {nearest!r}? Known: {', '.join(names())}")
+        raise UserError(f"zoo: unknown network {name!r}; did you mean {nearest(name)!r}? Known: {', '.join(names())}")

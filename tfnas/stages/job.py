@@ -22,7 +22,16 @@ from tfnas.jobs.artifacts import PROVENANCE, digest_file, remove_unfinished, wri
 from tfnas.jobs.errors import UserError, explain_disk, hide_secrets, redact
 from tfnas.jobs.locks import ENDS_WITHIN_SECONDS, ENGINE, end_with_engine, held_lock
 from tfnas.jobs.user import provide_for_user
-from tfnas.stages.params import Params, check_named_files, digest_code, load_params, named_files, stage_params
+from tfnas.stages.params import (
+    Params,
+    check_given_networks,
+    check_named_files,
+    digest_code,
+    load_params,
+    named_files,
+    searches_nothing,
+    stage_params,
+)
 from tfnas.stages.registry import STAGES, Stage
 
 if TYPE_CHECKING:
@@ -98,7 +107,8 @@ def _main(stage: Stage, arguments: Sequence[str] | None) -> None:
     options = _parser(stage).parse_args(arguments)
     code = digest_code(LIBRARY_ROOT, stage.name)  # before any of it can be edited under the job
     job = _prepare(stage, options)
-    _check_present(job.inputs.values())
+    if not searches_nothing(job.params, stage.name, job.target):
+        _check_present(job.inputs.values())
     module = _module_of(stage)
     reads = module.reads(job) if hasattr(module, "reads") else list(job.inputs.values())
     _check_present(reads)
@@ -148,6 +158,7 @@ def _prepare(stage: Stage, options: argparse.Namespace) -> Job:
     """The job, its parameters checked, a GPU claimed where it needs one."""
     params = load_params(options.params)
     check_named_files(params, options.params)
+    check_given_networks(params)
     target, dataset = getattr(options, "target", None), getattr(options, "dataset", None)
     for key, name, known in (
         ("targets", target, params.targets),

@@ -23,6 +23,7 @@ from tfnas.jobs.sections import Count, CountOrZero, Rate, Section, _Loader, expl
 from tfnas.latency.params import ConstraintParams, ProfileLatencyParams
 from tfnas.report.params import ReportParams
 from tfnas.search.params import DeriveParams, SearchParams
+from tfnas.space.given import given_network, is_file
 from tfnas.stages.registry import INPUTS, NAMED_FILES, STAGES, NamedFile
 from tfnas.tracking.params import TrackingParams
 from tfnas.train.params import RetrainParams, TransferParams
@@ -84,6 +85,16 @@ class Params(Section):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _searches_where_asked(self) -> Params:
+        searched = [name for name, target in self.targets.items() if not target.constraint.is_given]
+        if self.search.epochs == 0 and searched:
+            raise ValueError(
+                f"search.epochs: 0 searches nothing, and target {searched[0]} asks for a latency; write 1 or more, or"
+                f" targets.{searched[0]}.constraint: {{architecture: ...}}"
+            )
+        return self
+
 
 def load_params(path: str | Path) -> Params:
     """The parameters in a YAML file.
@@ -102,10 +113,20 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"-?\d+e[-+]
 
 
 def stage_params(params: Params, stage: str, target: str | None = None) -> dict[str, Any]:
-    """The values that `stage` depends on, as plain data, one entry per key of the registry."""
+    """The values that `stage` depends on, as plain data, one entry per key of the registry.
+
+    A job that searches nothing depends on its target's constraint alone, although dvc.yaml lists all keys for it.
+    """
     plain = params.model_dump(mode="json", by_alias=True)
-    keys = (key.format(target=target) for key in STAGES[stage].keys)
+    keys = [key.format(target=target) for key in STAGES[stage].keys]
+    if searches_nothing(params, stage, target):
+        keys = [key for key in keys if key.startswith("targets.")]
     return {key: _value_at(plain, key) for key in keys}
+
+
+def searches_nothing(params: Params, stage: str, target: str | None) -> bool:
+    """Whether a job is the search of a target whose network is given; such a job reads nothing."""
+    return stage == "search" and target in params.targets and params.targets[target].constraint.is_given
 
 
 def _value_at(plain: Any, key: str) -> Any:
@@ -114,15 +135,33 @@ def _value_at(plain: Any, key: str) -> Any:
     return plain
 
 
-def path_named(params: Params, named: NamedFile) -> str | None:
-    """The path in params.yaml, perhaps with `{target}` in it; None where the value is no path."""
+def paths_named(params: Params, named: NamedFile, target: str | None = None) -> dict[str, str]:
+    """The paths in params.yaml by their keys, perhaps with `{target}` in them; values that are none left out.
+
+    Keys are those of params.yaml, e.g. `targets.A.constraint.architecture`.
+
+    Args:
+        target: the only one whose keys are looked at; None: all targets.
+    """
+    targets = list(params.targets) if target is None else [target]
+    keys = [named.key.replace("*", name) for name in targets] if "*" in named.key else [named.key]
+    found = {key: _value_of(params, key) for key in keys}
+    return {key: value for key, value in found.items() if isinstance(value, str) and _is_path(named, value)}
+
+
+def _value_of(params: Params, key: str) -> object:
     value: object = params
-    for part in named.key.split("."):
-        value = getattr(value, part)
-    if not isinstance(value, str) or value in named.keywords:
-        return None
-    is_shipped = named.key == "space" and Path(value).suffix not in (".yaml", ".yml")
-    return None if is_shipped else value
+    for part in key.split("."):
+        value = value[part] if isinstance(value, dict) else getattr(value, part)
+    return value
+
+
+def _is_path(named: NamedFile, value: str) -> bool:
+    if named.folder == "architectures":
+        return is_file(value)
+    if named.key == "space":
+        return Path(value).suffix in (".yaml", ".yml")
+    return value not in named.keywords
 
 
 def check_named_files(params: Params, source: str | Path) -> None:
@@ -131,25 +170,46 @@ def check_named_files(params: Params, source: str | Path) -> None:
     Raises:
         UserError: params.yaml names a file that lies elsewhere.
     """
-    for named in NAMED_FILES:
-        path = path_named(params, named)
-        if path is None:
-            continue
-        folder = f"{INPUTS}/{named.folder}"
+    for key, folder, path in _all_named(params):
         if not Path(os.path.normpath(path)).is_relative_to(folder):
-            wanted = f"{named.key}: {folder}/{Path(path).name}"
+            wanted = f"{key}: {folder}/{Path(path).name}"
             there = f"cp {shlex.quote(path)} {folder}/" if Path(path).exists() else "no such file; put it there"
             raise UserError(
-                f"{source}: {named.key}: {path!r} lies outside {folder}/, where an edit of it would not be noticed:"
+                f"{source}: {key}: {path!r} lies outside {folder}/, where an edit of it would not be noticed:"
                 f" {there} and write {wanted}"
             )
+
+
+def _all_named(params: Params) -> Iterator[tuple[str, str, str]]:
+    """Key, the folder that the file must be in, and path of every file that params.yaml names."""
+    for named in NAMED_FILES:
+        for key, path in paths_named(params, named).items():
+            yield key, f"{INPUTS}/{named.folder}", path
+
+
+def check_given_networks(params: Params) -> None:
+    """Every network that a target names can be built, so that a mistake is told before any work.
+
+    Raises:
+        UserError: as `given_network`.
+    """
+    for name, target in params.targets.items():
+        if target.constraint.architecture is not None:
+            given_network(target.constraint.architecture, key=f"targets.{name}.constraint.architecture")
+
+
+def spared_supernet(params: Params) -> str | None:
+    """A hint where a supernet is trained that no target needs; None otherwise."""
+    if params.search.epochs == 0 or not all(target.constraint.is_given for target in params.targets.values()):
+        return None
+    return "every target names its network, so search.epochs: 0 would spare the training of a supernet"
 
 
 def named_files(params: Params, stage: str, target: str | None = None) -> list[Path]:
     """The user's own files that a stage reads under these parameters, for one target or for all."""
     targets = params.targets if target is None else [target]
-    found = (path_named(params, named) for named in NAMED_FILES if stage in named.stages)
-    paths = (for_target(path, name) for path in found if path is not None for name in targets)
+    found = (paths_named(params, named, target) for named in NAMED_FILES if stage in named.stages)
+    paths = (for_target(path, name) for named in found for path in named.values() for name in targets)
     return [Path(path) for path in dict.fromkeys(paths)]
 
 

@@ -35,10 +35,15 @@ CHANGES_NO_RESULT = (
 class NamedFile(NamedTuple):
     """A parameter whose value may be the path of the user's own file, and the folder of `inputs/` for such files."""
 
-    key: str
+    key: str  # `*` is any target
     folder: str
     stages: tuple[str, ...]  # that read the file
     keywords: tuple[str, ...] = ()  # values that are no paths
+
+    @property
+    def per_target(self) -> bool:
+        """Whether each target has a key of its own."""
+        return "*" in self.key
 
 
 NAMED_FILES = (
@@ -48,6 +53,7 @@ NAMED_FILES = (
     NamedFile("rank_classes.weights", "weights", ("rank_classes",), ("imagenet", "fit")),
     NamedFile("retrain.initial", "weights", ("retrain",), ("scratch", "supernet")),
     NamedFile("retrain.teacher.network", "teachers", ("retrain",), ("none", "ranking")),
+    NamedFile("targets.*.constraint.architecture", "architectures", ("derive",)),
     NamedFile("report.comparison", "comparisons", ("report",)),
 )
 

@@ -1,9 +1,13 @@
-"""Stage search: the most accurate network of the space within the latency of a target (Sec. 3)."""
+"""Stage search: the most accurate network of the space within the latency of a target (Sec. 3).
+
+A target that names its network has nothing to search; its files say so.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from tfnas.compute import distributed
@@ -12,10 +16,10 @@ from tfnas.search.constraint import Constraint, read_constraint
 from tfnas.search.derivation import Derived
 from tfnas.search.derivation_within_budget import can_be_filled
 from tfnas.search.loop import search
-from tfnas.search.result import EpochRecord, SearchResult, WarmUp, load_warm_up, write_history
+from tfnas.search.result import EpochRecord, SearchResult, WarmUp, load_warm_up, write_history, write_no_supernet
 from tfnas.search.session import interrupted_run, log_to, open_session
 from tfnas.stages.job import Job
-from tfnas.stages.params import Params, stage_params
+from tfnas.stages.params import Params, searches_nothing, stage_params
 
 logger = logging.getLogger("tfnas.search")
 
@@ -27,25 +31,42 @@ class Checked(NamedTuple):
     warm_up: WarmUp
 
 
-def check(job: Job) -> Checked:
-    """The target's constraint, and the supernet that warm_up has trained.
+def reads(job: Job) -> list[Path]:
+    """Its inputs; none where the network is given."""
+    return [] if searches_nothing(job.params, job.stage.name, job.target) else list(job.inputs.values())
+
+
+def check(job: Job) -> Checked | None:
+    """The target's constraint, and the supernet that warm_up has trained; None where the network is given.
 
     Raises:
         UserError: a file is damaged or does not fit, or no network reaches the target.
     """
+    if searches_nothing(job.params, job.stage.name, job.target):
+        return None
     assert job.target is not None
     constraint = read_constraint(job.params, job.target, job.inputs["table"])
     values = stage_params(job.params, "warm_up")
     return Checked(constraint, load_warm_up(job.inputs["warm_up"], constraint.space, values))
 
 
-def resumes(job: Job, checked: Checked) -> str | None:
+def resumes(job: Job, checked: Checked | None) -> str | None:
     """The tracking run of this very job, where one was interrupted."""
-    return interrupted_run(job, checked.constraint.space)
+    return None if checked is None else interrupted_run(job, checked.constraint.space)
 
 
-def run(job: Job, checked: Checked) -> None:
-    """Write supernet.pt, history.csv and metrics.json into `job.out`.
+def run(job: Job, checked: Checked | None) -> None:
+    """Write supernet.pt, history.csv and metrics.json into `job.out`."""
+    if checked is not None:
+        _search(job, checked)
+    elif distributed.rank() == 0:
+        logger.info("%s: the network is given, nothing is searched", "/".join(job.name))
+        reason = f"target {job.target} names its network (targets.{job.target}.constraint.architecture)"
+        write_json(job.out / "metrics.json", write_no_supernet(job.out, reason))
+
+
+def _search(job: Job, checked: Checked) -> None:
+    """Search, and write.
 
     The checkpoint is discarded when the job ends well, so that one that fails to write does not search again.
     """

@@ -18,6 +18,8 @@ from typing import Any
 from tests.helpers.engines.forked import run_forked
 from tfnas.stages.params import load_params
 
+PLACEHOLDER = "inputs/architectures/.gitkeep"  # Snakemake lists the files of this folder that targets name, DVC all
+
 
 @dataclass(frozen=True)
 class ResolvedJob:
@@ -45,6 +47,7 @@ def dvc_jobs(folder: Path) -> dict[str, ResolvedJob]:
                     for dep in stage.deps
                     if not isinstance(dep, ParamsDependency)
                     for file in _files_of(_relative(dep.fs_path, folder), folder, declared)
+                    if file != PLACEHOLDER
                 ),
                 outputs=frozenset(_relative(out.fs_path, folder) for out in stage.outs),
                 params=_values(folder, [key for dep in stage.deps for key in getattr(dep, "params", [])]),
@@ -63,7 +66,7 @@ def snakemake_jobs(folder: Path) -> dict[str, ResolvedJob]:
     for row in rows:
         jobs[row["name"]] = ResolvedJob(
             command=row["command"],
-            files=frozenset(row["files"]),
+            files=frozenset(file for file in row["files"] if file != PLACEHOLDER),
             outputs=frozenset(row["outputs"]),
             params=json.dumps(json.loads(row["params"]), sort_keys=True),
         )

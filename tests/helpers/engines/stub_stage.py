@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from tfnas.jobs.artifacts import digest_file, digest_params, write_provenance
-from tfnas.stages.params import digest_code, load_params, named_files, stage_params
+from tfnas.stages.params import digest_code, load_params, named_files, searches_nothing, stage_params
 from tfnas.stages.registry import STAGES
 
 PATHS = ("params", "out", "log", "results", *{given.option for stage in STAGES.values() for given in stage.inputs})
@@ -38,8 +38,9 @@ def run(stage: str, options: argparse.Namespace, root: Path) -> None:
     """
     params, code = load_params(options.params), digest_code(root, stage)
     values = stage_params(params, stage, options.target)
-    inputs = [path for given in STAGES[stage].inputs if (path := getattr(options, given.option))]
-    inputs += named_files(params, stage)
+    given_inputs = () if searches_nothing(params, stage, options.target) else STAGES[stage].inputs
+    inputs = [path for given in given_inputs if (path := getattr(options, given.option))]
+    inputs += named_files(params, stage, options.target)
     if options.results:
         inputs += sorted(options.results.rglob("metrics.json"))
     digests = [digest_file(path) for path in inputs]

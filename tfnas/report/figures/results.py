@@ -127,13 +127,16 @@ def tradeoff_figure(targets: Sequence[TargetResult], published: Sequence[DeviceR
     for target in targets:
         color = COLORS[colors[target.name]]
         top1 = target.retrain.metrics["top1_percent"]
-        table, measured = target.derived["table_latency_ms"], target.derived["measured_latency_ms"]
+        table, measured = target.table_ms, target.derived["measured_latency_ms"]
+        shown = [] if table is None else [table]
         if target.measured_on_the_tables_device:
-            axes.plot([table, measured], [top1, top1], color=color, linewidth=0.8)
+            shown = [*shown, measured]
+            axes.plot(shown, [top1] * len(shown), color=color, linewidth=0.8)
             axes.plot(measured, top1, "o", markersize=6, markerfacecolor="none", markeredgecolor=color)
-        axes.plot(table, top1, "o", markersize=6, color=color, markeredgewidth=0)
-        told = f"{target.name}\n{top1:.2f} %\ntable {table:.3f} ms\nmeasured {measured:.3f} ms"
-        shown = [table, measured] if target.measured_on_the_tables_device else [table]
+        if table is not None:
+            axes.plot(table, top1, "o", markersize=6, color=color, markeredgewidth=0)
+        by_table = "" if table is None else f"table {table:.3f} ms\n"
+        told = f"{target.name}\n{top1:.2f} %\n{by_table}measured {measured:.3f} ms"
         add_hover(axes, shown, [top1] * len(shown), [told] * len(shown))
     for row in published:
         axes.plot(row.table_ms, row.published_top1_percent, "D", color=COLORS["neutral"], markersize=5)
@@ -154,7 +157,12 @@ def _room_around_points(axes: Axes) -> None:
 
 
 def stage_latency_figure(table: LatencyTable, targets: Sequence[TargetResult]) -> Figure:
-    """Where the time of each network goes: the fixed part and every searched stage, by the table (Eq. 4)."""
+    """Where the time of each network goes: the fixed part and every searched stage, by the table (Eq. 4).
+
+    Networks outside of the table's space are left out; one or more are in it.
+    """
+    colors = target_colors(targets)
+    targets = [target for target in targets if target.table_ms is not None]
     parts = {target.name: stage_latencies(table, target.architecture) for target in targets}
     names = sorted({part for latencies in parts.values() for part in latencies})  # 0, the fixed part, first
     thickness = 0.8 / len(targets)
@@ -162,7 +170,6 @@ def stage_latency_figure(table: LatencyTable, targets: Sequence[TargetResult]) -
     right = 30.0 + 5.2 * min(9, max(len(target.name) for target in targets))
     title, unit = "Where the time goes", "latency by the table, ms"
     figure, axes = panel(title, unit, "ms", height=height, left=50.0, right=right)
-    colors = target_colors(targets)
     for i, target in enumerate(targets):
         for row, part in enumerate(names):
             y, ms = row - 0.4 + thickness * (i + 0.5), parts[target.name].get(part, 0.0)

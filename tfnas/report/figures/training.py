@@ -53,9 +53,12 @@ def entropy_figure(targets: Sequence[TargetResult]) -> Figure:
 def _search_curve(
     title: str, unit: str, targets: Sequence[TargetResult], column: str, write: Callable[[float], str]
 ) -> Figure:
+    """Of the searched targets, of which there is one or more."""
     figure, axes = panel(title, unit, "epoch")
     colors, labels = target_colors(targets), []
     for target in targets:
+        if target.is_given:
+            continue
         values, color = [row[column] for row in target.search], COLORS[colors[target.name]]
         epochs = [row["epoch"] for row in target.search]
         axes.plot(epochs, values, color=color)
