@@ -113,7 +113,7 @@ def seconds_by_log(text: str) -> dict[str, float]:
         if (end := re.search(r"Finished job(?:id)?: ?(\d+)", block)) is not None:
             rule, begun = started[end[1]]
             taken[rule] += (when - begun).total_seconds()
-        elif (job := re.search(r"(?:rule (\w+):|Job \d+: (\w+)).*?jobid: (\d+)|Job (\d+): (\w+)", block, re.DOTALL)):
+        elif job := re.search(r"(?:rule (\w+):|Job \d+: (\w+)).*?jobid: (\d+)|Job (\d+): (\w+)", block, re.DOTALL):
             rule, number = (job[1] or job[2], job[3]) if job[3] else (job[5], job[4])
             started[number] = rule, when
     return dict(taken)

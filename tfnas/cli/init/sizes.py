@@ -32,7 +32,7 @@ SEARCH_STEPS, WARM_UP_STEPS, RETRAIN_STEPS, RANKING_STEPS = 1_200, 400, 2_000, 1
 MOST_EPOCHS = 300
 LEAST_BATCHES, SMALLEST_BATCH = 8, 16
 IMBALANCE = 3
-SHORTEST = {"search": 12, "retrain": 10}  # epochs that a share of the time leaves at least
+SHORTEST = {"search": 8, "retrain": 5}  # epochs that a share of the time leaves at least
 
 
 def images_of_a_batch(images: int) -> int:
