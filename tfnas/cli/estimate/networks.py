@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from statistics import median
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -11,8 +12,11 @@ from tfnas.latency.params import ConstraintParams, ProfileLatencyParams
 from tfnas.space import Architecture, Candidate, Space
 from tfnas.space.membership import assemble
 
+if TYPE_CHECKING:
+    from tfnas.latency.timing import Probe
+
 SIZES = (0.0, 0.25, 0.5, 0.75, 1.0)
-REPEATS = 12
+ROUNDS = 2  # of `repeats` runs each
 
 
 class Reach(NamedTuple):
@@ -62,8 +66,25 @@ def measure_reach(space: Space, params: ProfileLatencyParams, resolution: int) -
     Raises:
         UserError: the device or the backend is absent.
     """
-    from tfnas.latency.validation import time_networks
+    from tfnas.latency.measuring import network_probe
 
     networks = [network_of_size(space, size) for size in SIZES]
-    timings = time_networks(networks, params, resolution=resolution, repeats=REPEATS, seed=0)
-    return Reach(SIZES, [timing.median_ms for timing in timings])
+    probes = {
+        network.name: network_probe(network, resolution, params.num_classes, params.batch_size) for network in networks
+    }
+    measured = measure_ms(probes, params, resolution)
+    return Reach(SIZES, [measured[network.name] for network in networks])
+
+
+def measure_ms(probes: Mapping[str, Probe], params: ProfileLatencyParams, resolution: int) -> dict[str, float]:
+    """The latency of whole networks in milliseconds, as the profile measures them: on a CPU without preempted time.
+
+    Raises:
+        UserError: the device or the backend is absent.
+    """
+    from tfnas.latency.measuring import Measuring
+
+    measuring = Measuring(params, space="", resolution=resolution)
+    with measuring.session(probes, ()):
+        rounds = [{name: measuring.measure([(name, 0)])[0][0] for name in probes} for _ in range(ROUNDS)]
+    return {name: median(measured[name] for measured in rounds) for name in probes}

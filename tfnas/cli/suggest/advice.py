@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from tfnas.cli.estimate import duration, time_table
 from tfnas.cli.estimate.measured import Measured, check_limit, count_images, measure
-from tfnas.cli.estimate.networks import measure_reach
+from tfnas.cli.estimate.networks import measure_ms, measure_reach
 from tfnas.cli.estimate.schedule import job_times, search_steps, total_seconds, training_steps
 from tfnas.cli.init.presets import Preset, TrainingImages
 from tfnas.cli.init.sizes import IMBALANCE
@@ -23,7 +23,6 @@ from tfnas.space import load_space
 from tfnas.stages.params import Params, load_params
 
 FEW, MANY = 100, 1000  # training images of a class
-PUBLISHED_REPEATS = 3
 WEIGHT_FOLDERS = (Path("~/.cache/torch/hub/checkpoints"), Path("inputs/weights"))
 
 
@@ -134,11 +133,16 @@ def describe_device(params: Params, measured: Measured, limit_ms: float) -> str:
     reach, profile = measured.reach, params.profile_latency
     trains = "" if params.device.name == "cpu" else f"; trains on {device_name(params.device.name)}"
     return (
-        f"Device: {device_name(profile.device)}, {allowed_cpus()} cores{trains}.\n"
+        f"Device: {device_name(profile.device)}, {_cores()}{trains}.\n"
         f"  Networks of space {params.space} take about {reach.fastest_ms:.3g} to {reach.slowest_ms:.3g} ms with"
         f" {profile.backend}, batch {profile.batch_size}, {profile.threads} thread{'s' if profile.threads > 1 else ''};"
         f" the limit is about {limit_ms:.3g} ms."
     )
+
+
+def _cores() -> str:
+    cpus = allowed_cpus()
+    return f"{cpus} core{'s' if cpus > 1 else ''}"
 
 
 def describe_plan(params: Params, measured: Measured) -> str:
@@ -170,7 +174,7 @@ def describe_expectation(images: TrainingImages, params: Params) -> str:
         )
     else:
         words = f"{mean:.0f} images of a class are enough to train from scratch."
-    noise = f"\n  With {images.val} validation images, accuracy is known to about {100 / images.val**0.5:.1f} points."
+    noise = f"\n  With {images.val} validation images, accuracy is known to about {100 / images.val**0.5:.0f} points."
     return f"Expect: {words}{noise}"
 
 
@@ -209,11 +213,9 @@ def known_networks(params: Params) -> list[Known]:
     """The paper's networks, and torchvision's whose weights are at hand, measured quickly."""
     from torchvision.models import get_model, get_model_weights
 
-    from tfnas.compute.devices import find_device
-    from tfnas.latency.backends import BackendOptions, open_backend, stopwatch_of
     from tfnas.latency.baselines import TORCHVISION
     from tfnas.latency.measuring import network_probe
-    from tfnas.latency.timing import Probe, Timer, measuring, time_probes
+    from tfnas.latency.timing import Probe
     from tfnas.space import zoo
 
     profile, size = params.profile_latency, params.resolution
@@ -228,14 +230,8 @@ def known_networks(params: Params) -> list[Known]:
             files[name], top1[name] = found, float(weights.meta["_metrics"]["ImageNet-1K"]["acc@1"])
             shape = (profile.batch_size, 3, size, size)
             probes[name] = Probe(lambda name=name: get_model(name, weights=None), shape)  # type: ignore[misc]
-    backend = open_backend(profile.backend, BackendOptions.of(profile))
-    device = find_device(profile.device, source="suggest: --device")
-    with measuring(profile.threads):
-        timer = Timer(device, profile.warmup_runs, stopwatch_of(backend))
-        timings = time_probes(probes, timer=timer, backend=backend, repeats=PUBLISHED_REPEATS, seed=0, label="networks")
-    return [
-        Known(name, timing.median_ms, top1[name], files[name], name in zoo.names()) for name, timing in timings.items()
-    ]
+    measured = measure_ms(probes, profile, size)
+    return [Known(name, ms, top1[name], files[name], name in zoo.names()) for name, ms in measured.items()]
 
 
 def _file(stem: str) -> Path | None:
