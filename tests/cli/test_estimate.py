@@ -23,6 +23,7 @@ from tfnas.cli.estimate.schedule import (
     total_seconds,
     training_steps,
 )
+from tfnas.cli.estimate.step_times import seconds_of
 from tfnas.cli.init.presets import render_preset
 from tfnas.data.images.loader import make_loader
 from tfnas.latency.params import ConstraintParams
@@ -201,3 +202,19 @@ def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys, arguments, words) 
     assert main(["estimate", *arguments]) == 2
     line = capsys.readouterr().err
     assert words in line and line.count("\n") == 1
+
+
+@pytest.mark.parametrize(("first", "calls"), [(9.0, 1), (0.5, 1 + 2), (0.01, 1 + 5)])
+def test_a_step_is_repeated_unless_it_is_long(monkeypatch, first, calls) -> None:
+    """The first call, which sets up, counts only where it is long; a disturbed one is outvoted."""
+    clock, lengths = [0.0], iter([first, *[0.3 if first == 0.5 else 0.01] * 4, 0.5])
+    called = []
+
+    def call() -> None:
+        called.append(1)
+        clock[0] += next(lengths)
+
+    monkeypatch.setattr("tfnas.cli.estimate.step_times.time.perf_counter", lambda: clock[0])
+    seconds = seconds_of(call)
+    assert len(called) == calls
+    assert seconds == pytest.approx({9.0: 9.0, 0.5: 0.3, 0.01: 0.01}[first])

@@ -37,7 +37,7 @@ from tfnas.train.step import TrainingStepper
 
 IMAGES = 24  # decoded to measure that
 ENOUGH_SECONDS, MOST_CALLS = 0.6, 5  # of one kind of step
-LONG_SECONDS = 1.5  # a first call of such a length, in which setting up is nothing, is not repeated
+LONG_SECONDS = 4.0  # a first call of such a length, in which setting up is nothing, is not repeated
 STARTED = "import torch, tfnas.tracking.store, mlflow, tfnas.stages.retrain, tfnas.search.loop"
 
 
