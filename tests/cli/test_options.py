@@ -14,6 +14,7 @@ from tfnas.cli._console import OutputFile, OutputFolder
 
 COMMANDS = {  # each option that names what is written
     "--out:init": ["init", "digits"],
+    "--out:suggest": ["suggest", "--data", "folder", "--limit", "15ms"],
     "--plot": ["latency", "--table", "none.json"],
     "--out:profile": ["profile", "--space", "tf-nas"],
     "--out:export": ["export", "TF-NAS-D"],

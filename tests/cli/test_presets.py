@@ -64,7 +64,7 @@ def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_section(key: str, value: Any) -> bool:
-    braces = {"mem_mb", "format", "decay", "crop_scale"}
+    braces = {"mem_mb", "format", "decay", "crop_scale", "network"}
     return isinstance(value, dict) and key != "targets" and not braces & set(value)
 
 
@@ -228,8 +228,9 @@ def test_seven_classes_of_unequal_size(tmp_path: Path, monkeypatch) -> None:
     assert main(["init", "imagefolder", "--data-root", "own"]) == 0
     params = load_params("params.yaml")
     assert (params.build_subset.groups, params.profile_latency.num_classes, params.resolution) == (7, 7, 64)
-    assert params.search.batch_size == 16 and params.retrain.batch_size == 64 == params.rank_classes.fit.batch_size
-    assert params.search.batch_size <= 0.2 * sum(counts.values()) and params.retrain.batch_size <= sum(counts.values())
+    assert params.search.batch_size == 16 == params.retrain.batch_size == params.rank_classes.fit.batch_size
+    assert params.search.batch_size <= 0.2 * sum(counts.values())
+    assert params.retrain.sampler == "balanced"
 
 
 @pytest.mark.parametrize(
@@ -254,7 +255,10 @@ def test_the_space_follows_the_resolution(
 def test_many_large_images_leave_the_preset(tmp_path: Path, monkeypatch, load_preset_params) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("tfnas.compute.devices.allowed_cpus", lambda: 64)
-    write_images(tmp_path / "own", {f"c{number:02d}": 30 for number in range(12)}, (300, 240))
+    write_images(tmp_path / "own", {f"c{number:02d}": 1 for number in range(12)}, (300, 240))
+    for folder in (tmp_path / "own" / "train").iterdir():
+        for number in range(1, 1040):
+            (folder / f"{number}.png").hardlink_to(folder / "0.png")
     assert main(["init", "imagefolder", "--data-root", "own"]) == 0
     changes = ("prepare_data", "profile_latency")
     written, preset = load_params("params.yaml"), load_preset_params("imagefolder")

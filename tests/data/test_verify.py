@@ -10,7 +10,7 @@ from PIL import Image
 from tfnas.data import verify
 from tfnas.data.manifest import ManifestRecord
 from tfnas.data.sources.image_folder import scan_image_folder
-from tfnas.data.verify import HEAD_BYTES, announce_animated, announce_duplicates, find_duplicates
+from tfnas.data.verify import HEAD_BYTES, announce_duplicates, announce_kinds, find_duplicates, find_kinds
 
 
 def records_of(root: Path, contents: dict[str, bytes]) -> list[ManifestRecord]:
@@ -83,6 +83,55 @@ def test_animations_are_said_once(tmp_path: Path, capsys) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             frames[0].save(path, save_all=True, append_images=frames[1:] if number else [])
     (tmp_path / "train/a/broken.gif").write_bytes(b"GIF89a")
-    announce_animated(tmp_path, scan_image_folder(tmp_path).records)
+    announce_kinds(tmp_path, scan_image_folder(tmp_path).records, "apply")
     line = capsys.readouterr().err
     assert "whose first frame is used: 6, as train/a/moving.gif" in line and line.count("\n") == 1
+
+
+def write_kinds(root: Path) -> list[ManifestRecord]:
+    """Two images of each kind, a plain one, and one of two kinds."""
+    deep = np.full((32, 32), 40_000, dtype=np.uint16)
+    plain, clear = Image.new("RGB", (32, 32), "red"), Image.new("RGBA", (32, 32), (9, 9, 9, 0))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for split in ("train", "val"):
+        folder = root / split / "a"
+        folder.mkdir(parents=True, exist_ok=True)
+        plain.save(folder / "plain.jpg")
+        plain.save(folder / "turned.jpg", exif=exif)
+        clear.save(folder / "clear.png")
+        clear.save(folder / "both.webp", exif=exif)
+        Image.fromarray(deep).save(folder / "deep.png")
+        Image.fromarray(deep).save(folder / "deep.tif")
+    return scan_image_folder(root).records
+
+
+def test_each_kind_is_counted_and_said_once(tmp_path: Path, capsys) -> None:
+    records = write_kinds(tmp_path)
+    kinds = find_kinds(tmp_path, records)
+    names = {name: {Path(path).name for path in getattr(kinds, name)} for name in kinds._fields[:4]}
+    assert names == {
+        "animated": set(),
+        "turned": {"turned.jpg", "both.webp"},
+        "transparent": {"clear.png", "both.webp"},
+        "deep": {"deep.png", "deep.tif"},
+    }
+    announce_kinds(tmp_path, records, "apply")
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3 and all(": 4, as train/a/" in line for line in lines)
+    assert ["turned by" in lines[0], "on white" in lines[1], "real range" in lines[2]] == [True] * 3
+
+
+def test_ignored_turns_are_said_to_be_ignored(tmp_path: Path, capsys) -> None:
+    announce_kinds(tmp_path, write_kinds(tmp_path), "ignore")
+    assert "images not turned by their EXIF orientation: 4" in capsys.readouterr().err
+
+
+def test_no_more_headers_than_admitted_are_read_and_jpegs_last(tmp_path: Path, monkeypatch, capsys) -> None:
+    records = write_kinds(tmp_path)
+    monkeypatch.setattr(verify, "MOST_OPENED", 8)
+    kinds = find_kinds(tmp_path, records)
+    assert (kinds.looked_at, kinds.candidates) == (8, len(records))
+    assert len(kinds.deep) == 4 and not any(path.endswith("turned.jpg") for path in kinds.turned)
+    announce_kinds(tmp_path, records, "apply")
+    assert "(of 8 looked at)" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Checks that need the contents of images: broken ones, duplicates, several frames."""
+"""Checks that need the contents of images: broken ones, duplicates, and kinds that are converted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from tfnas.data.images.decoding import BrokenImageError
+from tfnas.data.images.decoding import APPLY, ORIENTATION, BrokenImageError, is_deep
 from tfnas.data.images.stores import Store
 from tfnas.data.manifest import BrokenImage, Listing, ManifestRecord
 from tfnas.jobs.progress import announce, track
@@ -21,8 +21,8 @@ CHUNK = 4096  # images handed to the threads at a time, so that a million of the
 THREADS = 8  # that wait for a network's disk
 HEAD_BYTES = 1 << 14  # two pictures that agree in these are read to the end
 MOST_COMPARED = 50_000  # files of which another one has the size; seconds on a disk, a minute on a slow network's
-MOST_OPENED = 10_000  # files that may hold several frames
-FRAME_SUFFIXES = (".gif", ".webp", ".apng", ".avif", ".tif", ".tiff")
+MOST_OPENED = 10_000  # headers
+PLAIN_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif")  # may only be turned
 
 logger = logging.getLogger("tfnas.data")
 
@@ -125,20 +125,63 @@ def _same_content(root: Path, groups: Iterable[list[ManifestRecord]], length: in
             yield from (part for part in parts.values() if len(part) > 1)
 
 
-def announce_animated(root: Path, records: Iterable[ManifestRecord]) -> None:
-    """Say once how many images have several frames or pages, of which the first is used."""
-    paths = [record.path for record in records if record.path.lower().endswith(FRAME_SUFFIXES)]
+class Kinds(NamedTuple):
+    """Paths of images that are not used as they lie in the file."""
+
+    animated: list[str]  # several frames or pages
+    turned: list[str]  # by EXIF
+    transparent: list[str]
+    deep: list[str]  # more than 8 bits
+    looked_at: int = 0  # files
+    candidates: int = 0
+
+    def said(self, exif: str) -> list[tuple[str, list[str]]]:
+        """What is done with each kind that there is."""
+        turned = "turned by their EXIF orientation" if exif == APPLY else "not turned by their EXIF orientation"
+        words = (
+            ("animated images, whose first frame is used", self.animated),
+            (f"images {turned}", self.turned),
+            ("images with transparency, composited on white", self.transparent),
+            ("images of more than 8 bits, scaled by their real range to 8", self.deep),
+        )
+        return [(said, paths) for said, paths in words if paths]
+
+
+def announce_kinds(root: Path, records: Sequence[ManifestRecord], exif: str) -> None:
+    """Say once, for each kind, how many images are not used as they lie in the file, and what is done with them."""
+    kinds = find_kinds(root, records)
+    looked = "" if kinds.looked_at == kinds.candidates else f" (of {kinds.looked_at} looked at)"
+    for words, paths in kinds.said(exif):
+        announce(logger, f"{root}: {words}: {len(paths)}{looked}, as {paths[0]}")
+
+
+def find_kinds(root: Path, records: Iterable[ManifestRecord]) -> Kinds:
+    """Look at the headers of images: of the formats that may hold frames, alpha or deep values first, then of JPEG.
+
+    Not of more than MOST_OPENED files, so that a data set like ImageNet costs seconds.
+    """
+    paths = [record.path for record in records]
+    first = [path for path in paths if not path.lower().endswith(PLAIN_SUFFIXES)]
+    candidates = first + [path for path in paths if path.lower().endswith(PLAIN_SUFFIXES)]
+    chosen = candidates[:MOST_OPENED]
     with ThreadPoolExecutor(THREADS) as pool:
-        several = pool.map(lambda path: _has_frames(root / path), paths[:MOST_OPENED])
-        found = [path for path, has in zip(paths, several, strict=False) if has]
-    if found:
-        looked = f" (of {MOST_OPENED} looked at)" if len(paths) > MOST_OPENED else ""
-        announce(logger, f"{root}: animated images, whose first frame is used: {len(found)}{looked}, as {found[0]}")
+        found = list(zip(chosen, pool.map(lambda path: _kinds_of(root / path), chosen, chunksize=64), strict=True))
+    lists = ([path for path, kinds in found if name in kinds] for name in Kinds._fields[:4])
+    return Kinds(*lists, len(chosen), len(candidates))
 
 
-def _has_frames(path: Path) -> bool:
+def _kinds_of(path: Path) -> set[str]:
+    """The names of an image's kinds, by its header."""
     try:
-        with Image.open(path) as image:
-            return bool(getattr(image, "is_animated", False))
+        with path.open("rb") as file, Image.open(file) as image:
+            file.seek(0)
+            head = file.read(32)
+            kinds = {
+                "animated": bool(getattr(image, "is_animated", False)),
+                "turned": image.getexif().get(ORIENTATION, 1) in range(2, 9),
+                "transparent": image.has_transparency_data,
+                "deep": is_deep(image, head),
+            }
     except Exception:  # the one who needs the image says so
-        return False
+        return set()
+    return {name for name, holds in kinds.items() if holds}

@@ -26,7 +26,7 @@ from tfnas.data.sources.cifar_files import FORMATS, check_transfer_set
 from tfnas.data.sources.digits import DATASET, write_digits, write_shifted_digits
 from tfnas.data.sources.image_folder import announce_left_out
 from tfnas.data.sources.registry import SOURCES, download_cifar, is_there
-from tfnas.data.verify import announce_animated, announce_duplicates, verify_images
+from tfnas.data.verify import announce_duplicates, announce_kinds, verify_images
 from tfnas.jobs.artifacts import digest_file
 from tfnas.jobs.errors import UserError
 from tfnas.stages.job import Job
@@ -98,7 +98,7 @@ def _prepare_images(params: Params, folder: Path) -> Listing:
     _check_both_splits(listing.records, root)
     if source.store == FOLDER:
         announce_duplicates(root, listing.records)
-        announce_animated(root, listing.records)
+        announce_kinds(root, listing.records, settings.exif)
     return listing
 
 

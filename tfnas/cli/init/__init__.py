@@ -35,13 +35,12 @@ def run(options: argparse.Namespace) -> None:
     if options.preset is None:
         raise UserError(f"init: which preset? One of {', '.join(preset_names())}; `tfnas init --list` describes them")
     preset = load_preset(options.preset)
-    _set_root(preset, options.preset, "--data-root", options.data_root)
-    _set_root(preset, options.preset, "--cifar-root", options.cifar_root)
+    set_root(preset, options.preset, "--data-root", options.data_root)
+    set_root(preset, options.preset, "--cifar-root", options.cifar_root)
     if options.preset == OWN_IMAGES:
         _fit(preset, options.data_root)
     text = preset.render()
-    backup = _keep(options.out, text)
-    write_text(options.out, text)
+    backup = write_params(options.out, text)
     print(f"{options.out}: written from preset {options.preset}{backup}.")
     print("Look at `targets`, then run: snakemake --cores all")
 
@@ -50,7 +49,7 @@ def _title(name: str) -> str:
     return load_preset(name).introduction[0].removeprefix("# ")
 
 
-def _set_root(preset: Preset, name: str, option: str, folder: Path | None) -> None:
+def set_root(preset: Preset, name: str, option: str, folder: Path | None) -> None:
     """Set the folder whose comment in the preset is `set by <option>`."""
     key = next((key for key, entry in preset.entries.items() if entry.comment.startswith(f"set by {option}")), None)
     if folder is None:
@@ -66,12 +65,21 @@ def _set_root(preset: Preset, name: str, option: str, folder: Path | None) -> No
 
 def _fit(preset: Preset, root: Path) -> None:
     """Fit the preset to the images; a folder that is not ready yet changes nothing, and prepare_data checks again."""
-    from tfnas.cli.init.presets import fit_to_images
+    from tfnas.cli.init.presets import fit_to_images, training_images
 
     try:
-        fit_to_images(preset, root)
+        images = training_images(preset, root)
     except UserError as error:
         print(f"note: groups, batch sizes and resolution are the preset's, not fitted to your images ({error})")
+    else:
+        fit_to_images(preset, images)
+
+
+def write_params(path: Path, text: str) -> str:
+    """Write a params.yaml; what to say of a file that was there before, which is kept."""
+    backup = _keep(path, text)
+    write_text(path, text)
+    return backup
 
 
 def _keep(path: Path, text: str) -> str:

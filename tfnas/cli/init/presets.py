@@ -4,7 +4,8 @@ A comment belongs to the key on its line. It is part of a preset, and lines up a
 
 Some numbers of a preset follow from the user's images: how many classes, how many of each, how large. There are at most
 as many groups as classes, no batch larger than its set, learning rates in proportion to the batches, a resolution no
-larger than the images, the space for small images where it is low, and no more threads and workers than CPUs.
+larger than the images, the space for small images where it is low, and no more threads and workers than CPUs. How many
+epochs is in `tfnas.cli.init.sizes`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
+from tfnas.cli.init.sizes import fit_sizes, images_of_a_batch
 from tfnas.jobs.errors import UserError
 from tfnas.jobs.sections import spell
 
@@ -143,13 +145,21 @@ def render_preset(name: str) -> str:
     return load_preset(name).render()
 
 
-def fit_to_images(preset: Preset, root: Path) -> None:
-    """Change the values of a preset that do not suit the images in a folder.
+class TrainingImages(NamedTuple):
+    """What a folder of images holds to train on."""
 
-    Raises:
-        UserError: the folder does not hold images of two classes or more.
+    paths: list[Path]
+    counts: Counter[str]  # of each class
+    val: int  # images to validate on
+
+
+def fit_to_images(preset: Preset, images: TrainingImages, share: float = 1.0) -> None:
+    """Change the values of a preset that do not suit the images.
+
+    Args:
+        share: of the epochs that `tfnas.cli.init.sizes` gives, for less time.
     """
-    paths, counts = _training_images(preset, root)
+    paths, counts, _ = images
     groups = min(int(preset.value("build_subset.groups")), len(counts))
     smallest = sum(sorted(counts.values())[:groups])  # the fewest images that a subset can have
     validation_fraction = 1 - float(preset.value("build_subset.train_fraction"))
@@ -159,12 +169,18 @@ def fit_to_images(preset: Preset, root: Path) -> None:
     _fit_space(preset)
     _fit_cpus(preset)
     _fit_batch(preset, "search.batch_size", round(validation_fraction * smallest), rate="search.weights.learning_rate")
-    _fit_batch(preset, "retrain.batch_size", len(paths), rate="retrain.learning_rate")
-    _fit_batch(preset, "rank_classes.fit.batch_size", len(paths), rate=None)  # Adam's rate does not follow the batch
+    most = images_of_a_batch(len(paths))
+    _fit_batch(preset, "retrain.batch_size", most, rate="retrain.learning_rate")
+    _fit_batch(preset, "rank_classes.fit.batch_size", most, rate=None)  # Adam's rate does not follow the batch
+    fit_sizes(preset, counts, share)
 
 
-def _training_images(preset: Preset, root: Path) -> tuple[list[Path], Counter[str]]:
-    """The files, and how many there are of each class."""
+def training_images(preset: Preset, root: Path) -> TrainingImages:
+    """The images of a folder, as the preset's prepare_data will list them.
+
+    Raises:
+        UserError: the folder does not hold images of two classes or more.
+    """
     from tfnas.data.sources.image_folder import announce_left_out, scan_image_folder
 
     records, _, left_out = scan_image_folder(root, val_fraction=float(preset.value("prepare_data.val_fraction")))
@@ -173,7 +189,7 @@ def _training_images(preset: Preset, root: Path) -> tuple[list[Path], Counter[st
     counts = Counter(record.class_name for record in train)
     if len(counts) < 2:
         raise UserError(f"init: --data-root {root}: has {len(counts)} classes; a classifier needs 2 or more")
-    return [root / record.path for record in train], counts
+    return TrainingImages([root / record.path for record in train], counts, len(records) - len(train))
 
 
 def _fit_space(preset: Preset) -> None:

@@ -41,10 +41,11 @@ SUFFIXES = (
 )
 HEIF_SUFFIXES = (".heic", ".heif", ".hif")
 _LIBRARIES = {".avif": "avif", ".webp": "webp", ".jp2": "jpg_2000", ".j2k": "jpg_2000"}  # Pillow may lack them
-_ORIENTATION, _BITS, _PHOTOMETRIC = 0x0112, 258, 262  # tags of EXIF and TIFF
+ORIENTATION, _BITS, _PHOTOMETRIC = 0x0112, 258, 262  # tags of EXIF and TIFF
 _WHITE_IS_ZERO = 0
 _WIDE_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 _PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_DEPTH = 24  # where a file has the bits of a value
 _SIGNATURES = (
     (_JPEG, "JPEG"),
     (_PNG, "PNG"),
@@ -122,7 +123,7 @@ def decode(data: np.ndarray, *, exif: str = APPLY) -> Tensor:
 
     _heif_reader()
     with Image.open(io.BytesIO(data.tobytes())) as image:
-        written = image.getexif().get(_ORIENTATION, 1) if image.format == "TIFF" else 1
+        written = image.getexif().get(ORIENTATION, 1) if image.format == "TIFF" else 1
         wide = _read_wide_png(data, image.info.get("transparency"))
         return _oriented(to_tensor(image if wide is None else wide), image, written, exif)
 
@@ -149,7 +150,7 @@ def _oriented(picture: Tensor, image: Image.Image, written: int, exif: str) -> T
     Args:
         written: the file's orientation where Pillow applies it itself on loading, as with TIFF; else 1.
     """
-    left = image.getexif().get(_ORIENTATION, 1)  # what loading has not applied
+    left = image.getexif().get(ORIENTATION, 1)  # what loading has not applied
     if exif == APPLY:
         return _turn(picture, left)
     return _turn(picture, {6: 8, 8: 6}.get(written, written)) if left != written else picture
@@ -171,7 +172,7 @@ def _jpeg_orientation(data: np.ndarray) -> int:
     from PIL import Image
 
     with Image.open(io.BytesIO(data.tobytes())) as image:  # reads the header only
-        return image.getexif().get(_ORIENTATION, 1)
+        return image.getexif().get(ORIENTATION, 1)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -217,6 +218,15 @@ def _from_unit_range(values: np.ndarray) -> np.ndarray:
     return (values * 255).round().astype(np.uint8)
 
 
+def is_deep(image: Image.Image, head: bytes) -> bool:
+    """Whether an image that was opened has values of more than 8 bits; `head` is its file's first 25 bytes or more."""
+    return image.mode in (*_WIDE_MODES, "F") or (_tiff_bits(image) or 0) > 8 or _is_wide_png(head)
+
+
+def _is_wide_png(head: bytes) -> bool:
+    return head[:8] == _PNG and len(head) > _PNG_DEPTH and head[_PNG_DEPTH] == 16
+
+
 def _depth(image: Image.Image) -> int | None:
     """Bits of a value, where the file says so; whole bytes say nothing, as they also hold fewer bits."""
     tiles = getattr(image, "tile", None)
@@ -249,7 +259,7 @@ def _read_wide_png(data: np.ndarray, key: int | tuple[int, ...] | None) -> Image
     Args:
         key: the color that is transparent, if there is one.
     """
-    if data[:8].tobytes() != _PNG or len(data) < 26 or data[24] != 16:
+    if not _is_wide_png(data[:26].tobytes()):
         return None
     import torch
     from PIL import Image

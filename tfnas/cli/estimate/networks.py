@@ -1,0 +1,90 @@
+"""Networks of a space from about the fastest to about the slowest, measured; and the one near a latency."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import median
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from tfnas.latency.params import ConstraintParams, ProfileLatencyParams
+from tfnas.space import Architecture, Candidate, Space
+from tfnas.space.membership import assemble
+
+if TYPE_CHECKING:
+    from tfnas.latency.timing import Probe
+
+SIZES = (0.0, 0.25, 0.5, 0.75, 1.0)
+ROUNDS = 2  # of `repeats` runs each
+
+
+class Reach(NamedTuple):
+    """Latencies of a space's networks on a device, about."""
+
+    sizes: Sequence[float]  # as `network_of_size` takes them
+    latencies_ms: Sequence[float]
+
+    @property
+    def fastest_ms(self) -> float:
+        return min(self.latencies_ms)
+
+    @property
+    def slowest_ms(self) -> float:
+        return max(self.latencies_ms)
+
+    def limit_ms(self, constraint: ConstraintParams) -> float:
+        """A target's latency, also where it is a position between the fastest and the slowest network."""
+        if constraint.latency_ms is not None:
+            return constraint.latency_ms
+        assert constraint.relative is not None
+        return self.fastest_ms + constraint.relative * (self.slowest_ms - self.fastest_ms)
+
+    def size_at(self, limit_ms: float) -> float:
+        """The size whose networks take about so long; the nearest end beyond them."""
+        growing = np.maximum.accumulate(self.latencies_ms)
+        return float(np.interp(limit_ms, growing, self.sizes))
+
+
+def network_of_size(space: Space, size: float) -> Architecture:
+    """The network whose depths, operations and widths are all so far, 0 to 1, between the smallest and the largest."""
+    candidates = sorted(space.candidates, key=lambda one: (one.expand_range, one.kernel, one.se_ratio))
+    candidate = candidates[round(size * (len(candidates) - 1))]
+    choices: dict[int, list[tuple[Candidate, int]]] = {}
+    for stage in space.searchable_stages:
+        depth = round(stage.min_depth + size * (stage.max_depth - stage.min_depth))
+        choices[stage.stage] = []
+        for position in range(depth):
+            low, high = candidate.width_range(stage.out_channels if position else stage.in_channels)
+            choices[stage.stage].append((candidate, round(low + size * (high - low))))
+    return assemble(space, f"size {size:.2f}", choices)
+
+
+def measure_reach(space: Space, params: ProfileLatencyParams, resolution: int) -> Reach:
+    """Measure networks of SIZES end to end.
+
+    Raises:
+        UserError: the device or the backend is absent.
+    """
+    from tfnas.latency.measuring import network_probe
+
+    networks = [network_of_size(space, size) for size in SIZES]
+    probes = {
+        network.name: network_probe(network, resolution, params.num_classes, params.batch_size) for network in networks
+    }
+    measured = measure_ms(probes, params, resolution)
+    return Reach(SIZES, [measured[network.name] for network in networks])
+
+
+def measure_ms(probes: Mapping[str, Probe], params: ProfileLatencyParams, resolution: int) -> dict[str, float]:
+    """The latency of whole networks in milliseconds, as the profile measures them: on a CPU without preempted time.
+
+    Raises:
+        UserError: the device or the backend is absent.
+    """
+    from tfnas.latency.measuring import Measuring
+
+    measuring = Measuring(params, space="", resolution=resolution)
+    with measuring.session(probes, ()):
+        rounds = [{name: measuring.measure([(name, 0)])[0][0] for name in probes} for _ in range(ROUNDS)]
+    return {name: median(measured[name] for measured in rounds) for name in probes}
