@@ -308,7 +308,7 @@ def test_what_is_said_to_be_in_proportion_is() -> None:
 
 
 @pytest.mark.parametrize(
-    ("classes", "batch_size", "rate"), [(2, 32, 0.0125), (5, 64, 0.025), (7, 128, 0.05), (20, 128, 0.05)]
+    ("classes", "batch_size", "rate"), [(2, 16, 0.00625), (7, 16, 0.00625), (20, 32, 0.0125), (64, 128, 0.05)]
 )
 def test_twenty_images_per_class(tmp_path: Path, monkeypatch, classes: int, batch_size: int, rate: float) -> None:
     """A batch below the preset's has a lower rate, and the file says why."""

@@ -31,8 +31,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
 
 def _run_job(text: str) -> str:
     def write(job: Job) -> None:
-        write_text(job.out / "architecture.json", text)
-        write_text(job.out / "metrics.json", text)
+        for output in job.stage.outputs:
+            write_text(job.out / output.name, text)
 
     inputs = ["--supernet", "input.txt", "--table", "table.txt"]
     out = ["--out", "results/derive/A", "--log", "logs/derive/A.log"]
