@@ -186,6 +186,44 @@ rule transfer:
         command_of("transfer")
 
 
+# what the search has to beat: random and known networks at the target's latency; measures them, so takes all cores
+rule scale_baseline:
+    input:
+        **inputs_of("scale_baseline"),
+    output:
+        **outputs_of("scale_baseline"),
+    log:
+        log_of("scale_baseline"),
+    threads: threads_of("scale_baseline")
+    resources:
+        **resources_of("scale_baseline"),
+    params:
+        values=values_of("scale_baseline"),
+    message:
+        message_of("scale_baseline")
+    shell:
+        command_of("scale_baseline")
+
+
+# by the recipe of retrain
+rule train_baseline:
+    input:
+        **inputs_of("train_baseline"),
+    output:
+        **outputs_of("train_baseline"),
+    log:
+        log_of("train_baseline"),
+    threads: threads_of("train_baseline")
+    resources:
+        **resources_of("train_baseline"),
+    params:
+        values=values_of("train_baseline"),
+    message:
+        message_of("train_baseline")
+    shell:
+        command_of("train_baseline")
+
+
 # all results on one page
 rule report:
     input:

@@ -49,8 +49,6 @@ except UserError as error:
     raise WorkflowError(str(error)) from None
 
 TARGETS = list(PARAMS.targets)
-TRANSFER_TARGETS = PARAMS.transfer.targets
-DATASETS = PARAMS.transfer.datasets
 
 if workflow.deployment_settings.deployment_method:  # --software-deployment-method: each rule has its environment
     shell.prefix(f"export PYTHONPATH={shlex.quote(str(ROOT))} {ENGINE}={os.getpid()}; ")
@@ -78,6 +76,7 @@ onerror:
 wildcard_constraints:
     target="[A-Za-z0-9_]+",
     dataset="[a-z0-9-]+",
+    network="[A-Za-z0-9_-]+",
 
 
 def script_of(stage):
@@ -85,7 +84,7 @@ def script_of(stage):
 
 
 def job_wildcards(stage):
-    """A rule's wildcards: a target, a target and a data set, or none."""
+    """A rule's wildcards: a target, a target and a data set or a network, or none."""
     return {name: f"{{{name}}}" for name in STAGES[stage].per}
 
 
@@ -136,9 +135,11 @@ def marked(output, path, per):
 
 def results_of(stage):
     """All files that a stage's jobs write."""
-    values = {"target": TRANSFER_TARGETS if "dataset" in STAGES[stage].per else TARGETS, "dataset": DATASETS}
-    folder = STAGES[stage].folder(**job_wildcards(stage))
-    wildcards = {name: values[name] for name in STAGES[stage].per}
+    folder, listed_in = STAGES[stage].folder(**job_wildcards(stage)), STAGES[stage].listed_in
+    if listed_in is None:
+        wildcards = {name: TARGETS for name in STAGES[stage].per}
+    else:
+        wildcards = {name: getattr(getattr(PARAMS, listed_in), f"{name}s") for name in STAGES[stage].per}
     return [path for output in STAGES[stage].written for path in expand(f"{folder}/{output.name}", **wildcards)]
 
 

@@ -29,7 +29,8 @@ def test_both_engines_hold_the_same_jobs(project) -> None:
     dvc, snakemake = dvc_jobs(project), snakemake_jobs(project)
     params = load_params(project / "params.yaml")
     transfers = len(params.transfer.targets) * len(params.transfer.datasets)
-    jobs = {(): 1, ("target",): len(params.targets), ("target", "dataset"): transfers}
+    baselines = len(params.baselines.targets) * len(params.baselines.networks)
+    jobs = {(): 1, ("target",): len(params.targets), ("target", "dataset"): transfers, ("target", "network"): baselines}
     assert len(dvc) == sum(jobs[stage.per] for stage in STAGES.values())
     assert differences(dvc, snakemake) == []
 
@@ -39,10 +40,14 @@ def test_both_engines_hold_the_same_jobs_for_other_targets(project) -> None:
     params = yaml.safe_load(path.read_text())
     params["targets"]["slow_1"] = {"constraint": {"latency_ms": 1.5}, "dropout": 0.1}
     params["transfer"] |= {"targets": ["slow_1"], "datasets": ["cifar10", "cifar100"], "root": "cifar"}
+    params["baselines"] = {"targets": ["A", "slow_1"], "networks": ["any_12", "mobilenet_v2", "TF-NAS-CPU-B"]}
     path.write_text(yaml.safe_dump(params))
     dvc, snakemake = dvc_jobs(project), snakemake_jobs(project)
     assert {"search@slow_1", "transfer@slow_1-cifar100"} <= set(dvc)
     assert "transfer@A-shifted-digits" not in dvc
+    for network in ("any_12", "mobilenet_v2", "TF-NAS-CPU-B"):
+        assert {f"{stage}@slow_1-{network}" for stage in ("scale_baseline", "train_baseline")} <= set(dvc)
+    assert "train_baseline@B-random_1" not in dvc
     assert differences(dvc, snakemake) == []
 
 
@@ -52,8 +57,9 @@ def test_both_engines_watch_the_users_own_files(project) -> None:
             (project / "inputs" / named.folder / "mine").write_text("mine")
     dvc, snakemake = dvc_jobs(project), snakemake_jobs(project)
     assert differences(dvc, snakemake) == []
-    watching = {job for job, resolved in dvc.items() if "inputs/spaces/mine" in resolved.files}
-    assert watching == {"profile_latency", "warm_up", *(f"{s}@{t}" for s in ("search", "derive") for t in "AB")}
+    watching = {job.partition("-")[0] for job, resolved in dvc.items() if "inputs/spaces/mine" in resolved.files}
+    per_target = {f"{stage}@{target}" for stage in ("search", "derive") for target in "AB"}
+    assert watching == {"profile_latency", "warm_up", "scale_baseline@B", *per_target}
 
 
 def test_a_given_network_depends_on_its_own_file_and_its_search_on_nothing(project) -> None:
@@ -63,6 +69,7 @@ def test_a_given_network_depends_on_its_own_file_and_its_search_on_nothing(proje
         zoo.load("TF-NAS-CPU-B").save(architectures / f"{name}.json")
     for target, name in (("A", "mine"), ("B", "others")):
         set_param(project, f"targets.{target}.constraint", {"architecture": f"inputs/architectures/{name}.json"})
+    set_param(project, "baselines.targets", [])  # given networks have no latency to bring others to
     dvc, snakemake = dvc_jobs(project), snakemake_jobs(project)
     for target, own, other in (("A", "mine", "others"), ("B", "others", "mine")):
         derive, search = f"derive@{target}", f"search@{target}"
@@ -76,10 +83,11 @@ def test_a_given_network_depends_on_its_own_file_and_its_search_on_nothing(proje
     assert {job.command for job in dvc.values()} == {job.command for job in snakemake.values()}
 
 
-def test_both_engines_do_without_a_transfer(project) -> None:
+def test_both_engines_do_without_transfers_and_baselines(project) -> None:
     path = project / "params.yaml"
     params = yaml.safe_load(path.read_text())
     params["transfer"] |= {"targets": [], "datasets": []}
+    params["baselines"] |= {"targets": []}
     path.write_text(yaml.safe_dump(params))
     assert differences(dvc_jobs(project), snakemake_jobs(project)) == []
 
@@ -89,7 +97,7 @@ def test_both_engines_take_quoted_names_that_yaml_would_take_for_something_else(
     params = yaml.safe_load(path.read_text())
     names = ["15", "015", "no", "on", "1e3", "null", "true", "0x10"]
     params["targets"] = dict.fromkeys(names, params["targets"]["A"])
-    params["transfer"]["targets"] = names
+    params["transfer"]["targets"] = params["baselines"]["targets"] = names
     path.write_text(json.dumps(params))  # YAML with all texts in quotes
     dvc, snakemake = dvc_jobs(project), snakemake_jobs(project)
     assert {f"search@{name}" for name in names} <= set(dvc)

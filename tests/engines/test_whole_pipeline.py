@@ -26,6 +26,7 @@ TINY = {
     "resolution": 16,
     "targets.A.constraint.relative": 0.7,
     "targets.B.constraint": {"architecture": GIVEN},
+    "baselines": {"targets": ["A"], "networks": ["random_1", "random_2", "any_1"]},
     "rank_classes.fit.epochs": 1,
     "profile_latency.minutes": 0.03,
     "profile_latency.warmup_runs": 1,

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.engines.calls import call
+from tests.helpers.projects import LISTED
 from tfnas.engines.snakemake import check_writable
 from tfnas.jobs import artifacts
 from tfnas.jobs.artifacts import remove_unfinished, write_text
@@ -110,7 +111,8 @@ def test_the_run_goes_on_when_the_disk_has_space_again(folder, mount, monkeypatc
     monkeypatch.setenv("TFNAS_STEPS", "3")
     results = folder / "results"
     mount(results, "-t", "tmpfs", "-o", "size=128k", "tmpfs")
-    (results / "transfer").mkdir()
+    for name in LISTED:
+        (results / name).mkdir()
     call(folder, "snakemake", "--cores", "1", "results/prepare_data/manifest.csv")
     with (results / "filler").open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while True:

@@ -22,10 +22,11 @@ def make_job(
     inputs: Mapping[str, Path],
     target: str | None = None,
     dataset: str | None = None,
+    network: str | None = None,
 ) -> Job:
     """A job that writes into `folder`, which is created; it leaves no log, provenance or tracking run."""
     folder.mkdir(parents=True, exist_ok=True)
-    return Job(STAGES[stage], params, inputs, folder, NoRun(), target, dataset)
+    return Job(STAGES[stage], params, inputs, folder, NoRun(), target, dataset, network)
 
 
 def run_job(job: Job) -> None:

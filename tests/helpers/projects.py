@@ -13,6 +13,7 @@ from tfnas.stages.registry import SCRIPT_FOLDER, STAGES
 
 ROOT = Path(__file__).parents[2]
 COPIED = ("Snakefile", "dvc.yaml", "params.yaml", ".dvcignore", "workflow", "profiles", "tfnas", "presets", "inputs")
+LISTED = [name for name, stage in STAGES.items() if stage.listed_in is not None]  # may have no jobs
 SCRIPT = "from tests.helpers.engines.{module} import main\n\nmain(__file__)\n"
 
 
@@ -28,7 +29,8 @@ def copy_project(folder: Path, *, git: bool = False, checkout: Path = ROOT) -> P
     (folder / ".dvc").mkdir()
     scm = "autostage = false" if git else "no_scm = true"
     (folder / ".dvc" / "config").write_text(f"[core]\n    analytics = false\n    {scm}\n")
-    (folder / "results" / "transfer").mkdir(parents=True)
+    for name in LISTED:
+        (folder / "results" / name).mkdir(parents=True)
     return folder
 
 
@@ -76,7 +78,8 @@ def commit_all(folder: Path) -> None:
     """A git repository with what there is."""
     for name in (".gitignore", ".dvc/.gitignore"):
         shutil.copy(ROOT / name, folder / name)
-    (folder / "results" / "transfer" / ".gitkeep").touch()
+    for name in LISTED:
+        (folder / "results" / name / ".gitkeep").touch()
     for command in ("init -q -b main", "config user.name tester", "config user.email tester@example.org", "add -A"):
         subprocess.run(["git", *command.split()], cwd=folder, check=True)
     subprocess.run(["git", "commit", "-qm", "pipeline"], cwd=folder, check=True)

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from tfnas.jobs.errors import UserError
 from tfnas.latency.baselines import count_module_macs
-from tfnas.latency.known_networks import COARSE, build_known, fit_width, known_names, rounded, widened
+from tfnas.latency.known_networks import COARSE, build_known, fit_width, rounded, widened
+from tfnas.latency.params import known_names
 from tfnas.space import count_params, zoo
 
 AS_TORCHVISION = {

@@ -14,7 +14,7 @@ from tfnas.engines.dvc_yaml import dvc_yaml
 from tfnas.stages.registry import CHANGES_NO_RESULT, LIBRARY, SCRIPT_FOLDER, STAGES, Stage
 
 ROOT = Path(__file__).parents[2]
-JOB = {"target": "A", "dataset": "shifted-digits"}
+JOB = {"target": "A", "dataset": "shifted-digits", "network": "random_1"}
 
 
 def test_dvc_yaml_is_what_is_written_from_the_registry() -> None:

@@ -16,15 +16,9 @@ WIDTH = 118
 HEADER = """\
 # The pipeline in the order of its data; the Snakefile holds the same jobs.
 # Written from tfnas/stages/registry.py by `make dvc.yaml`: edit the registry, not this file.
-# `foreach` and `matrix` read targets and data sets from params.yaml.
+# `foreach` and `matrix` read targets, data sets and baselines' networks from params.yaml.
 stages:
 """
-# How DVC names a job's target and data set, by what there is one job for each of.
-PLACES: dict[tuple[str, ...], dict[str, str]] = {
-    (): {},
-    ("target",): {"target": "${key}"},
-    ("target", "dataset"): {"target": "${item.target}", "dataset": "${item.dataset}"},
-}
 
 
 def dvc_yaml() -> str:
@@ -43,15 +37,20 @@ def _folder_plots() -> Iterator[str]:
 
 
 def _stage(stage: Stage) -> str:
-    body, lines = "\n".join(_body(stage, PLACES[stage.per])), [f"{stage.name}:"]
+    body, lines = "\n".join(_body(stage, _places(stage))), [f"{stage.name}:"]
     if stage.per == ("target",):
         lines += ["  foreach: ${targets}", "  do:", textwrap.indent(body, "    ")]
     elif stage.per:
-        lines += ["  matrix:", *(f"    {name}: ${{transfer.{name}s}}" for name in stage.per)]
+        lines += ["  matrix:", *(f"    {name}: ${{{stage.listed_in}.{name}s}}" for name in stage.per)]
         lines += [textwrap.indent(body, "  ")]
     else:
         lines += [textwrap.indent(body, "  ")]
     return textwrap.indent("\n".join(lines), "  ")
+
+
+def _places(stage: Stage) -> dict[str, str]:
+    """How DVC names a job's target, and its data set or network."""
+    return {"target": "${key}"} if stage.per == ("target",) else {name: f"${{item.{name}}}" for name in stage.per}
 
 
 def _body(stage: Stage, job: Mapping[str, str]) -> list[str]:

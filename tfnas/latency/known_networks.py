@@ -12,6 +12,7 @@ from typing import NamedTuple
 from torch import nn
 
 from tfnas.jobs.errors import UserError
+from tfnas.latency.params import known_names
 from tfnas.space import Architecture, Block, build_network, zoo
 
 COARSE = (0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8)  # widths to measure first
@@ -27,11 +28,6 @@ class Scaled(NamedTuple):
 
     width: float  # multiplier
     latency_ms: float  # measured end to end
-
-
-def known_names() -> list[str]:
-    """The networks that `build_known` builds."""
-    return [*_TORCHVISION, *zoo.names()]
 
 
 def check_known(name: str) -> None:

@@ -1,7 +1,8 @@
-"""The section `profile_latency` of params.yaml, and a target's constraint."""
+"""The sections `profile_latency` and `baselines` of params.yaml, and a target's constraint."""
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
@@ -43,6 +44,61 @@ class ConstraintParams(Section):
     def is_given(self) -> bool:
         """Whether the target names its network, so that none is searched for."""
         return self.architecture is not None
+
+
+RANDOM, ANY, KNOWN = "random", "any", "known"  # kinds of networks that a search has to beat
+TORCHVISION_NETWORKS = (
+    "mobilenet_v2",
+    "mobilenet_v3_small",
+    "mobilenet_v3_large",
+    "mnasnet",
+    "efficientnet_b0",
+    "shufflenet_v2",
+)
+
+
+def known_names() -> list[str]:
+    """The networks that `tfnas.latency.known_networks.build_known` builds: torchvision's and the paper's."""
+    return [*TORCHVISION_NETWORKS, *zoo.names()]
+
+
+def baseline_kind(name: str) -> str:
+    """Of an entry of `baselines.networks`: `random_1`, `any_1` or a known network's name.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    match = re.fullmatch(rf"({RANDOM}|{ANY})_[1-9]\d*", name)
+    if match is not None:
+        return match[1]
+    if name not in known_names():
+        raise ValueError(
+            f"{name!r} is neither random_N nor any_N (N from 1) nor a known network; these are"
+            f" {', '.join(known_names())}"
+        )
+    return KNOWN
+
+
+class BaselinesParams(Section):
+    """What a search has to beat: networks trained as the found one, for these targets."""
+
+    targets: list[str]
+    networks: list[str]  # random_N: of the target's latency; any_N: of any size; else a known network at the latency
+
+    @field_validator("networks")
+    @classmethod
+    def _known(cls, names: list[str]) -> list[str]:
+        for name in names:
+            baseline_kind(name)
+        return names
+
+    @field_validator("targets", "networks")
+    @classmethod
+    def _once(cls, names: list[str]) -> list[str]:
+        twice = next((name for number, name in enumerate(names) if name in names[:number]), None)
+        if twice is not None:
+            raise ValueError(f"names {twice!r} twice; write it once")
+        return names
 
 
 class ProfileLatencyParams(Section):

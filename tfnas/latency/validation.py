@@ -24,7 +24,7 @@ from tfnas.space.membership import assemble, violations
 if TYPE_CHECKING:
     from tfnas.latency.backends import Backend
     from tfnas.latency.backends.registry import Stopwatch
-    from tfnas.latency.timing import Timing
+    from tfnas.latency.timing import Probe, Timing
 
 COLUMNS = ("network", "table_ms", "measured_ms")
 SPREAD = 0.25  # standard deviation of one choice around the size of a random network
@@ -114,27 +114,42 @@ def time_networks(
     Raises:
         UserError: the device is absent.
     """
+    from tfnas.latency.measuring import network_probe
+
+    probes = [network_probe(network, resolution, params.num_classes, params.batch_size) for network in networks]
+    return time_modules(probes, params, repeats=repeats, seed=seed, backend=backend, stopwatch=stopwatch)
+
+
+def time_modules(
+    probes: Sequence[Probe],
+    params: ProfileLatencyParams,
+    *,
+    repeats: int,
+    seed: int,
+    backend: Backend | None = None,
+    stopwatch: Stopwatch | None = None,
+) -> list[Timing]:
+    """The same of any modules, each with the shape of its input.
+
+    Raises:
+        UserError: the device is absent.
+    """
     from tfnas.compute.devices import find_device
     from tfnas.latency.backends import BackendOptions, open_backend, stopwatch_of
-    from tfnas.latency.measuring import network_probe
     from tfnas.latency.timing import Timer, measuring, time_probes
 
     device = find_device(params.device, source="profile_latency.device:")
     backend = backend or open_backend(params.backend, BackendOptions.of(params))
-    probes = {
-        index: network_probe(network, resolution, params.num_classes, params.batch_size)
-        for index, network in enumerate(networks)
-    }
     with measuring(params.threads):
         timings = time_probes(
-            probes,
+            dict(enumerate(probes)),
             timer=Timer(device, params.warmup_runs, stopwatch or stopwatch_of(backend)),
             backend=backend,
             repeats=repeats,
             seed=derive_seed(seed, "time_networks"),
             label="networks",
         )
-    return [timings[index] for index in range(len(networks))]
+    return [timings[index] for index in range(len(probes))]
 
 
 def measure_architecture_ms(

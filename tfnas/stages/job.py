@@ -32,7 +32,7 @@ from tfnas.stages.params import (
     searches_nothing,
     stage_params,
 )
-from tfnas.stages.registry import STAGES, Stage
+from tfnas.stages.registry import LISTED_IN, STAGES, Stage
 
 if TYPE_CHECKING:
     from tfnas.tracking.runs import Run
@@ -55,7 +55,7 @@ class StageModule(Protocol):
 
 @dataclass
 class Job:
-    """One job: a stage, on the parameters, for a target and a data set where there is one job for each.
+    """One job: a stage, on the parameters, for a target, and a data set or a network, where there is one job for each.
 
     Attributes:
         inputs: the files and folders that it is given, by option.
@@ -70,12 +70,14 @@ class Job:
     run: Run
     target: str | None = None
     dataset: str | None = None
+    network: str | None = None
     at_end: list[Callable[[], None]] = field(default_factory=list)
 
     @property
     def name(self) -> tuple[str, ...]:
-        """Stage, target, data set."""
-        return tuple(part for part in (self.stage.name, self.target, self.dataset) if part is not None)
+        """Stage, target, data set or network."""
+        parts = (self.stage.name, self.target, self.dataset, self.network)
+        return tuple(part for part in parts if part is not None)
 
     @cached_property
     def input_digests(self) -> list[str]:
@@ -138,9 +140,9 @@ def _check_present(paths: Iterable[Path]) -> None:
 def _parser(stage: Stage) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"{stage.name}.py", description=f"{_sentence(stage.does)} ({stage.paper}).")
     parser.add_argument("--params", type=Path, required=True, help="parameter file (params.yaml)")
-    for name, meant in (("target", "a key of `targets`"), ("dataset", "one of `transfer.datasets`")):
-        if name in stage.per:
-            parser.add_argument(f"--{name}", required=True, help=f"name of the {name}, {meant}")
+    for name in stage.per:
+        meant = f"one of `{LISTED_IN[name]}.{name}s`" if name in LISTED_IN else "a key of `targets`"
+        parser.add_argument(f"--{name}", required=True, help=f"name of the {name}, {meant}")
     for given in stage.inputs:
         parser.add_argument(f"--{given.option.replace('_', '-')}", type=Path, required=True, help=given.help)
     if stage.reads_results:
@@ -159,17 +161,23 @@ def _prepare(stage: Stage, options: argparse.Namespace) -> Job:
     params = load_params(options.params)
     check_named_files(params, options.params)
     check_given_networks(params)
-    target, dataset = getattr(options, "target", None), getattr(options, "dataset", None)
-    for key, name, known in (
-        ("targets", target, params.targets),
-        ("transfer.datasets", dataset, params.transfer.datasets),
-    ):
-        if name is not None and name not in known:
+    named = {name: getattr(options, name) for name in stage.per}
+    for kind, name in named.items():
+        key, known = _known(params, kind)
+        if name not in known:
             raise UserError(f"{options.params}: {key} has no {name!r}; known: {', '.join(known)}")
     claim_gpu(device_of(stage, params))
     names = [given.option for given in stage.inputs] + (["results"] if stage.reads_results else [])
     inputs = {name: getattr(options, name) for name in names}
-    return Job(stage, params, inputs, options.out, _no_run(), target, dataset)
+    return Job(stage, params, inputs, options.out, _no_run(), **named)
+
+
+def _known(params: Params, kind: str) -> tuple[str, Iterable[str]]:
+    """The key of params.yaml that lists targets, data sets or networks, and what it lists."""
+    if kind == "target":
+        return "targets", params.targets
+    section = LISTED_IN[kind]
+    return f"{section}.{kind}s", getattr(getattr(params, section), f"{kind}s")
 
 
 def device_of(stage: Stage, params: Params) -> str:
@@ -192,6 +200,7 @@ def _opened(job: Job, options: argparse.Namespace, *, resumes: str | None) -> It
             options.params,
             target=job.target,
             dataset=job.dataset,
+            network=job.network,
             resumes=resumes,
         ) as job.run,
     ):

@@ -20,7 +20,7 @@ from tfnas.data.params import BuildSubsetParams, PrepareDataParams, RankClassesP
 from tfnas.jobs.artifacts import digest_file, digest_text
 from tfnas.jobs.errors import UserError
 from tfnas.jobs.sections import Count, CountOrZero, Rate, Section, _Loader, explain, read_yaml
-from tfnas.latency.params import ConstraintParams, ProfileLatencyParams
+from tfnas.latency.params import BaselinesParams, ConstraintParams, ProfileLatencyParams
 from tfnas.report.params import ReportParams
 from tfnas.search.params import DeriveParams, SearchParams
 from tfnas.space.given import given_network, is_file
@@ -74,6 +74,7 @@ class Params(Section):
     derive: DeriveParams
     retrain: RetrainParams
     transfer: TransferParams
+    baselines: BaselinesParams
     report: ReportParams
 
     @model_validator(mode="after")
@@ -82,6 +83,20 @@ class Params(Section):
             if name not in self.targets:
                 raise ValueError(
                     f"transfer.targets names {name!r}, which is not in targets ({', '.join(self.targets)})"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _baselines_have_a_limit(self) -> Params:
+        for name in self.baselines.targets:
+            if name not in self.targets:
+                raise ValueError(
+                    f"baselines.targets names {name!r}, which is not in targets ({', '.join(self.targets)})"
+                )
+            if self.targets[name].constraint.is_given:
+                raise ValueError(
+                    f"baselines.targets names {name!r}, whose network is given: there is no latency to bring others to;"
+                    " leave it out"
                 )
         return self
 

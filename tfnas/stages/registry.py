@@ -17,6 +17,10 @@ LIBRARY = "tfnas"
 INPUTS = "inputs"  # the user's own files that parameters name
 SCRIPT_FOLDER = "workflow/scripts"
 
+# What there is one job for each of, besides targets, and the section of params.yaml whose keys `targets` and
+# `datasets` or `networks` list the jobs.
+LISTED_IN = {"dataset": "transfer", "network": "baselines"}
+
 # Rooms and modules of the library whose code changes no result: no stage names them as a code dependency.
 CHANGES_NO_RESULT = (
     "__init__.py",
@@ -47,12 +51,12 @@ class NamedFile(NamedTuple):
 
 
 NAMED_FILES = (
-    NamedFile("space", "spaces", ("profile_latency", "warm_up", "search", "derive")),
+    NamedFile("space", "spaces", ("profile_latency", "warm_up", "search", "derive", "scale_baseline")),
     NamedFile("profile_latency.table", "tables", ("profile_latency",)),
     NamedFile("build_subset.class_list", "class_lists", ("build_subset",)),
     NamedFile("rank_classes.weights", "weights", ("rank_classes",), ("imagenet", "fit")),
     NamedFile("retrain.initial", "weights", ("retrain",), ("scratch", "supernet")),
-    NamedFile("retrain.teacher.network", "teachers", ("retrain",), ("none", "ranking")),
+    NamedFile("retrain.teacher.network", "teachers", ("retrain", "train_baseline"), ("none", "ranking")),
     NamedFile("targets.*.constraint.architecture", "architectures", ("derive",)),
     NamedFile("report.comparison", "comparisons", ("report",)),
 )
@@ -64,7 +68,7 @@ class Output:
 
     Attributes:
         kind: how DVC lists it; `metrics` and `plot` are shown by `dvc metrics` and `dvc plots`.
-        plot: DVC's settings of a plot (template, x, y, title); `{target}` and `{dataset}` are replaced. Of a
+        plot: DVC's settings of a plot (template, x, y, title); `{target}` and such are replaced. Of a
             folder, those of each file in it; only there does DVC allow several columns as y.
         category: of `snakemake --report`; None leaves it out.
         caption: the stem of a file in `workflow/report/`.
@@ -106,7 +110,7 @@ class Stage:
         keys: of params.yaml, whose values its results depend on; `{target}` is replaced.
         code: rooms of the library that can change its results, besides its own file and script.
         reads_results: whether it reads all earlier stages' results, instead of named inputs.
-        per: what there is one job for each of: nothing, a target, or a target and a data set.
+        per: what there is one job for each of: nothing, a target, or a target and a data set or a baseline's network.
         measures: whether it measures time, and so runs alone on all cores.
         device: the parameter that says where it computes; None for the CPU.
     """
@@ -126,6 +130,11 @@ class Stage:
     @property
     def script(self) -> str:
         return f"{SCRIPT_FOLDER}/{self.name}.py"
+
+    @property
+    def listed_in(self) -> str | None:
+        """The section of params.yaml that lists its jobs; None where they are one, or one per target."""
+        return next((LISTED_IN[name] for name in self.per if name in LISTED_IN), None)
 
     @property
     def code_paths(self) -> tuple[str, ...]:
@@ -355,6 +364,7 @@ _ALL = (
         outputs=(
             Output("weights.pt"),
             _history("Retraining of {target}, top-1 %", "val_top1", "Training", "training"),
+            Output("seeds.csv"),
             _METRICS,
         ),
         keys=(*_TRAINED_ON, "retrain", "targets.{target}.dropout"),
@@ -382,6 +392,45 @@ _ALL = (
         device="device",
     ),
     Stage(
+        name="scale_baseline",
+        paper="–",
+        does="bring a network to compare with to the target latency, and measure it",
+        inputs=(_TABLE,),
+        outputs=(Output("network.json"), _METRICS),
+        keys=(
+            "seed",
+            "space",
+            "resolution",
+            "profile_latency",
+            "derive.measure_repeats",
+            "targets.{target}.constraint",
+        ),
+        code=("search", "latency", "space", "compute"),
+        per=("target", "network"),
+        measures=True,
+        device="profile_latency",
+    ),
+    Stage(
+        name="train_baseline",
+        paper="App. B",
+        does="train the network to compare with, by the recipe of retrain",
+        inputs=(
+            Input("baseline", "scale_baseline", "network.json"),
+            Input("ranking", "rank_classes", "network.pt"),
+            Input("manifest", "prepare_data", "manifest.csv"),
+            Input("images", "prepare_data", "images"),
+        ),
+        outputs=(
+            _history("Training of {network} for {target}, top-1 %", "val_top1", None),
+            Output("seeds.csv"),
+            _METRICS,
+        ),
+        keys=(*_TRAINED_ON, "retrain", "targets.{target}.dropout"),
+        code=("train", "data", "latency", "space", "compute"),
+        per=("target", "network"),
+        device="device",
+    ),
+    Stage(
         name="report",
         paper="Tab. 2, 7-9",
         does="one page of all results",
@@ -394,7 +443,7 @@ _ALL = (
                 "accuracies", "folder", {"x": "epoch", "y": ("derived", "sampled", "random"), "y_label": "top-1, %"}
             ),
         ),
-        keys=("report", "targets", "transfer.targets", "transfer.datasets"),
+        keys=("report", "targets", "transfer.targets", "transfer.datasets", "baselines"),
         code=("report", "latency", "space", "compute"),
         reads_results=True,
     ),

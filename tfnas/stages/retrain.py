@@ -10,13 +10,20 @@ import logging
 from pathlib import Path
 from typing import NamedTuple
 
-from tfnas.data.manifest import manifest_samples, read_manifest, warn_of_changed_images
+from tfnas.data.manifest import warn_of_changed_images
 from tfnas.space import Architecture, build_network
 from tfnas.stages.job import Job
 from tfnas.stages.params import for_target
-from tfnas.train.distillation import Teacher, read_teacher
-from tfnas.train.params import NO_TEACHER, SCRATCH, SUPERNET
-from tfnas.train.session import Training, load_architecture, retrain_sets, run_training
+from tfnas.train.distillation import Teacher
+from tfnas.train.params import SCRATCH, SUPERNET
+from tfnas.train.session import (
+    Training,
+    load_architecture,
+    network_size,
+    retrain_sets,
+    retrain_teacher,
+    run_training,
+)
 from tfnas.train.start import Start, read_start
 
 logger = logging.getLogger("tfnas.train")
@@ -39,11 +46,12 @@ def check(job: Job) -> Checked:
     """
     warn_of_changed_images(job.params, job.inputs["manifest"])
     architecture = load_architecture(job.inputs["architecture"])
-    return Checked(architecture, _start(job, architecture), _teacher(job))
+    teacher = retrain_teacher(job.params, job.inputs["manifest"], job.inputs["ranking"])
+    return Checked(architecture, _start(job, architecture), teacher)
 
 
 def run(job: Job, checked: Checked) -> None:
-    """Write weights.pt, history.csv and metrics.json into `job.out`."""
+    """Write weights.pt, history.csv, seeds.csv and metrics.json into `job.out`."""
     assert job.target is not None
     architecture, start, teacher = checked
     if start is None and job.params.retrain.initial == SUPERNET:
@@ -55,7 +63,8 @@ def run(job: Job, checked: Checked) -> None:
         lambda: build(architecture, sets.num_classes, dropout, recipe.drop_connect),
         sets,
         recipe,
-        architecture,
+        network_size(architecture, sets),
+        seeds=recipe.seeds,
         log_model=True,
         start=start,
         teacher=teacher,
@@ -71,11 +80,3 @@ def _start(job: Job, architecture: Architecture) -> Start | None:
     inherited = initial == SUPERNET
     path = job.inputs["initial"] if inherited else Path(for_target(initial, job.target))
     return read_start(path, architecture, inherited=inherited)
-
-
-def _teacher(job: Job) -> Teacher | None:
-    params = job.params.retrain.teacher
-    if params.network == NO_TEACHER:
-        return None
-    _, classes = manifest_samples(read_manifest(job.inputs["manifest"]), "train")
-    return read_teacher(params, job.inputs["ranking"], classes, job.params.resolution)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tfnas.space import Architecture
 from tfnas.stages.job import Job
-from tfnas.train.session import Training, load_architecture, run_training, transfer_sets
+from tfnas.train.session import Training, load_architecture, network_size, run_training, transfer_sets
 from tfnas.train.weights import transfer_network
 
 
@@ -33,6 +33,6 @@ def run(job: Job, architecture: Architecture) -> None:
         ),
         sets,
         recipe,
-        architecture,
+        network_size(architecture, sets),
     )
     run_training(job, training)

@@ -92,9 +92,10 @@ def tracked_run(
     *,
     target: str | None = None,
     dataset: str | None = None,
+    network: str | None = None,
     resumes: str | None = None,
 ) -> Iterator[Run]:
-    """A run named after the job, tagged with stage, target, dataset, commit, pipeline id and DVC experiment.
+    """A run named after the job, tagged with stage, target, dataset, network, commit, pipeline id and DVC experiment.
 
     All jobs of one commit and one parameter file share a pipeline id. Parameters of the job's own target are logged as
     `target.*`, so that runs of two targets can be compared row by row. The runs of a DVC experiment are prefixed with
@@ -112,12 +113,13 @@ def tracked_run(
         _open_store(uri, tracking)
     import mlflow
 
-    name = "-".join(part for part in (stage, target, dataset) if part)
+    name = "-".join(part for part in (stage, target, dataset, network) if part)
     if (experiment := experiment_name()) is not None:
         name = f"{experiment}: {name}"
     commit = git_commit()
     pipeline = digest_text(commit + params_file.read_text(encoding="utf-8"))[:12]
-    tags = {"stage": stage, "target": target, "dataset": dataset, "git_commit": commit, "pipeline_id": pipeline}
+    tags = {"stage": stage, "target": target, "dataset": dataset, "network": network}
+    tags |= {"git_commit": commit, "pipeline_id": pipeline}
     tags["dvc_experiment"] = experiment
     if resumes is not None and (last_step := _last_step(resumes, tracking.experiment)) is not None:
         with explained(uri):

@@ -297,7 +297,12 @@ def _find_run(run_id: str, uri: str) -> MlflowRun | None:
 def _job(run: MlflowRun) -> TrackedJob:
     tags = run.data.tags
     target = tags.get("target")
-    parts: Sequence[str | None] = (tags.get("stage", run.info.run_name), target, tags.get("dataset"))
+    parts: Sequence[str | None] = (
+        tags.get("stage", run.info.run_name),
+        target,
+        tags.get("dataset"),
+        tags.get("network"),
+    )
     params = {
         f"targets.{target}.{name.removeprefix('target.')}" if name.startswith("target.") else name: value
         for name, value in run.data.params.items()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from tfnas.compute import distributed
 from tfnas.jobs.artifacts import write_csv
 
 MIN_CLASSES_FOR_TOP5 = 5
+SEED_COLUMNS = ("seed", "top1_percent", "top5_percent", "loss")
 
 
 @dataclass(frozen=True)
@@ -96,3 +97,9 @@ class TrainingEpoch:
 def write_training_history(history: Iterable[TrainingEpoch], path: str | Path) -> None:
     """One row per epoch, as CSV."""
     write_csv(path, [column.name for column in fields(TrainingEpoch)], map(asdict, history))
+
+
+def write_seeds(finals: Sequence[Metrics], path: str | Path) -> None:
+    """Write CSV: seed (counted from 1), top1_percent, top5_percent (empty with fewer than five classes), loss."""
+    rows = [{"seed": number, **asdict(final)} for number, final in enumerate(finals, start=1)]
+    write_csv(path, SEED_COLUMNS, rows)

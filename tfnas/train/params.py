@@ -85,6 +85,7 @@ class TeacherParams(Section):
 
 
 class RetrainParams(RecipeParams):
+    seeds: Count  # trainings from different random numbers; the first one's weights are written
     initial: str  # scratch | supernet | a file of weights
     teacher: TeacherParams
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -33,10 +36,10 @@ from tfnas.jobs.artifacts import digest_params, write_json
 from tfnas.jobs.checkpoints import CHECKPOINTS, CheckpointFolder
 from tfnas.jobs.errors import UserError
 from tfnas.space import Architecture, count_macs, count_params
-from tfnas.train.distillation import Teacher
+from tfnas.train.distillation import Teacher, read_teacher
 from tfnas.train.loop import Setting, TrainResult, evaluate, train
-from tfnas.train.metrics import write_training_history
-from tfnas.train.params import RecipeParams
+from tfnas.train.metrics import TrainingEpoch, write_seeds, write_training_history
+from tfnas.train.params import NO_TEACHER, RecipeParams
 from tfnas.train.start import Start, calibrate
 from tfnas.train.weights import save_weights
 
@@ -108,6 +111,18 @@ def check_classes(train: list[str], val: list[str], *, source: str) -> None:
         raise UserError(f"{source}: class {odd[0]!r} is in one of train and val only; give both the same classes")
 
 
+def retrain_teacher(params: Params, manifest: Path, ranking: Path) -> Teacher | None:
+    """What `retrain.teacher` asks for; None where it asks for none.
+
+    Raises:
+        UserError: as `read_teacher`.
+    """
+    if params.retrain.teacher.network == NO_TEACHER:
+        return None
+    _, classes = manifest_samples(read_manifest(manifest), "train")
+    return read_teacher(params.retrain.teacher, ranking, classes, params.resolution)
+
+
 def load_architecture(path: Path) -> Architecture:
     """The network in a file.
 
@@ -165,6 +180,9 @@ class Training:
 
     Attributes:
         build: makes the network to start from; called after seeding.
+        size: of the network, for metrics.json: `network_size`.
+        seeds: how many times to train, from different random numbers, for seeds.csv; None: once, without that file.
+        write_weights: the first training's, as weights.pt.
         log_model: also log the trained network to tracking, under the target's name.
         start: the weights that `build` begins with; None for fresh ones.
         teacher: that it learns from as well.
@@ -173,31 +191,54 @@ class Training:
     build: Callable[[], nn.Module]
     sets: ImageSets
     recipe: RecipeParams
-    architecture: Architecture
+    size: Mapping[str, int]
+    seeds: int | None = None
+    write_weights: bool = True
     log_model: bool = False
     start: Start | None = None
     teacher: Teacher | None = None
 
 
 def run_training(job: Job, training: Training) -> None:
-    """Build a network, train it, and write weights.pt, history.csv and metrics.json into `job.out`.
+    """Build a network, train it once per seed, and write weights.pt, history.csv, seeds.csv and metrics.json.
 
-    The processes that torchrun has started train it together, and the first writes. The checkpoint is discarded only
-    when the job succeeds, so a job that fails to write or to log does not train again.
+    Into `job.out`, as far as `training` asks for them. Weights, history and most metrics are the first training's.
+    The processes that torchrun has started train together, and the first writes. Each training has its checkpoints,
+    which are discarded only when the job succeeds: a job that is killed resumes within the current training, and one
+    that fails to write or to log does not train again.
 
     Raises:
         UserError: as `train`; or a batch that the processes cannot share equally.
     """
     check_shares(training.recipe, "/".join(job.name))
     device = open_device(job.params.device.name, job.params.device.threads)
-    with (
-        distributed.process_group(device),
-        SharedCheckpoints(lambda: _checkpoints(job)) as checkpoints,
-    ):
-        network, result, before = _train(job, training, device, checkpoints)
+    finished = list[TrainResult]()
+    with ExitStack() as stack:
+        stack.enter_context(distributed.process_group(device))
+        for number in range(1, (training.seeds or 1) + 1):
+            checkpoints = SharedCheckpoints(partial(_checkpoints, job, number))
+            stack.enter_context(checkpoints)
+            trained = _train(job, training, device, checkpoints, number)
+            finished.append(trained.result)
+            if number == 1:
+                first = trained
+            if distributed.rank() == 0:
+                job.at_end.insert(0, checkpoints.discard)  # the first training's folder holds the others'
         if distributed.rank() == 0:
-            _write(job, training, network, result, before)
-            job.at_end.append(checkpoints.discard)
+            _write(job, training, first, finished)
+
+
+class Trained(NamedTuple):
+    """A trained network on the CPU in evaluation mode, as `build` makes it, and how its training went."""
+
+    network: nn.Module
+    result: TrainResult
+    before: dict[str, float]  # what was validated before
+
+
+def _label(job: Job, number: int) -> str:
+    """The name of a training, which its random streams depend on: the job's, for the second and later with a number."""
+    return "/".join(job.name if number == 1 else (*job.name, f"seed_{number}"))
 
 
 def check_shares(recipe: RecipeParams, label: str) -> None:
@@ -210,58 +251,72 @@ def check_shares(recipe: RecipeParams, label: str) -> None:
         )
 
 
-def _checkpoints(job: Job) -> CheckpointFolder:
+def _checkpoints(job: Job, number: int) -> CheckpointFolder:
     depends = {"params": job.values, "inputs": job.input_digests, "processes": distributed.world_size()}
-    return CheckpointFolder(CHECKPOINTS.joinpath(*job.name), digest=digest_params(depends))
+    return CheckpointFolder(CHECKPOINTS / _label(job, number), digest=digest_params(depends))
 
 
-def _train(
-    job: Job, training: Training, device: torch.device, checkpoints: SharedCheckpoints
-) -> tuple[nn.Module, TrainResult, dict[str, float]]:
-    """The trained network, as `build` makes it, on the CPU in evaluation mode; the result of its training; and what
-    was validated before."""
-    seed_everything(derive_seed(job.params.seed, "/".join(job.name)))
-    network, loaders, before = training.build(), _loaders(job, training, device), dict[str, float]()
+def _train(job: Job, training: Training, device: torch.device, checkpoints: SharedCheckpoints, number: int) -> Trained:
+    """One of the trainings, counted from 1."""
+    label = _label(job, number)
+    seed_everything(derive_seed(job.params.seed, label))
+    network, loaders, before = training.build(), _loaders(job, training, device, label), dict[str, float]()
     if training.start is not None:
-        before["initial_top1_percent"] = _begin(job, training, training.start, network, loaders[1], device)
+        before["initial_top1_percent"] = _begin(job, training, training.start, network, loaders[1], device, label)
     distillation = None
     if training.teacher is not None:
         ready = training.teacher.ready(device, channels_last=training.recipe.channels_last)
-        before["teacher_top1_percent"] = _judge(job, training, training.teacher, ready, loaders[1], device)
+        before["teacher_top1_percent"] = _judge(job, training, training.teacher, ready, loaders[1], device, label)
         distillation = training.teacher.distillation(ready)
     result = train(
         network,
         loaders,
         training.recipe,
-        Setting("/".join(job.name), device, job.params.device.precision, job.params.seed),
+        Setting(label, device, job.params.device.precision, job.params.seed),
         distillation=distillation,
         checkpoints=checkpoints,
-        on_epoch=lambda record: job.run.log_metrics(record.metrics(), step=record.epoch),
+        on_epoch=partial(_log_epoch, job) if number == 1 else None,
     )
     trained = training.build()  # not `network`, whose BatchNorm may be synchronized
     trained.load_state_dict(network.state_dict())
-    return trained.eval(), result, before
+    return Trained(trained.eval(), result, before)
+
+
+def _log_epoch(job: Job, record: TrainingEpoch) -> None:
+    job.run.log_metrics(record.metrics(), step=record.epoch)
 
 
 def _begin(
-    job: Job, training: Training, start: Start, network: nn.Module, val: EpochLoader, device: torch.device
+    job: Job,
+    training: Training,
+    start: Start,
+    network: nn.Module,
+    val: EpochLoader,
+    device: torch.device,
+    label: str,
 ) -> float:
     """Estimate BatchNorm's statistics where the weights have none; top-1 before training, in percent."""
     precision, num_classes = job.params.device.precision, training.sets.num_classes
     if not start.has_statistics:
-        calibrate(network, _calibration_batches(job, training, device), device=device, precision=precision)
+        calibrate(network, _calibration_batches(job, training, device, label), device=device, precision=precision)
     top1 = evaluate(network.to(device), val, device=device, precision=precision).top1_percent
     fresh = (
         ""
         if start.num_classes == num_classes
         else (f"; the classifier is a fresh one, for {num_classes} classes instead of {start.num_classes}")
     )
-    logger.info("%s: starts from %s: top-1 before training %.2f %%%s", "/".join(job.name), start.source, top1, fresh)
+    logger.info("%s: starts from %s: top-1 before training %.2f %%%s", label, start.source, top1, fresh)
     return top1
 
 
 def _judge(
-    job: Job, training: Training, teacher: Teacher, ready: nn.Module, val: EpochLoader, device: torch.device
+    job: Job,
+    training: Training,
+    teacher: Teacher,
+    ready: nn.Module,
+    val: EpochLoader,
+    device: torch.device,
+    label: str,
 ) -> float:
     """The teacher's own top-1, in percent.
 
@@ -270,17 +325,17 @@ def _judge(
     """
     top1 = evaluate(ready, val, device=device, precision=job.params.device.precision).top1_percent
     teacher.check_order(top1, training.sets.num_classes)
-    logger.info("%s: learns from %s: top-1 %.2f %%", "/".join(job.name), teacher.source, top1)
+    logger.info("%s: learns from %s: top-1 %.2f %%", label, teacher.source, top1)
     return top1
 
 
-def _calibration_batches(job: Job, training: Training, device: torch.device) -> EpochLoader:
+def _calibration_batches(job: Job, training: Training, device: torch.device, label: str) -> EpochLoader:
     """Batches of training images as one process sees them, so that all of several compute the same statistics."""
     return make_loader(
         training.sets.train,
         training.recipe.batch_size // training.recipe.accumulate,
         shuffle=True,
-        seed=derive_seed(job.params.seed, "/".join(job.name), "calibration"),
+        seed=derive_seed(job.params.seed, label, "calibration"),
         drop_last=True,
         workers=job.params.device.workers,
         pin_memory=device.type == "cuda",
@@ -288,20 +343,43 @@ def _calibration_batches(job: Job, training: Training, device: torch.device) -> 
     )
 
 
-def _write(job: Job, training: Training, network: nn.Module, result: TrainResult, before: dict[str, float]) -> None:
-    metrics = final_metrics(result, training.architecture, training.sets) | before
-    save_weights(network, job.out / "weights.pt")
-    write_training_history(result.history, job.out / "history.csv")
+def _write(job: Job, training: Training, first: Trained, finished: Sequence[TrainResult]) -> None:
+    metrics = final_metrics(first.result, training.size) | first.before | seeds_metrics(finished)
+    if training.write_weights:
+        save_weights(first.network, job.out / "weights.pt")
+    write_training_history(first.result.history, job.out / "history.csv")
+    if training.seeds is not None:
+        write_seeds([result.final for result in finished if result.final is not None], job.out / "seeds.csv")
     write_json(job.out / "metrics.json", metrics)
     job.run.log_metrics(metrics)
     if training.log_model:
         resolution = training.sets.resolution
         example = np.zeros((1, 3, resolution, resolution), dtype=np.float32)
-        job.run.log_model(network, example, alias=job.target)
+        job.run.log_model(first.network, example, alias=job.target)
 
 
-def final_metrics(result: TrainResult, architecture: Architecture, sets: ImageSets) -> dict[str, float]:
-    """Validation of the weights that are written, their epoch, and the network's size for these images."""
+def network_size(architecture: Architecture, sets: ImageSets) -> dict[str, int]:
+    """Parameters and multiply-adds of a network for these images."""
+    return {
+        "params": count_params(architecture, sets.num_classes),
+        "macs": count_macs(architecture, sets.resolution, sets.num_classes),
+    }
+
+
+def seeds_metrics(finished: Sequence[TrainResult]) -> dict[str, float]:
+    """How many trainings, mean and sample standard deviation of their top-1; empty for one."""
+    top1 = [result.final.top1_percent for result in finished if result.final is not None]
+    if len(top1) < 2:
+        return {}
+    return {
+        "seeds": len(top1),
+        "top1_mean_percent": statistics.fmean(top1),
+        "top1_std_percent": statistics.stdev(top1),
+    }
+
+
+def final_metrics(result: TrainResult, size: Mapping[str, int]) -> dict[str, float]:
+    """Validation of the weights that are written, their epoch, and the network's size."""
     final = result.final
     assert final is not None
     top5 = {} if final.top5_percent is None else {"top5_percent": final.top5_percent}
@@ -311,12 +389,11 @@ def final_metrics(result: TrainResult, architecture: Architecture, sets: ImageSe
         "loss": final.loss,
         "epochs": len(result.history),
         "kept_epoch": result.kept_epoch,
-        "params": count_params(architecture, sets.num_classes),
-        "macs": count_macs(architecture, sets.resolution, sets.num_classes),
+        **size,
     }
 
 
-def _loaders(job: Job, training: Training, device: torch.device) -> tuple[EpochLoader, EpochLoader]:
+def _loaders(job: Job, training: Training, device: torch.device, label: str) -> tuple[EpochLoader, EpochLoader]:
     """Whole batches to train on, in the order of the recipe's sampler; all images in order to validate on.
 
     This process's share of both.
@@ -329,7 +406,7 @@ def _loaders(job: Job, training: Training, device: torch.device) -> tuple[EpochL
         "world_size": world_size,
         "device": device,
     }
-    seed = derive_seed(job.params.seed, "/".join(job.name), "loader")
+    seed = derive_seed(job.params.seed, label, "loader")
     size = recipe.batch_size // (recipe.accumulate * world_size)
     balanced = recipe.sampler == "balanced"
     return (

@@ -27,6 +27,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         parser.add_argument(f"--{name.replace('_', '-')}", type=Path)
     parser.add_argument("--target")
     parser.add_argument("--dataset")
+    parser.add_argument("--network")
     return parser.parse_args(arguments)
 
 
@@ -44,7 +45,9 @@ def run(stage: str, options: argparse.Namespace, root: Path) -> None:
     if options.results:
         inputs += sorted(options.results.rglob("metrics.json"))
     digests = [digest_file(path) for path in inputs]
-    _write_outputs(stage, options.out, digest_params([stage, options.target, options.dataset, values, digests]))
+    _write_outputs(
+        stage, options.out, digest_params([stage, options.target, options.dataset or options.network, values, digests])
+    )
     write_provenance(
         options.out,
         stage=stage,
