@@ -23,6 +23,8 @@ JOBS = {
     "derive": "derive@A",
     "retrain": "retrain@A",
     "transfer": "transfer@A-shifted-digits",
+    "scale_baseline": "scale_baseline@A-random_1",
+    "train_baseline": "train_baseline@A-random_1",
     "report": "report",
 }
 

@@ -393,7 +393,7 @@ _ALL = (
     ),
     Stage(
         name="scale_baseline",
-        paper="–",
+        paper="Alg. 1",
         does="bring a network to compare with to the target latency, and measure it",
         inputs=(_TABLE,),
         outputs=(Output("network.json"), _METRICS),
