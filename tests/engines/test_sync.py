@@ -226,6 +226,7 @@ def test_a_given_network_re_runs_what_follows_from_it_and_nothing_of_others(fold
     """DVC, whose dvc.yaml is coarser, re-runs one short job more and stops there, since its outcome is the same."""
     mine = folder / "inputs" / "architectures" / "mine.json"
     zoo.load("TF-NAS-A").save(mine)
+    set_param(folder, "baselines.targets", [])
     set_param(folder, "targets.B.constraint", {"architecture": "inputs/architectures/mine.json"})
     followers = {"derive/B", "retrain/B", "transfer/B/shifted-digits", "report"}
     snakemake(folder)
@@ -263,6 +264,7 @@ def test_a_given_network_re_runs_what_follows_from_it_and_nothing_of_others(fold
 def test_a_given_network_trained_before_any_warm_up_is_committed_once_its_inputs_are_there(folder) -> None:
     """In dvc.yaml its search depends on the warm-up's supernet, without which DVC cannot commit it."""
     keep_one_target(folder)
+    set_param(folder, "baselines.targets", [])
     set_param(folder, "targets.A.constraint", {"architecture": "TF-NAS-CPU-B"})
     said = snakemake(folder, "results/retrain/A/metrics.json")
     assert "warm_up" not in runs(folder) and "does not know of these results" not in said

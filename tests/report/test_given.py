@@ -31,7 +31,8 @@ def with_networks(params: Params, **given: str | None) -> Params:
         constraint = params.targets["A"].constraint if name is None else ConstraintParams(architecture=name)
         targets[target] = params.targets["A"].model_copy(update={"constraint": constraint})
     transfer = params.transfer.model_copy(update={"targets": list(given)})
-    return params.model_copy(update={"targets": targets, "transfer": transfer})
+    baselines = params.baselines.model_copy(update={"targets": []})
+    return params.model_copy(update={"targets": targets, "transfer": transfer, "baselines": baselines})
 
 
 @pytest.fixture

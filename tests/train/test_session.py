@@ -18,7 +18,7 @@ from tfnas.jobs.artifacts import digest_file
 from tfnas.jobs.checkpoints import write_tensors
 from tfnas.jobs.errors import UserError
 from tfnas.space import build_network, count_macs, count_params
-from tfnas.train.loop import TrainingEpoch
+from tfnas.train.loop import EpochLoop, TrainingEpoch
 from tfnas.train.metrics import MetricSums
 from tfnas.train.session import check_classes, check_shares, load_architecture, retrain_sets
 from tfnas.train.weights import load_own_weights
@@ -170,8 +170,6 @@ def test_two_jobs_leave_the_same_weights_and_no_checkpoint(retrain, tmp_path) ->
 def test_a_job_that_fails_after_training_does_not_train_again(retrain, monkeypatch) -> None:
     with pytest.raises(ConnectionError):
         retrain("first", FakeRun(fails_at="model"))
-    from tfnas.train.loop import EpochLoop
-
     monkeypatch.setattr(EpochLoop, "train_epoch", lambda *_: pytest.fail("trained again"))
     again = FakeRun()
     out = retrain("second", again)
@@ -188,6 +186,53 @@ def test_a_job_that_is_cut_off_goes_on_to_the_same_files(retrain, tmp_path, epoc
     resumed = retrain("resumed", FakeRun())
     for name in ("weights.pt", "metrics.json"):
         assert digest_file(resumed / name) == digest_file(undisturbed / name), name
+
+
+def test_one_seed_leaves_one_row(retrain) -> None:
+    out = retrain("out", FakeRun())
+    metrics, (row,) = json.loads((out / "metrics.json").read_text()), seeds(out)
+    assert (float(row["top1_percent"]), float(row["loss"])) == (metrics["top1_percent"], metrics["loss"])
+    assert row["seed"] == "1" and row["top5_percent"] == "" and "seeds" not in metrics
+
+
+def seeds(out: Path) -> list[dict[str, str]]:
+    with (out / "seeds.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_more_seeds_change_nothing_of_the_first(retrain) -> None:
+    one, three = retrain("one", FakeRun()), retrain("three", FakeRun(), seeds=3)
+    assert digest_file(one / "weights.pt") == digest_file(three / "weights.pt")
+    first, metrics = (json.loads((out / "metrics.json").read_text()) for out in (one, three))
+    rows = seeds(three)
+    assert metrics.items() >= first.items() and rows[0] == seeds(one)[0]
+    assert len({row["loss"] for row in rows}) == 3  # trainings of their own
+    top1 = np.array([float(row["top1_percent"]) for row in rows])
+    assert metrics["seeds"] == 3
+    assert metrics["top1_mean_percent"] == pytest.approx(top1.mean())
+    assert metrics["top1_std_percent"] == pytest.approx(top1.std(ddof=1))
+
+
+def test_a_kill_in_the_second_seed_resumes_there(retrain, tmp_path, monkeypatch) -> None:
+    undisturbed = retrain("undisturbed", FakeRun(), seeds=2)
+    train_epoch, trained = EpochLoop.train_epoch, []
+
+    def note(loop: EpochLoop, ticks) -> None:
+        if len(trained) == 4:  # three epochs of the first, one of the second
+            raise ConnectionError
+        trained.append(loop.name)
+        train_epoch(loop, ticks)
+
+    monkeypatch.setattr(EpochLoop, "train_epoch", note)
+    with pytest.raises(ConnectionError):
+        retrain("cut", FakeRun(), seeds=2)
+    first, second = trained[:3], trained[3:]
+    trained.clear()
+    resumed = retrain("resumed", FakeRun(), seeds=2)
+    assert first == 3 * ["retrain/A"] and second == ["retrain/A/seed_2"] and trained == 2 * second
+    for name in ("weights.pt", "seeds.csv", "metrics.json"):
+        assert digest_file(resumed / name) == digest_file(undisturbed / name), name
+    assert not (tmp_path / "checkpoints" / "retrain" / "A").exists()
 
 
 @pytest.mark.parametrize(("batch_size", "accumulate", "processes"), [(24, 2, 5), (8, 2, 4), (24, 1, 24)])
