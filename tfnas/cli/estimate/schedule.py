@@ -13,6 +13,8 @@ from typing import NamedTuple
 from tfnas.cli.init.sizes import subset_sizes
 from tfnas.data.images.loader import CACHE_BYTES
 from tfnas.data.ranking import FIT
+from tfnas.latency.known_networks import COARSE, FINE
+from tfnas.latency.params import KNOWN, baseline_kind
 from tfnas.stages.params import Params
 from tfnas.stages.registry import STAGES
 from tfnas.train.params import RecipeParams
@@ -79,7 +81,7 @@ class JobTime(NamedTuple):
     """A job, as `tfnas.stages.job.Job` names it."""
 
     stage: str
-    names: tuple[str, ...]  # target, data set
+    names: tuple[str, ...]  # target, data set or network
     parts: tuple[Part, ...]
 
     @property
@@ -124,6 +126,9 @@ def job_times(params: Params, counts: ImageCounts, times: StepTimes, cores: int)
         for name in params.transfer.targets
         for dataset in params.transfer.datasets
     ]
+    baselines = [(name, network) for name in params.baselines.targets for network in params.baselines.networks]
+    jobs += [JobTime("scale_baseline", pair, clock.scale_baseline(*pair)) for pair in baselines]
+    jobs += [JobTime("train_baseline", pair, clock.train_baseline(pair[0])) for pair in baselines]
     return [*jobs, JobTime("report", (), clock.started())]
 
 
@@ -217,20 +222,33 @@ class _Clock:
         return (*self.started(), self._decoded(images, epochs), *parts)
 
     def derive(self, target: str) -> tuple[Part, ...]:
-        runs = self.params.derive.measure_repeats + WHOLE_NETWORK_ROUNDS * self.params.profile_latency.warmup_runs
-        return (*self.started(), Part("run", runs, self.times.latency[target]))
+        return (*self.started(), Part("run", self._runs, self.times.latency[target]))
+
+    def scale_baseline(self, target: str, network: str) -> tuple[Part, ...]:
+        """A known network is measured at several widths, which are about as fast as the target's network."""
+        widths = len(COARSE) + FINE if baseline_kind(network) == KNOWN else 1
+        return (*self.started(), Part("run", widths * self._runs, self.times.latency[target]))
+
+    @property
+    def _runs(self) -> int:
+        """Of one network that is measured end to end."""
+        return self.params.derive.measure_repeats + WHOLE_NETWORK_ROUNDS * self.params.profile_latency.warmup_runs
 
     def retrain(self, target: str) -> tuple[Part, ...]:
+        return (*self.train_baseline(target), Part("export", 1, self.times.log_model))
+
+    def train_baseline(self, target: str) -> tuple[Part, ...]:
+        """As the target's network, which is about as large."""
         recipe, times = self.params.retrain, self.times
+        epochs = recipe.seeds * recipe.epochs
         steps, batches = training_steps(recipe, self._images, self.counts.val)
         step = self._loaded(times.training_step[target], recipe.batch_size, times.augment)
         batch = self._loaded(times.training_batch[target], min(recipe.batch_size, self.counts.val), times.plain)
         return (
             *self.started(),
-            self._decoded(self._images + self.counts.val, recipe.epochs),
-            Part("step", recipe.epochs * steps, step),
-            Part("validation batch", recipe.epochs * batches, batch),
-            Part("export", 1, times.log_model),
+            self._decoded(self._images + self.counts.val, epochs),
+            Part("step", epochs * steps, step),
+            Part("validation batch", epochs * batches, batch),
         )
 
     def transfer(self, target: str, dataset: str) -> tuple[Part, ...]:
