@@ -20,7 +20,7 @@ from tfnas.search.derivation import Derived, searchable_layers
 from tfnas.space import Architecture, Space, count_macs, count_params, load_space, zoo
 from tfnas.space.membership import assemble
 from tfnas.stages.params import Params, load_params, stage_params
-from tfnas.train.metrics import TrainingEpoch, write_training_history
+from tfnas.train.metrics import Metrics, TrainingEpoch, write_seeds, write_training_history
 
 ROOT = Path(__file__).parents[2]
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -71,11 +71,22 @@ def write_results(folder: Path, params: Params, *, classes: Iterable[str] = DIGI
             architecture = _write_search(folder / "search" / target, space, table, params.search, target, rng)
             _write_derive(folder / "derive" / target, architecture, table, params)
         _write_training(folder / "retrain" / target, params.retrain.epochs, 98.6 - 0.4 * number, rng)
+        _write_seeds(folder / "retrain" / target, 98.6 - 0.4 * number)
         if target in params.transfer.targets:
             for dataset in params.transfer.datasets:
                 _write_training(folder / "transfer" / target / dataset, params.transfer.epochs, 94 - number, rng)
+    for number, (target, network) in enumerate(
+        (target, network) for target in params.baselines.targets for network in params.baselines.networks
+    ):
+        write_json(folder / "scale_baseline" / target / network / "metrics.json", {"measured_latency_ms": 5.0})
+        _write_seeds(folder / "train_baseline" / target / network, 96.0 + 0.5 * number)
     _write_all_provenance(folder, params)
     return folder
+
+
+def _write_seeds(folder: Path, top1: float) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_seeds([Metrics(0.1, top1, 99.9)], folder / "seeds.csv")
 
 
 def _write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:

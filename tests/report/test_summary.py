@@ -30,7 +30,7 @@ def test_json_and_csv_hold_the_same(shared_results: Path, params: Params, tmp_pa
     write_summary(summary, tmp_path)
     assert json.loads((tmp_path / "summary.json").read_text()) == summary
     with (tmp_path / "summary.csv").open(newline="") as file:
-        rows = {row.pop("target"): {k: float(v) for k, v in row.items()} for row in csv.DictReader(file)}
+        rows = {row.pop("target"): {k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)}
     assert rows == summary
 
 

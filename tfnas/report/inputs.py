@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tfnas.jobs.artifacts import PROVENANCE, read_json
 from tfnas.jobs.errors import UserError
 from tfnas.latency import LatencyTable
+from tfnas.latency.params import baseline_kind
 from tfnas.space import Architecture
 
 if TYPE_CHECKING:
@@ -52,8 +53,18 @@ class Training:
 
 
 @dataclass(frozen=True)
+class BaselineResult:
+    """A network to compare with: its kind (random, any or known), measured latency and top-1 of each seed."""
+
+    name: str
+    kind: str
+    measured_ms: float
+    top1: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class TargetResult:
-    """All results for one target; `transfers` by data set, empty where there are none.
+    """All results for one target; `transfers` by data set and `baselines`, empty where there are none.
 
     A target whose network is given was not searched: it has no rows and no metrics of a search, and no target latency.
     """
@@ -66,6 +77,8 @@ class TargetResult:
     retrain: Training
     transfers: dict[str, Training] = field(default_factory=dict)
     is_given: bool = False
+    top1: tuple[float, ...] = ()  # of the retraining, of each seed
+    baselines: tuple[BaselineResult, ...] = ()
 
     @property
     def table_ms(self) -> float | None:
@@ -131,8 +144,10 @@ def required_files(params: Params, folder: Path) -> list[Path]:
         "warm_up": (),
         "search": ("history.csv", "metrics.json"),
         "derive": ("architecture.json", "metrics.json"),
-        "retrain": ("history.csv", "metrics.json"),
+        "retrain": ("history.csv", "metrics.json", "seeds.csv"),
         "transfer": ("history.csv", "metrics.json"),
+        "scale_baseline": ("metrics.json",),
+        "train_baseline": ("seeds.csv",),
     }
     return [folder / job / name for job in job_folders(params) for name in names[job.split("/")[0]]]
 
@@ -143,6 +158,8 @@ def job_folders(params: Params) -> Iterator[str]:
     for stage in ("search", "derive", "retrain"):
         yield from (f"{stage}/{target}" for target in params.targets)
     yield from (f"transfer/{target}/{dataset}" for target, dataset in _transfers(params))
+    for stage in ("scale_baseline", "train_baseline"):
+        yield from (f"{stage}/{t}/{network}" for t in params.baselines.targets for network in params.baselines.networks)
 
 
 def _transfers(params: Params) -> list[tuple[str, str]]:
@@ -183,7 +200,20 @@ def _read_target(params: Params, folder: Path, name: str) -> TargetResult:
         retrain=_read_training(folder / "retrain" / name),
         transfers=transfers,
         is_given=is_given,
+        top1=_read_seeds(folder / "retrain" / name),
+        baselines=tuple(_read_baselines(params, folder, name)),
     )
+
+
+def _read_baselines(params: Params, folder: Path, target: str) -> Iterator[BaselineResult]:
+    for name in params.baselines.networks if target in params.baselines.targets else ():
+        metrics = _read_metrics(folder / "scale_baseline" / target / name / "metrics.json", ("measured_latency_ms",))
+        top1 = _read_seeds(folder / "train_baseline" / target / name)
+        yield BaselineResult(name, baseline_kind(name), metrics["measured_latency_ms"], top1)
+
+
+def _read_seeds(folder: Path) -> tuple[float, ...]:
+    return tuple(row["top1_percent"] for row in read_typed_rows(folder / "seeds.csv", numbers=("top1_percent",)))
 
 
 def _read_training(folder: Path) -> Training:

@@ -25,6 +25,7 @@ from tfnas.report.figures.style import inline_svg
 from tfnas.report.inputs import Results, TargetResult
 from tfnas.report.learning import learning_text, untrained_text
 from tfnas.report.summary import CLOSE_PERCENT, Numbers, provenance_rows, recorded_packages, stage_rows, summarize
+from tfnas.report.worth import compared_networks
 from tfnas.space import count_macs
 
 if TYPE_CHECKING:
@@ -56,7 +57,15 @@ QUANTITIES = {
     "search_random_top1_mean_percent": Quantity("Top-1 of random paths, mean", "%", "{:.2f}".format),
     "search_random_top1_std_percent": Quantity("Top-1 of random paths, spread", "%", "{:.2f}".format),
     "retrain_top1_percent": Quantity("Top-1 after retraining", "%", "{:.2f}".format),
+    "retrain_top1_mean_percent": Quantity("Top-1 after retraining, mean of seeds", "%", "{:.2f}".format),
+    "retrain_top1_std_percent": Quantity("Top-1 after retraining, deviation of seeds", "%", "{:.2f}".format),
     "retrain_top5_percent": Quantity("Top-5 after retraining", "%", "{:.2f}".format),
+    "baselines_random": Quantity("Random networks trained alike", "", "{:.0f}".format),
+    "baselines_random_below": Quantity("Of them less accurate", "", "{:.0f}".format),
+    "baselines_random_top1_mean_percent": Quantity("Top-1 of random networks, mean", "%", "{:.2f}".format),
+    "baselines_margin_points": Quantity("Margin over their mean", "points", "{:+.2f}".format),
+    "baselines_margin_low_points": Quantity("Margin, 95 % interval from", "points", "{:+.2f}".format),
+    "baselines_margin_high_points": Quantity("Margin, 95 % interval to", "points", "{:+.2f}".format),
 }
 
 
@@ -79,6 +88,7 @@ def render_page(results: Results, *, title: str) -> str:
         stages=stage_rows(results),
         figures=_figures(results) | _paper_figures(results, here),
         here=here,
+        worth=[compared_networks(target) for target in results.targets if target.baselines],
         paper=paper_tables(results),
         same_task=is_the_papers_task(results),
         learned=[_learned(target) for target in results.targets],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 from tfnas.jobs.artifacts import write_json, write_text
 from tfnas.report.figures.results import validation_error_text
 from tfnas.report.inputs import DERIVED_METRICS, Results, TargetResult
+from tfnas.report.worth import compared_networks
 
 UNKNOWN = "not recorded"
 CLOSE_PERCENT = 1.0  # a network that is no further below its target uses its time up
@@ -34,6 +36,10 @@ def _target_numbers(target: TargetResult) -> Numbers:
     }
     if "top5_percent" in retrain:
         numbers["retrain_top5_percent"] = retrain["top5_percent"]
+    if len(target.top1) > 1:
+        numbers["retrain_top1_mean_percent"] = statistics.fmean(target.top1)
+        numbers["retrain_top1_std_percent"] = statistics.stdev(target.top1)
+    numbers |= compared_networks(target).numbers()
     for dataset, training in target.transfers.items():
         numbers[f"transfer_{dataset}_top1_percent"] = training.metrics["top1_percent"]
     return numbers
@@ -82,6 +88,8 @@ def stage_rows(results: Results) -> list[StageRow]:
         StageRow("derive", "derives the network and measures it", _each(results, _derived), "networks"),
         StageRow("retrain", "trains it on all classes", _each(results, _retrained), "training"),
         StageRow("transfer", "fine-tunes it on other data", _each(results, _transferred) or "none", "training"),
+        StageRow("scale_baseline", "scales networks to compare with", _each(results, _scaled) or "none", "worth"),
+        StageRow("train_baseline", "trains them as the found one", _each(results, _compared) or "none", "worth"),
     ]
 
 
@@ -186,6 +194,14 @@ def _derived(target: TargetResult) -> str:
 
 def _retrained(target: TargetResult) -> str:
     return f"{target.retrain.metrics['top1_percent']:.2f} % after {len(target.retrain.history)} epochs"
+
+
+def _scaled(target: TargetResult) -> str:
+    return ", ".join(f"{one.name} {one.measured_ms:.3f} ms" for one in target.baselines)
+
+
+def _compared(target: TargetResult) -> str:
+    return ", ".join(f"{one.name} {statistics.fmean(one.top1):.2f} %" for one in target.baselines)
 
 
 def _transferred(target: TargetResult) -> str:

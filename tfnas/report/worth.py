@@ -11,7 +11,46 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from tfnas.latency.params import KNOWN, RANDOM
+from tfnas.report.inputs import TargetResult
+
 CONFIDENCE = 0.95
+
+
+class Compared(NamedTuple):
+    """A target's network, and those of its latency that were trained alike."""
+
+    found: Trained
+    random: list[Trained]
+    known: list[Trained]
+
+    @property
+    def text(self) -> str:
+        """The verdict in words."""
+        return worth_text(*self)
+
+    def numbers(self) -> dict[str, float]:
+        """The comparison with random networks; empty with fewer than two."""
+        margin = margin_over_random(self.found, self.random)
+        if margin is None:
+            return {}
+        above, count = standing(self.found, self.random)
+        return {
+            "baselines_random": count,
+            "baselines_random_below": above,
+            "baselines_random_top1_mean_percent": statistics.fmean(network.mean for network in self.random),
+            "baselines_margin_points": margin.points,
+            "baselines_margin_low_points": margin.low,
+            "baselines_margin_high_points": margin.high,
+        }
+
+
+def compared_networks(target: TargetResult) -> Compared:
+    """Latencies as measured end to end; networks of any size are left out."""
+    found = Trained(target.name, "found", target.derived["measured_latency_ms"], target.top1)
+    random = [Trained(b.name, "random", b.measured_ms, b.top1) for b in target.baselines if b.kind == RANDOM]
+    known = [Trained(b.name, "known", b.measured_ms, b.top1) for b in target.baselines if b.kind == KNOWN]
+    return Compared(found, random, known)
 
 
 @dataclass(frozen=True)
