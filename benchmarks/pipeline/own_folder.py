@@ -1,6 +1,6 @@
 """From own images to an ONNX file: draw a folder of photographs, suggest, run, export; estimated against true time.
 
-    python benchmarks/own_folder.py PROJECT [--hours 0.2] [--relative 0.2] [--cores 2]
+    python benchmarks/pipeline/own_folder.py PROJECT [--hours 0.2] [--relative 0.2] [--cores 2]
 
 PROJECT is a clone of the repository without results. Seven classes of 20 to 400 pictures of 64 to 128 pixels are drawn
 into PROJECT/own-images: shapes of any color, place and size on a smooth ground with noise. Some are turned by EXIF,
