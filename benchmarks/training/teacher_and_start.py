@@ -1,7 +1,7 @@
 """What a teacher and the supernet's weights bring on few images, each against training from scratch.
 
 apt-get install dataset-fashion-mnist
-python benchmarks/training/teacher_and_start.py --table latency_table.json --out few.jsonl  # resumes after the last line
+python benchmarks/training/teacher_and_start.py --table latency_table.json --out few.jsonl # resumes
 python benchmarks/training/teacher_and_start.py --table latency_table.json --out few.jsonl --show
 
 Of each seed: a supernet is warmed up and searched (entangled weights, 80 % and 20 % of the training images) for one
