@@ -210,10 +210,11 @@ def parts_of(params: Params, stage: str, *names: str) -> dict[str, float]:
 
 
 def test_a_teacher_adds_its_forward_pass_to_every_step_and_a_validation(tmp_path) -> None:
+    """Without loading processes, behind which a short pass may hide."""
     with_teacher = {"network": "ranking", "model": None, "temperature": 4.0, "weight": 0.5}
     for accumulate in (1, 2):
         alone, taught = (
-            params_with(tmp_path, retrain__batch_size=16, retrain__accumulate=accumulate, **change)
+            params_with(tmp_path, device__workers=0, retrain__batch_size=16, retrain__accumulate=accumulate, **change)
             for change in ({}, {"retrain__teacher": with_teacher})
         )
         steps, batches = training_steps(alone.retrain, 463, 57)
@@ -229,7 +230,8 @@ def test_a_teacher_adds_its_forward_pass_to_every_step_and_a_validation(tmp_path
 
 @pytest.mark.parametrize(("initial", "calibrates"), [("supernet", True), ("inputs/weights/a.pt", False)])
 def test_a_start_adds_a_validation_and_a_supernets_its_statistics(tmp_path, initial, calibrates) -> None:
-    changes = {"targets__B__constraint": {"architecture": "TF-NAS-CPU-B"}, "retrain__batch_size": 4}
+    given = {"architecture": "TF-NAS-CPU-B"}
+    changes = {"targets__B__constraint": given, "retrain__batch_size": 4, "device__workers": 0}
     scratch, started = (params_with(tmp_path, retrain__initial=value, **changes) for value in ("scratch", initial))
     _, batches = training_steps(scratch.retrain, 463, 57)
     more = {"validation batch before": batches * (TIMES.training_batch["A"] + 4 * TIMES.plain)}
