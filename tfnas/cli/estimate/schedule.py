@@ -237,7 +237,9 @@ class _Clock:
         """Its epochs, with the teacher's forward pass in each step; and what comes before them."""
         recipe, times = self.params.retrain, self.times
         steps, batches = training_steps(recipe, self._images, self.counts.val)
-        compute = times.training_step[target] + recipe.accumulate * times.teacher_batch
+        compute = times.training_step[target]
+        if recipe.teacher.network != NO_TEACHER:
+            compute += recipe.accumulate * times.teacher_batch
         size = recipe.batch_size // recipe.accumulate
         batch = self._loaded(times.training_batch[target], min(size, self.counts.val), times.plain)
         return (
