@@ -13,9 +13,10 @@ from typing import NamedTuple
 from tfnas.cli.init.sizes import subset_sizes
 from tfnas.data.images.loader import CACHE_BYTES
 from tfnas.data.ranking import FIT
-from tfnas.stages.params import Params
+from tfnas.stages.params import Params, searches_nothing
 from tfnas.stages.registry import STAGES
-from tfnas.train.params import RecipeParams
+from tfnas.train.params import NO_TEACHER, SCRATCH, SUPERNET, RecipeParams
+from tfnas.train.start import CALIBRATION_BATCHES
 
 WHOLE_NETWORK_ROUNDS = 10  # in which `derive` measures, each with a warm-up
 TRANSFER_SIZES = {"shifted-digits": (1437, 360), "cifar10": (50_000, 10_000), "cifar100": (50_000, 10_000)}
@@ -44,7 +45,9 @@ class StepTimes:
         warm_up_step, search_step, architecture_step: of the supernet: one path, two paths, alpha and beta.
         path_batch, derived_batch: one path and one derived network, forward.
         epoch_end: of the search: derive, scale, write a checkpoint.
-        training_step, training_batch: of each target's network: a step of the retraining, a batch of its validation.
+        training_step, training_batch: of each target's network: a step of the retraining without a teacher, a batch of
+            its validation.
+        teacher_batch: the teacher's forward pass on a batch of the retraining's validation; 0 without a teacher.
         latency: of each target's network, on the device it will run on.
         log_model: exporting a trained network.
     """
@@ -63,6 +66,7 @@ class StepTimes:
     epoch_end: float
     training_step: Mapping[str, float]
     training_batch: Mapping[str, float]
+    teacher_batch: float
     latency: Mapping[str, float]
     log_model: float
 
@@ -113,10 +117,9 @@ def job_times(params: Params, counts: ImageCounts, times: StepTimes, cores: int)
         JobTime("rank_classes", (), clock.rank_classes()),
         JobTime("build_subset", (), clock.build_subset()),
         JobTime("profile_latency", (), clock.profile_latency()),
-        JobTime("warm_up", (), clock.search(params.search.warmup_epochs, searches=False)),
+        JobTime("warm_up", (), clock.warm_up()),
     ]
-    epochs = params.search.epochs - params.search.warmup_epochs
-    jobs += [JobTime("search", (name,), clock.search(epochs, searches=True)) for name in params.targets]
+    jobs += [JobTime("search", (name,), clock.search(name)) for name in params.targets]
     jobs += [JobTime("derive", (name,), clock.derive(name)) for name in params.targets]
     jobs += [JobTime("retrain", (name,), clock.retrain(name)) for name in params.targets]
     jobs += [
@@ -197,8 +200,18 @@ class _Clock:
         measured = self.params.profile_latency.table is None
         return (*self.started(), Part("minute", self.params.profile_latency.minutes if measured else 0.0, 60.0))
 
-    def search(self, epochs: int, *, searches: bool) -> tuple[Part, ...]:
-        """The warm-up's epochs, or a search's."""
+    def warm_up(self) -> tuple[Part, ...]:
+        """Its epochs; with `search.epochs: 0` none."""
+        search = self.params.search
+        return self._searched(min(search.warmup_epochs, search.epochs), searches=False)
+
+    def search(self, target: str) -> tuple[Part, ...]:
+        """The epochs after the warm-up; none where the network is given."""
+        if searches_nothing(self.params, "search", target):
+            return self.started()
+        return self._searched(self.params.search.epochs - self.params.search.warmup_epochs, searches=True)
+
+    def _searched(self, epochs: int, *, searches: bool) -> tuple[Part, ...]:
         times, search = self.times, self.params.search
         steps, architecture_steps, batches = search_steps(self.params, self.counts)
         evaluated = min(batches, search.evaluation.batches)
@@ -221,17 +234,42 @@ class _Clock:
         return (*self.started(), Part("run", runs, self.times.latency[target]))
 
     def retrain(self, target: str) -> tuple[Part, ...]:
+        """Its epochs, with the teacher's forward pass in each step; and what comes before them."""
         recipe, times = self.params.retrain, self.times
         steps, batches = training_steps(recipe, self._images, self.counts.val)
-        step = self._loaded(times.training_step[target], recipe.batch_size, times.augment)
-        batch = self._loaded(times.training_batch[target], min(recipe.batch_size, self.counts.val), times.plain)
+        compute = times.training_step[target]
+        if recipe.teacher.network != NO_TEACHER:
+            compute += recipe.accumulate * times.teacher_batch
+        size = recipe.batch_size // recipe.accumulate
+        batch = self._loaded(times.training_batch[target], min(size, self.counts.val), times.plain)
         return (
             *self.started(),
             self._decoded(self._images + self.counts.val, recipe.epochs),
-            Part("step", recipe.epochs * steps, step),
+            *self._before_retraining(target, batches, batch),
+            Part("step", recipe.epochs * steps, self._loaded(compute, recipe.batch_size, times.augment)),
             Part("validation batch", recipe.epochs * batches, batch),
             Part("export", 1, times.log_model),
         )
+
+    def _before_retraining(self, target: str, batches: int, batch: float) -> tuple[Part, ...]:
+        """Validation of the start and of the teacher, and BatchNorm's statistics of a supernet's weights.
+
+        Args:
+            batches: of a validation.
+            batch: seconds of one, of the network.
+        """
+        recipe, times, parts = self.params.retrain, self.times, list[Part]()
+        inherits, given = recipe.initial == SUPERNET, self.params.targets[target].constraint.is_given
+        if inherits and not given:
+            size = recipe.batch_size // recipe.accumulate
+            seconds = self._loaded(times.training_batch[target], size, times.augment)
+            parts.append(Part("batch for BatchNorm", min(CALIBRATION_BATCHES, self._images // size), seconds))
+        if recipe.initial != SCRATCH and not (inherits and given):  # a given network comes from no supernet
+            parts.append(Part("validation batch before", batches, batch))
+        if recipe.teacher.network != NO_TEACHER:
+            size = min(recipe.batch_size // recipe.accumulate, self.counts.val)
+            parts.append(Part("teacher's batch", batches, self._loaded(times.teacher_batch, size, times.plain)))
+        return tuple(parts)
 
     def transfer(self, target: str, dataset: str) -> tuple[Part, ...]:
         """Its steps are the retraining's, in proportion to pixels and images."""
