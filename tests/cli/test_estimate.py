@@ -13,7 +13,8 @@ from torch.utils.data import TensorDataset
 
 from tfnas.cli import main
 from tfnas.cli.estimate import duration
-from tfnas.cli.estimate.networks import Reach, network_of_size
+from tfnas.cli.estimate.measured import measure
+from tfnas.cli.estimate.networks import TURNS, Reach, _interpolated, network_of_size, wide_network
 from tfnas.cli.estimate.schedule import (
     ImageCounts,
     StepTimes,
@@ -27,7 +28,7 @@ from tfnas.cli.estimate.step_times import seconds_of
 from tfnas.cli.init.presets import render_preset
 from tfnas.data.images.loader import make_loader
 from tfnas.latency.params import ConstraintParams
-from tfnas.space import load_space
+from tfnas.space import count_macs, load_space
 from tfnas.space.membership import violations
 from tfnas.stages.params import Params, load_params
 from tfnas.stages.registry import STAGES
@@ -162,7 +163,35 @@ def test_a_position_is_between_the_ends_and_a_size_has_its_latency() -> None:
     reach = Reach((0.0, 0.5, 1.0), (4.0, 6.0, 14.0))
     assert reach.limit_ms(ConstraintParams(relative=0.3)) == pytest.approx(7.0)
     assert reach.limit_ms(ConstraintParams(latency_ms=5.0)) == 5.0
-    assert [reach.size_at(ms) for ms in (1, 4, 5, 6, 14, 99)] == [0, 0, 0.25, 0.5, 1, 1]
+    sizes = [_interpolated(ms, reach.latencies_ms, reach.sizes) for ms in (1, 4, 5, 6, 14, 99)]
+    assert sizes == [0, 0, 0.25, 0.5, 1, 1]
+
+
+def test_networks_at_a_latency_are_wide_ones_where_a_wide_one_is_as_fast() -> None:
+    space, reach = load_space("tf-nas"), Reach((0.0, 0.5, 1.0), (4.0, 6.0, 14.0), (5.0, 7.0, 15.0))
+    assert reach.networks_at(space, 4.5) == [network_of_size(space, 0.125)]
+    assert reach.networks_at(space, 6.0) == [wide_network(space, 0.25, turn) for turn in TURNS]
+
+
+@pytest.mark.parametrize("name", ["tf-nas", "tf-nas-small-images", "mobilenet-v2"])
+def test_wide_networks_are_members_that_grow_in_width_before_depth(name) -> None:
+    space = load_space(name)
+    networks = [wide_network(space, size, turn) for turn in TURNS for size in (0, 0.2, 0.5, 0.8, 1)]
+    assert not [why for network in networks for why in violations(network, space)]
+    for turn in TURNS:
+        some = [wide_network(space, size, turn) for size in (0, 0.2, 0.5, 0.8, 1)]
+        depths = [len(network.blocks) for network in some]
+        assert depths[0] == depths[1] == depths[2] == len(network_of_size(space, 0).blocks)
+        assert depths[2] < depths[3] < depths[4] == len(network_of_size(space, 1).blocks)
+        macs = [count_macs(network, 96, 10) for network in some]
+        assert macs == sorted(set(macs))
+
+
+def test_a_wide_network_computes_more_than_a_deep_one_in_as_many_layers() -> None:
+    """So its training step is longer than its place between fastest and slowest suggests."""
+    space = load_space("tf-nas")
+    fastest = count_macs(network_of_size(space, 0), 96, 10)
+    assert all(count_macs(wide_network(space, 0.25, turn), 96, 10) > 1.4 * fastest for turn in TURNS)
 
 
 @pytest.mark.parametrize("name", ["tf-nas", "tf-nas-small-images", "mobilenet-v2"])
@@ -172,6 +201,88 @@ def test_networks_of_a_size_are_members_and_grow(name) -> None:
     assert not [why for network in networks for why in violations(network, space)]
     widths = [sum(block.expand_channels for block in network.blocks) for network in networks]
     assert widths == sorted(set(widths))
+
+
+def parts_of(params: Params, stage: str, *names: str) -> dict[str, float]:
+    """The seconds of a job's parts."""
+    job = next(job for job in job_times(params, COUNTS, TIMES, 2) if (job.stage, job.names) == (stage, names))
+    return {part.what: part.count * part.seconds for part in job.parts}
+
+
+def test_a_teacher_adds_its_forward_pass_to_every_step_and_a_validation(tmp_path) -> None:
+    """Without loading processes, behind which a short pass may hide."""
+    with_teacher = {"network": "ranking", "model": None, "temperature": 4.0, "weight": 0.5}
+    for accumulate in (1, 2):
+        alone, taught = (
+            params_with(tmp_path, device__workers=0, retrain__batch_size=16, retrain__accumulate=accumulate, **change)
+            for change in ({}, {"retrain__teacher": with_teacher})
+        )
+        steps, batches = training_steps(alone.retrain, 463, 57)
+        loaded = min(16 // accumulate, 57) * TIMES.plain
+        more = alone.retrain.epochs * steps * accumulate * TIMES.teacher_batch + batches * (
+            TIMES.teacher_batch + loaded
+        )
+        for target in ("A", "B"):
+            without, with_it = (sum(parts_of(params, "retrain", target).values()) for params in (alone, taught))
+            assert with_it - without == pytest.approx(more)
+        assert parts_of(alone, "transfer", "B", "shifted-digits") == parts_of(taught, "transfer", "B", "shifted-digits")
+
+
+@pytest.mark.parametrize(("initial", "calibrates"), [("supernet", True), ("inputs/weights/a.pt", False)])
+def test_a_start_adds_a_validation_and_a_supernets_its_statistics(tmp_path, initial, calibrates) -> None:
+    given = {"architecture": "TF-NAS-CPU-B"}
+    changes = {"targets__B__constraint": given, "retrain__batch_size": 4, "device__workers": 0}
+    scratch, started = (params_with(tmp_path, retrain__initial=value, **changes) for value in ("scratch", initial))
+    _, batches = training_steps(scratch.retrain, 463, 57)
+    more = {"validation batch before": batches * (TIMES.training_batch["A"] + 4 * TIMES.plain)}
+    if calibrates:
+        more["batch for BatchNorm"] = 50 * (TIMES.training_batch["A"] + 4 * TIMES.augment)
+    assert parts_of(started, "retrain", "A") == pytest.approx(parts_of(scratch, "retrain", "A") | more)
+    is_same = parts_of(started, "retrain", "B") == parts_of(scratch, "retrain", "B")
+    assert is_same == calibrates  # a given network comes from no supernet, but may have a file
+
+
+def test_sampler_and_kept_epoch_change_no_time(tmp_path) -> None:
+    """An epoch of `balanced` has as many images, so the loader as many batches."""
+    plain, other = params_with(tmp_path), params_with(tmp_path, retrain__sampler="balanced", retrain__keep="best")
+    assert job_times(plain, COUNTS, TIMES, 2) == job_times(other, COUNTS, TIMES, 2)
+    dataset = TensorDataset(torch.zeros(45, 1), torch.zeros(45))
+    dataset.labels = [0] * 40 + [1] * 5
+    loaders = [
+        make_loader(dataset, 8, shuffle=True, seed=0, drop_last=True, balanced=balanced) for balanced in (False, True)
+    ]
+    assert len(loaders[0]) == len(loaders[1])
+    assert len(list(loaders[0])) == len(list(loaders[1]))
+
+
+def test_a_given_network_is_not_searched_and_without_searches_no_supernet_trained(tmp_path) -> None:
+    given = {"architecture": "TF-NAS-CPU-B"}
+    one = params_with(tmp_path, targets__B__constraint=given)
+    assert parts_of(one, "search", "B") == {"start": TIMES.start}
+    assert parts_of(one, "search", "A") == parts_of(params_with(tmp_path), "search", "A")
+    assert parts_of(one, "derive", "B") == parts_of(params_with(tmp_path), "derive", "B")
+    none = params_with(tmp_path, targets__A__constraint=given, targets__B__constraint=given, search__epochs=0)
+    assert sum(parts_of(none, "warm_up").values()) == TIMES.start
+
+
+def test_given_networks_and_a_teacher_are_measured(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tfnas.cli.estimate.step_times.MOST_CALLS", 1)
+    monkeypatch.setattr("tfnas.cli.estimate.step_times.start_seconds", lambda: 1.0)
+    given = {"constraint": {"architecture": "TF-NAS-CPU-B"}, "dropout": 0.2}
+    params = params_with(
+        tmp_path,
+        targets={"A": given},
+        transfer__targets=[],
+        search__epochs=0,
+        retrain__batch_size=4,
+        retrain__teacher={"network": "ranking", "model": None, "temperature": 4.0, "weight": 0.5},
+        rank_classes__fit={"epochs": 1, "batch_size": 4, "learning_rate": 0.001},
+    )
+    reach = Reach((0.0, 1.0), (1.0, 2.0))
+    times = measure(params, reach).times
+    assert times.latency["A"] > 0 and times.training_step["A"] > 0 and times.teacher_batch > 0
+    assert times.search_step == times.warm_up_step == 0
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(40.4, "40 s"), (91, "2 min"), (5399, "90 min"), (9000, "2.5 h")])

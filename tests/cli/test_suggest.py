@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+from collections import Counter
 from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
-from tfnas.cli import main
+from tfnas.cli import build_parser, main
 from tfnas.cli.estimate.measured import Measured, count_images
 from tfnas.cli.estimate.networks import Reach
 from tfnas.cli.estimate.schedule import StepTimes
+from tfnas.cli.init.presets import TrainingImages
 from tfnas.cli.suggest import advice
 from tfnas.cli.suggest.advice import Known
 from tfnas.data.sources.image_folder import scan_image_folder
-from tfnas.stages.params import load_params
+from tfnas.stages.params import Params, check_named_files, load_params
 
 MAPPINGS = ("training_step", "training_batch", "latency")
 
@@ -95,12 +100,50 @@ def test_it_writes_params_for_images_device_and_limit(folder, measured, capsys) 
         "about 5 to 50 ms",
         "TF-NAS-CPU-B (about 9 ms here, 74.4 % on ImageNet)",
         "constraint: {architecture: TF-NAS-CPU-B}",
+        "To try: with so few images",
         "few for a network trained from scratch",
         "params.yaml: written",
     ):
         assert words in said, words
     assert "two classes: remove one" in said
     assert all(f"\n{stage} " in said for stage in ("warm_up", "search", "retrain", "all"))
+
+
+def test_the_printed_keys_are_valid_and_the_printed_command_too(folder, measured, capsys) -> None:
+    """Keys to try go into the written params.yaml alone and together, those of the alternative together."""
+    assert main(["suggest", "--data", "own", "--limit", "15ms"]) == 0
+    said = capsys.readouterr().out
+    by_line = [yaml.safe_load(line) for line in re.findall(r"^    ([a-z_.]+: .*)$", said, re.MULTILINE)]
+    cheaper = ["targets.own.constraint", "search.epochs", "retrain.initial"]
+    assert [key for line in by_line for key in line] == ["retrain.teacher.network", "retrain.initial", *cheaper]
+    for changes in ([by_line[0]], [by_line[1]], by_line[:2], by_line[2:]):
+        params = changed_params(*changes)
+        check_named_files(params, "params.yaml")
+    assert params.targets["own"].constraint.architecture == "TF-NAS-CPU-B" and params.search.epochs == 0
+    command = re.search(r"^  tfnas (import weights .*)$", said, re.MULTILINE)
+    options = build_parser().parse_args(shlex.split(command[1]))
+    assert str(options.out) == params.retrain.initial and options.architecture == "TF-NAS-CPU-B"
+
+
+def changed_params(*changes: dict[str, object]) -> Params:
+    """The written params.yaml with dotted keys changed."""
+    plain = yaml.safe_load(Path("params.yaml").read_text())
+    for key, value in ((key, value) for change in changes for key, value in change.items()):
+        *parents, leaf = key.split(".")
+        section = plain
+        for parent in parents:
+            section = section[parent]
+        assert leaf in section, key
+        section[leaf] = value
+    Path("changed.yaml").write_text(yaml.safe_dump(plain))
+    return load_params("changed.yaml")
+
+
+@pytest.mark.parametrize(("images", "is_offered"), [(20, True), (299, True), (300, False), (5000, False)])
+def test_a_teacher_and_inherited_weights_are_an_option_for_few_images_without_a_promise(images, is_offered) -> None:
+    said = "\n".join(advice.describe_options(TrainingImages([], Counter(a=images, b=images), 10)))
+    assert bool(said) == is_offered
+    assert not re.search(r"\d", said) and ("may help" in said) == is_offered
 
 
 def test_hours_shorten_the_run_and_too_few_are_refused(folder, measured, capsys) -> None:
@@ -123,7 +166,7 @@ def test_weights_at_hand_are_preferred_and_the_keys_are_those_of_its_network(tmp
         Known("mobilenet_v2", 7.0, 71.9, there, False),
     ]
     assert "TF-NAS-CPU-B" in advice.describe_alternative(known, 10.0)
-    assert "retrain.initial: inputs/weights/mine.pth.tar" in advice.describe_alternative(known, 10.0)
+    assert "import weights inputs/weights/mine.pth.tar --arch" in advice.describe_alternative(known, 10.0)
     assert "retrain.teacher" in advice.describe_alternative(known[3:], 10.0)
     assert "none of the published" in advice.describe_alternative(known, 5.0)
     monkeypatch.chdir(tmp_path)

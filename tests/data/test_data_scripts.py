@@ -25,7 +25,7 @@ STAGES: dict[str, dict[str, str]] = {
 }
 WRITTEN = {
     "prepare_data": ("manifest.csv", "classes.csv", "broken.csv", "folders.csv", "images", "transfer"),
-    "rank_classes": ("class_accuracy.csv", "class_accuracy.svg", "metrics.json"),
+    "rank_classes": ("class_accuracy.csv", "class_accuracy.svg", "network.pt", "metrics.json"),
     "build_subset": ("train.csv", "val.csv", "classes.csv", "images"),
 }
 

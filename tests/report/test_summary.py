@@ -7,7 +7,8 @@ import json
 from pathlib import Path
 
 from tfnas.report.inputs import read_results
-from tfnas.report.summary import summarize, summary_csv, write_summary
+from tfnas.report.page import everything
+from tfnas.report.summary import stage_rows, summarize, summary_csv, write_summary
 from tfnas.stages.params import Params
 
 
@@ -23,6 +24,21 @@ def test_the_summary_equals_the_metrics_of_the_stages(shared_results: Path, para
             transfer = json.loads((shared_results / f"transfer/{target}/{dataset}/metrics.json").read_text())
             assert numbers[f"transfer_{dataset}_top1_percent"] == transfer["top1_percent"]
         assert all(type(value) in (int, float) for value in numbers.values())
+
+
+def test_start_teacher_and_kept_epoch_are_told(shared_results: Path, params: Params) -> None:
+    results = read_results(params, shared_results)
+    target = results.targets[0]
+    before = {row.stage: row.outcome for row in stage_rows(results)}["retrain"]
+    target.retrain.metrics.update(initial_top1_percent=41.5, teacher_top1_percent=93.25, kept_epoch=1)
+    numbers = summarize(results)[target.name]
+    assert (numbers["retrain_initial_top1_percent"], numbers["retrain_teacher_top1_percent"]) == (41.5, 93.25)
+    told = {row.stage: row.outcome for row in stage_rows(results)}["retrain"]
+    epochs = len(target.retrain.history)
+    assert f"after epoch 1 of {epochs}, the best on these images, taught by a network of 93.25 %" in told
+    assert f"after {epochs} epochs" in before and "taught" not in before
+    rows = {name: cells[0] for name, _, cells in everything(summarize(results))}
+    assert rows["Top-1 before retraining"] == "41.50" and rows["Top-1 of the teacher"] == "93.25"
 
 
 def test_json_and_csv_hold_the_same(shared_results: Path, params: Params, tmp_path: Path) -> None:

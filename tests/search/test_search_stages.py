@@ -282,7 +282,8 @@ def test_a_search_killed_by_the_system_ends_with_the_same_bytes_in_the_same_run(
     (folder / "params.yaml").write_text(
         yaml.safe_dump(params.model_dump(mode="json", by_alias=True, exclude_unset=True))
     )
-    command = [sys.executable, "-m", "benchmarks.kills", "search", "--target", "A", "--kills", "2", "--seed", "1"]
+    kills = ["search", "--target", "A", "--kills", "2", "--seed", "1"]
+    command = [sys.executable, "-m", "benchmarks.pipeline.kills", *kills]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     finished = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
     assert finished.returncode == 0, finished.stdout + finished.stderr

@@ -56,6 +56,8 @@ QUANTITIES = {
     "search_derived_top1_percent": Quantity("Top-1 of the derived path, in the supernet", "%", "{:.2f}".format),
     "search_random_top1_mean_percent": Quantity("Top-1 of random paths, mean", "%", "{:.2f}".format),
     "search_random_top1_std_percent": Quantity("Top-1 of random paths, spread", "%", "{:.2f}".format),
+    "retrain_initial_top1_percent": Quantity("Top-1 before retraining", "%", "{:.2f}".format),
+    "retrain_teacher_top1_percent": Quantity("Top-1 of the teacher", "%", "{:.2f}".format),
     "retrain_top1_percent": Quantity("Top-1 after retraining", "%", "{:.2f}".format),
     "retrain_top1_mean_percent": Quantity("Top-1 after retraining, mean of seeds", "%", "{:.2f}".format),
     "retrain_top1_std_percent": Quantity("Top-1 after retraining, deviation of seeds", "%", "{:.2f}".format),

@@ -16,6 +16,7 @@ from tfnas.report.worth import compared_networks
 
 UNKNOWN = "not recorded"
 CLOSE_PERCENT = 1.0  # a network that is no further below its target uses its time up
+RETRAIN_METRICS = ("initial_top1_percent", "teacher_top1_percent", "top1_percent", "top5_percent")
 Numbers = dict[str, float | int]
 
 
@@ -32,10 +33,8 @@ def _target_numbers(target: TargetResult) -> Numbers:
     numbers: Numbers = {
         **{name: derived[name] for name in DERIVED_METRICS if name in derived},
         **_evaluated(target),
-        "retrain_top1_percent": retrain["top1_percent"],
+        **{f"retrain_{name}": retrain[name] for name in RETRAIN_METRICS if name in retrain},
     }
-    if "top5_percent" in retrain:
-        numbers["retrain_top5_percent"] = retrain["top5_percent"]
     if len(target.top1) > 1:
         numbers["retrain_top1_mean_percent"] = statistics.fmean(target.top1)
         numbers["retrain_top1_std_percent"] = statistics.stdev(target.top1)
@@ -193,7 +192,13 @@ def _derived(target: TargetResult) -> str:
 
 
 def _retrained(target: TargetResult) -> str:
-    return f"{target.retrain.metrics['top1_percent']:.2f} % after {len(target.retrain.history)} epochs"
+    metrics, epochs = target.retrain.metrics, len(target.retrain.history)
+    kept = int(metrics.get("kept_epoch", epochs))
+    how = f"after {epochs} epochs" if kept == epochs else f"after epoch {kept} of {epochs}, the best on these images"
+    taught = (
+        f", taught by a network of {metrics['teacher_top1_percent']:.2f} %" if "teacher_top1_percent" in metrics else ""
+    )
+    return f"{metrics['top1_percent']:.2f} % {how}{taught}"
 
 
 def _scaled(target: TargetResult) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tfnas.cli.estimate.networks import Reach, measure_reach, network_of_size
+from tfnas.cli.estimate.networks import Reach, measure_ms, measure_reach
 from tfnas.cli.estimate.schedule import ImageCounts, StepTimes
 from tfnas.cli.estimate.step_times import Pictures, measure_step_times
 from tfnas.data.images.stores import Store, describe, open_store, write_source
@@ -17,7 +17,9 @@ from tfnas.data.manifest import ManifestRecord
 from tfnas.data.sources.digits import write_digits
 from tfnas.data.sources.registry import SOURCES
 from tfnas.jobs.errors import UserError
-from tfnas.space import load_space
+from tfnas.latency.measuring import network_probe
+from tfnas.space import Architecture, Space, load_space
+from tfnas.space.given import given_network
 from tfnas.stages.params import Params
 
 
@@ -47,11 +49,29 @@ def measure(params: Params, reach: Reach | None = None) -> Measured:
     counts = count_images(records, pictures.mean_bytes)
     space = load_space(params.space)
     reach = reach or measure_reach(space, params.profile_latency, params.resolution)
-    networks = {}
-    for name, target in params.targets.items():
-        limit_ms = reach.limit_ms(target.constraint)
-        networks[name] = network_of_size(space, reach.size_at(limit_ms)), limit_ms
-    return Measured(counts, reach, measure_step_times(params, space, pictures, networks, len(counts.train)), busy)
+    networks = _networks(params, space, reach)
+    return Measured(counts, reach, measure_step_times(params, space, pictures, networks, sorted(counts.train)), busy)
+
+
+def _networks(params: Params, space: Space, reach: Reach) -> dict[str, tuple[list[Architecture], float]]:
+    """Each target's network, or some near what a search will find, and the latency in milliseconds."""
+    given = {
+        name: given_network(target.constraint.architecture, key=f"targets.{name}.constraint.architecture")
+        for name, target in params.targets.items()
+        if target.constraint.architecture is not None
+    }
+    profile, size = params.profile_latency, params.resolution
+    probes = {name: network_probe(one, size, profile.num_classes, profile.batch_size) for name, one in given.items()}
+    latencies_ms = measure_ms(probes, profile, size) if given else {}
+    limits_ms = {
+        name: reach.limit_ms(target.constraint) for name, target in params.targets.items() if name not in given
+    }
+    return {
+        name: ([given[name]], latencies_ms[name])
+        if name in given
+        else (reach.networks_at(space, limits_ms[name]), limits_ms[name])
+        for name in params.targets
+    }
 
 
 def count_images(records: Sequence[ManifestRecord], picture_bytes: float = 0.0) -> ImageCounts:

@@ -15,9 +15,10 @@ from tfnas.data.images.loader import CACHE_BYTES
 from tfnas.data.ranking import FIT
 from tfnas.latency.known_networks import COARSE, FINE
 from tfnas.latency.params import KNOWN, baseline_kind
-from tfnas.stages.params import Params
+from tfnas.stages.params import Params, searches_nothing
 from tfnas.stages.registry import STAGES
-from tfnas.train.params import RecipeParams
+from tfnas.train.params import NO_TEACHER, SCRATCH, SUPERNET, RecipeParams
+from tfnas.train.start import CALIBRATION_BATCHES
 
 WHOLE_NETWORK_ROUNDS = 10  # in which `derive` measures, each with a warm-up
 TRANSFER_SIZES = {"shifted-digits": (1437, 360), "cifar10": (50_000, 10_000), "cifar100": (50_000, 10_000)}
@@ -46,7 +47,9 @@ class StepTimes:
         warm_up_step, search_step, architecture_step: of the supernet: one path, two paths, alpha and beta.
         path_batch, derived_batch: one path and one derived network, forward.
         epoch_end: of the search: derive, scale, write a checkpoint.
-        training_step, training_batch: of each target's network: a step of the retraining, a batch of its validation.
+        training_step, training_batch: of each target's network: a step of the retraining without a teacher, a batch of
+            its validation.
+        teacher_batch: the teacher's forward pass on a batch of the retraining's validation; 0 without a teacher.
         latency: of each target's network, on the device it will run on.
         log_model: exporting a trained network.
     """
@@ -65,6 +68,7 @@ class StepTimes:
     epoch_end: float
     training_step: Mapping[str, float]
     training_batch: Mapping[str, float]
+    teacher_batch: float
     latency: Mapping[str, float]
     log_model: float
 
@@ -115,10 +119,9 @@ def job_times(params: Params, counts: ImageCounts, times: StepTimes, cores: int)
         JobTime("rank_classes", (), clock.rank_classes()),
         JobTime("build_subset", (), clock.build_subset()),
         JobTime("profile_latency", (), clock.profile_latency()),
-        JobTime("warm_up", (), clock.search(params.search.warmup_epochs, searches=False)),
+        JobTime("warm_up", (), clock.warm_up()),
     ]
-    epochs = params.search.epochs - params.search.warmup_epochs
-    jobs += [JobTime("search", (name,), clock.search(epochs, searches=True)) for name in params.targets]
+    jobs += [JobTime("search", (name,), clock.search(name)) for name in params.targets]
     jobs += [JobTime("derive", (name,), clock.derive(name)) for name in params.targets]
     jobs += [JobTime("retrain", (name,), clock.retrain(name)) for name in params.targets]
     jobs += [
@@ -202,8 +205,18 @@ class _Clock:
         measured = self.params.profile_latency.table is None
         return (*self.started(), Part("minute", self.params.profile_latency.minutes if measured else 0.0, 60.0))
 
-    def search(self, epochs: int, *, searches: bool) -> tuple[Part, ...]:
-        """The warm-up's epochs, or a search's."""
+    def warm_up(self) -> tuple[Part, ...]:
+        """Its epochs; with `search.epochs: 0` none."""
+        search = self.params.search
+        return self._searched(min(search.warmup_epochs, search.epochs), searches=False)
+
+    def search(self, target: str) -> tuple[Part, ...]:
+        """The epochs after the warm-up; none where the network is given."""
+        if searches_nothing(self.params, "search", target):
+            return self.started()
+        return self._searched(self.params.search.epochs - self.params.search.warmup_epochs, searches=True)
+
+    def _searched(self, epochs: int, *, searches: bool) -> tuple[Part, ...]:
         times, search = self.times, self.params.search
         steps, architecture_steps, batches = search_steps(self.params, self.counts)
         evaluated = min(batches, search.evaluation.batches)
@@ -235,21 +248,51 @@ class _Clock:
         return self.params.derive.measure_repeats + WHOLE_NETWORK_ROUNDS * self.params.profile_latency.warmup_runs
 
     def retrain(self, target: str) -> tuple[Part, ...]:
-        return (*self.train_baseline(target), Part("export", 1, self.times.log_model))
+        """The epochs of each seed and what comes before them; the export."""
+        return (*self._trained(target, self._start(target)), Part("export", 1, self.times.log_model))
 
     def train_baseline(self, target: str) -> tuple[Part, ...]:
-        """As the target's network, which is about as large."""
+        """As the target's network, which is about as large, from scratch."""
+        return self._trained(target, ())
+
+    def _trained(self, target: str, start: tuple[Part, ...]) -> tuple[Part, ...]:
+        """The epochs of each seed, with the teacher's forward pass in each step and one validation of the teacher.
+
+        Args:
+            start: the parts before the first epoch of a seed.
+        """
         recipe, times = self.params.retrain, self.times
-        epochs = recipe.seeds * recipe.epochs
+        epochs, taught = recipe.seeds * recipe.epochs, recipe.teacher.network != NO_TEACHER
         steps, batches = training_steps(recipe, self._images, self.counts.val)
-        step = self._loaded(times.training_step[target], recipe.batch_size, times.augment)
-        batch = self._loaded(times.training_batch[target], min(recipe.batch_size, self.counts.val), times.plain)
+        step = times.training_step[target] + (recipe.accumulate * times.teacher_batch if taught else 0.0)
+        judged = Part("teacher's batch", recipe.seeds * batches, self._validated(times.teacher_batch))
         return (
             *self.started(),
             self._decoded(self._images + self.counts.val, epochs),
-            Part("step", epochs * steps, step),
-            Part("validation batch", epochs * batches, batch),
+            *(part._replace(count=recipe.seeds * part.count) for part in start),
+            *((judged,) if taught else ()),
+            Part("step", epochs * steps, self._loaded(step, recipe.batch_size, times.augment)),
+            Part("validation batch", epochs * batches, self._validated(times.training_batch[target])),
         )
+
+    def _start(self, target: str) -> tuple[Part, ...]:
+        """BatchNorm's statistics of a supernet's weights, and a validation of weights that are not fresh."""
+        recipe, times = self.params.retrain, self.times
+        inherits, given = recipe.initial == SUPERNET, self.params.targets[target].constraint.is_given
+        if recipe.initial == SCRATCH or (inherits and given):  # a given network comes from no supernet
+            return ()
+        _, batches = training_steps(recipe, self._images, self.counts.val)
+        parts = [Part("validation batch before", batches, self._validated(times.training_batch[target]))]
+        if inherits:
+            size = recipe.batch_size // recipe.accumulate
+            seconds = self._loaded(times.training_batch[target], size, times.augment)
+            parts.append(Part("batch for BatchNorm", min(CALIBRATION_BATCHES, self._images // size), seconds))
+        return tuple(parts)
+
+    def _validated(self, compute: float) -> float:
+        """Seconds of a batch of the retraining's validation."""
+        size = min(self.params.retrain.batch_size // self.params.retrain.accumulate, self.counts.val)
+        return self._loaded(compute, size, self.times.plain)
 
     def transfer(self, target: str, dataset: str) -> tuple[Part, ...]:
         """Its steps are the retraining's, in proportion to pixels and images."""

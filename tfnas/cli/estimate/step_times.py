@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from random import Random
 from statistics import fmean, median
 
@@ -32,7 +33,9 @@ from tfnas.search.state import SearchState, Setting
 from tfnas.search.steps import Stepper
 from tfnas.space import Architecture, Space, build_network
 from tfnas.stages.params import Params
+from tfnas.train.distillation import Teacher, read_teacher
 from tfnas.train.loop import evaluate
+from tfnas.train.params import NO_TEACHER, RANKING
 from tfnas.train.step import TrainingStepper
 
 IMAGES = 24  # decoded to measure that
@@ -91,22 +94,27 @@ def seconds_of(call: Callable[[], object], *, device: torch.device | None = None
 
 
 def measure_step_times(
-    params: Params, space: Space, pictures: Pictures, networks: Mapping[str, tuple[Architecture, float]], classes: int
+    params: Params,
+    space: Space,
+    pictures: Pictures,
+    networks: Mapping[str, tuple[Sequence[Architecture], float]],
+    class_names: Sequence[str],
 ) -> StepTimes:
     """The time of every kind of step that `tfnas.cli.estimate.schedule` counts.
 
     Args:
-        networks: for each target, a network of about its latency, and that latency in milliseconds.
-        classes: of the data set.
+        networks: for each target, its network or some of about its latency, and that latency in milliseconds.
+        class_names: of the data set, in the order of labels.
 
     Raises:
-        UserError: CUDA is asked for and absent.
+        UserError: CUDA is asked for and absent; or a teacher of the user's does not fit.
     """
+    classes = len(class_names)
     device = open_device(params.device.name, params.device.threads)
-    searching = _Searching(params, space, device)
-    trained = {name: _training(params, network, classes, device) for name, (network, _) in networks.items()}
+    searching = _Searching(params, space, device) if params.search.epochs else None
+    trained = {name: _mean_training(params, some, classes, device) for name, (some, _) in networks.items()}
     ranking_step, ranking_batch = _ranking(params, classes, device)
-    first = next(iter(networks.values()))[0]
+    first = next(iter(networks.values()))[0][0]
     return StepTimes(
         start=start_seconds(),
         decode=pictures.decode,
@@ -114,14 +122,15 @@ def measure_step_times(
         plain=pictures.transform(eval_transform(params.resolution)),
         ranking_step=ranking_step,
         ranking_batch=ranking_batch,
-        warm_up_step=searching.weight_step(searches=False),
-        search_step=searching.weight_step(searches=True),
-        architecture_step=searching.architecture_step(),
-        path_batch=searching.path_batch(),
-        derived_batch=searching.derived_batch(),
-        epoch_end=searching.epoch_end(),
+        warm_up_step=searching.weight_step(searches=False) if searching else 0.0,
+        search_step=searching.weight_step(searches=True) if searching else 0.0,
+        architecture_step=searching.architecture_step() if searching else 0.0,
+        path_batch=searching.path_batch() if searching else 0.0,
+        derived_batch=searching.derived_batch() if searching else 0.0,
+        epoch_end=searching.epoch_end() if searching else 0.0,
         training_step={name: step for name, (step, _) in trained.items()},
         training_batch={name: batch for name, (_, batch) in trained.items()},
+        teacher_batch=_teacher_batch(params, class_names, device),
         latency={name: latency_ms / 1000 for name, (_, latency_ms) in networks.items()},
         log_model=_export_seconds(first, classes, params.resolution),
     )
@@ -181,6 +190,34 @@ def _training(params: Params, architecture: Architecture, classes: int, device: 
     step = seconds_of(lambda: stepper.step([part] * recipe.accumulate, 1e-3), device=device)
     batch = seconds_of(lambda: evaluate(stepper.evaluated, [part], device=device, precision=precision), device=device)
     return step, batch
+
+
+def _teacher_batch(params: Params, classes: Sequence[str], device: torch.device) -> float:
+    """The teacher's forward pass on a batch, as a part of a step or in validation.
+
+    Raises:
+        UserError: a file's teacher is missing, or not one for these classes.
+    """
+    recipe, teacher = params.retrain, params.retrain.teacher
+    if teacher.network == NO_TEACHER:
+        return 0.0
+    if teacher.network == RANKING:
+        read = Teacher(build_ranking_network(len(classes)), Path(RANKING), teacher)
+    else:
+        read = read_teacher(teacher, Path(RANKING), classes, params.resolution)
+    network = read.ready(device, channels_last=recipe.channels_last)
+    part = _batch(recipe.batch_size // recipe.accumulate, params.resolution, len(classes), device)
+    return seconds_of(
+        lambda: evaluate(network, [part], device=device, precision=params.device.precision), device=device
+    )
+
+
+def _mean_training(
+    params: Params, networks: Sequence[Architecture], classes: int, device: torch.device
+) -> tuple[float, float]:
+    """`_training`, on the mean of some networks."""
+    steps, batches = zip(*(_training(params, network, classes, device) for network in networks), strict=True)
+    return fmean(steps), fmean(batches)
 
 
 class _Searching:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -21,9 +22,12 @@ from tfnas.data.verify import find_duplicates, find_kinds
 from tfnas.jobs.errors import UserError
 from tfnas.space import load_space
 from tfnas.stages.params import Params, load_params
+from tfnas.train.params import RANKING, SUPERNET
 
 FEW, MANY = 100, 1000  # training images of a class
-WEIGHT_FOLDERS = (Path("~/.cache/torch/hub/checkpoints"), Path("inputs/weights"))
+FEW_TO_TRAIN = 300  # of a class, below which a teacher or inherited weights are worth a try
+WEIGHTS = "inputs/weights"  # where params.yaml may name files of weights
+WEIGHT_FOLDERS = (Path("~/.cache/torch/hub/checkpoints"), Path(WEIGHTS))
 
 
 class Known(NamedTuple):
@@ -73,6 +77,7 @@ def suggest(
         describe_plan(params, measured),
         time_table(params, measured),
         describe_expectation(images, params),
+        *describe_options(images),
         describe_alternative(known, limit_ms),
     ]
     return preset.render(), "\n\n".join(parts)
@@ -164,8 +169,8 @@ def describe_expectation(images: TrainingImages, params: Params) -> str:
     if mean < FEW:
         words = (
             f"{mean:.0f} images of a class are few for a network trained from scratch: it will tell classes apart that"
-            " differ in color and shape,\n  not in details. A pretrained network, fine-tuned, or as teacher"
-            " (retrain.teacher), should be clearly better."
+            " differ in color and shape,\n  not in details. A pretrained network, fine-tuned, or as teacher, is"
+            " likely to be more accurate."
         )
     elif mean < MANY:
         words = (
@@ -176,6 +181,19 @@ def describe_expectation(images: TrainingImages, params: Params) -> str:
         words = f"{mean:.0f} images of a class are enough to train from scratch."
     noise = f"\n  With {images.val} validation images, accuracy is known to about {100 / images.val**0.5:.0f} points."
     return f"Expect: {words}{noise}"
+
+
+def describe_options(images: TrainingImages) -> list[str]:
+    """Keys worth a try with few images of a class, as params.yaml takes them; what they bring, nobody knows before."""
+    mean = sum(images.counts.values()) / len(images.counts)
+    if mean >= FEW_TO_TRAIN:
+        return []
+    return [
+        "To try: with so few images, one of these keys, or both, may help; compare with and without.\n"
+        f"    retrain.teacher.network: {RANKING}  # learn from the network of rank_classes as well; longer steps\n"
+        f"    retrain.initial: {SUPERNET}  # start from the supernet's weights\n"
+        "  `tfnas estimate` says how long it takes then."
+    ]
 
 
 def describe_alternative(known: list[Known], limit_ms: float) -> str:
@@ -189,10 +207,13 @@ def describe_alternative(known: list[Known], limit_ms: float) -> str:
         folders = " or ".join(map(str, WEIGHT_FOLDERS))
         return (
             f"Cheaper: fine-tune {_say(best)}; its weights are not in {folders}."
-            f"{_how(best, 'inputs/weights/FILE') if best.is_published else ''}"
+            f"{_how(best, 'FILE.pth.tar') if best.is_published else ''}"
         )
     best = at_hand[0]
-    return f"Cheaper: fine-tune {_say(best)}; its weights are in {best.weights}.{_how(best, str(best.weights))}"
+    return (
+        f"Cheaper: fine-tune {_say(best)}; its weights are in {best.weights}."
+        f"{_how(best, shlex.quote(str(best.weights)))}"
+    )
 
 
 def _say(one: Known) -> str:
@@ -200,12 +221,23 @@ def _say(one: Known) -> str:
 
 
 def _how(one: Known, weights: str) -> str:
-    """The keys that do it, for a network of the paper."""
+    """The commands and keys that do it, for a network of the paper.
+
+    Args:
+        weights: file of the authors, as in a command.
+    """
     if not one.is_published:
-        return "\n  The pipeline can use it as teacher (retrain.teacher), not as the network."
+        return (
+            "\n  The pipeline does not train it; fine-tuned on your images elsewhere, it can be a teacher"
+            " (retrain.teacher, a file in inputs/teachers/)."
+        )
+    ours = f"{WEIGHTS}/{one.name}.pt"
     return (
-        f"\n  Write targets.{TARGET}.constraint: {{architecture: {one.name}}} and retrain.initial: {weights} (from"
-        " `tfnas import weights`): no search, and fewer epochs of retraining."
+        f"\n  tfnas import weights {weights} --architecture {one.name} --out {ours}\n"
+        "  Then write these keys, for no search, and fewer epochs of retraining:\n"
+        f"    targets.{TARGET}.constraint: {{architecture: {one.name}}}\n"
+        "    search.epochs: 0\n"
+        f"    retrain.initial: {ours}"
     )
 
 

@@ -1,6 +1,6 @@
 """Elasticity-scaling on and off, bi-sampling against one path, over several seeds (Fig. 2 and 4b in small).
 
-python benchmarks/search_ablation.py --results results --seeds 5 --out ablation
+python benchmarks/search/search_ablation.py --results results --seeds 5 --out ablation
 
 RESULTS must hold the stages before `search`, as after `make run`; each search is the pipeline's own, of the first
 target. Searches that OUT holds are not repeated. Writes OUT/ablation.csv and OUT/search_ablation.png, and prints what

@@ -1,7 +1,7 @@
 """Training throughput against timm's own training loop: the same network, images, batch and augmentation.
 
     curl -LO https://raw.githubusercontent.com/huggingface/pytorch-image-models/v1.0.31/train.py
-    python benchmarks/train_step.py --timm-train train.py
+    python benchmarks/training/train_step.py --timm-train train.py
 
 Epochs of the two take turns in one process, each with its own loading (in the process itself) and augmentation (a crop
 resized to the resolution, a flip); the first round does not count. It prints images a second of both, by the clock and

@@ -1,6 +1,6 @@
 """How long each stage's script takes to start: until it has checked everything, opened its tracking run and logged.
 
-    python benchmarks/start_up.py PROJECT [--repeats 3]
+    python benchmarks/pipeline/start_up.py PROJECT [--repeats 3]
 
 PROJECT is a folder in which the pipeline has run (`make run`). It is copied; in the copy every job's command of
 dvc.lock is started and ended when its log has its first line. The work is what the logs of the finished run say.

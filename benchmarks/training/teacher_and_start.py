@@ -1,8 +1,8 @@
 """What a teacher and the supernet's weights bring on few images, each against training from scratch.
 
 apt-get install dataset-fashion-mnist
-python benchmarks/teacher_and_start.py --table latency_table.json --out few.jsonl       # resumes after the last line
-python benchmarks/teacher_and_start.py --table latency_table.json --out few.jsonl --show
+python benchmarks/training/teacher_and_start.py --table latency_table.json --out few.jsonl # resumes
+python benchmarks/training/teacher_and_start.py --table latency_table.json --out few.jsonl --show
 
 Of each seed: a supernet is warmed up and searched (entangled weights, 80 % and 20 % of the training images) for one
 target, and a ranking network (EfficientNet-B0) is trained on the training images as stage rank_classes trains it. Then

@@ -1,6 +1,6 @@
 """How near the network derived within the budget comes to its target after scaling, and how long a call takes.
 
-python benchmarks/derivation.py --table latency_gpu.pkl --uneven 0.2
+python benchmarks/search/derivation.py --table latency_gpu.pkl --uneven 0.2
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tfnas.search.derivation_within_budget import can_be_filled, derive_within_b
 from tfnas.search.supernet.depth_spaces import DEPTH_SPACES
 from tfnas.space import Space, load_space
 
-AUTHORS_TABLE = Path(__file__).parents[2] / "shared/authors/latency_gpu.pkl"
+AUTHORS_TABLE = Path(__file__).parents[3] / "shared/authors/latency_gpu.pkl"
 ALIGNMENT = 8  # of --uneven
 
 

@@ -1,8 +1,8 @@
 """Kills with SIGKILL at random moments, the same command again each time, and the end against an undisturbed one.
 
-python -m benchmarks.kills run --kills 20
-python -m benchmarks.kills search --results results --kills 10
-python -m benchmarks.kills retrain --results results --kills 5
+python -m benchmarks.pipeline.kills run --kills 20
+python -m benchmarks.pipeline.kills search --results results --kills 10
+python -m benchmarks.pipeline.kills retrain --results results --kills 5
 
 `run` kills a whole digits run, engine and jobs. It needs the environment that `make run` makes. In copies of this
 checkout it makes a latency table, runs `make run` on it undisturbed, and runs it again with kills, in as many further

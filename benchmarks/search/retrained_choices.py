@@ -1,7 +1,7 @@
 """Whether alpha's choice is better once networks are trained from scratch: derived against random of the same latency.
 
-python benchmarks/searches.py --table latency_table.json --out searches.jsonl
-python benchmarks/retrained_choices.py --table latency_table.json --searches searches.jsonl
+python benchmarks/search/searches.py --table latency_table.json --out searches.jsonl
+python benchmarks/search/retrained_choices.py --table latency_table.json --searches searches.jsonl
 
 Trains the derived network of each chosen search, and networks derived within the same budget from random alpha and
 beta, each on the same batches of 64 of Fashion-MNIST (SGD, momentum 0.9, weight decay 1e-5, one cosine from the

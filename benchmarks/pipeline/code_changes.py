@@ -4,7 +4,7 @@ In a copy of the project, with scripts that take no time, whose results are all 
 to a module, Snakemake and DVC say what they would run, and the module is put back. It fails where the engines differ,
 where a module that can change a result makes no stage stale, or one that cannot makes some.
 
-    python benchmarks/code_changes.py --out code_changes.txt   # about 2 s for each module
+    python benchmarks/pipeline/code_changes.py --out code_changes.txt   # about 2 s for each module
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # tests.helpers
+sys.path.insert(0, str(Path(__file__).parents[2]))  # tests.helpers
 
 from tests.helpers.engines.calls import planned_by_dvc, planned_by_snakemake, snakemake
 from tests.helpers.projects import copy_project, keep_one_target, use_stubs

@@ -1,6 +1,6 @@
 """Which part of a search's time is spent inside forward and backward.
 
-python benchmarks/search_time.py --results results
+python benchmarks/search/search_time.py --results results
 
 RESULTS must hold the stages before `search`. Runs the search job of the first target on CPU (images, checkpoints,
 scaling and logging included; start-up and MLflow left out) and prints where its seconds went: of the clock, and of the

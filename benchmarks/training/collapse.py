@@ -1,7 +1,7 @@
 """Trainings that collapse: the digits' retraining at twice its learning rate, with clipped gradients and without.
 
-python benchmarks/collapse.py --seeds 30 --out collapse.jsonl           # resumes after the last line; one thread
-python benchmarks/collapse.py --seeds 30 --out collapse.jsonl --show
+python benchmarks/training/collapse.py --seeds 30 --out collapse.jsonl     # resumes after the last line; one thread
+python benchmarks/training/collapse.py --seeds 30 --out collapse.jsonl --show
 
 Each run is the recipe of params.yaml (digits, 32 x 32, its epochs) at --factor times its learning rate, through the
 library's own loop, with one of the values of --clips as `gradient_clip`. A seed decides the initial weights, the order
@@ -99,7 +99,7 @@ def run_one(params: Params, recipe: RecipeParams, seed: int, device: torch.devic
 
 
 def run_all(options: argparse.Namespace) -> None:
-    params, device = load_params(Path(__file__).parents[1] / "params.yaml"), open_device("cpu", 1)
+    params, device = load_params(Path(__file__).parents[2] / "params.yaml"), open_device("cpu", 1)
     plain, done = params.retrain, read_lines(options.out)
     for seed in range(options.seeds):
         for clip in options.clips:

@@ -1,11 +1,13 @@
 """From own images to an ONNX file: draw a folder of photographs, suggest, run, export; estimated against true time.
 
-    python benchmarks/own_folder.py PROJECT [--hours 0.2] [--relative 0.2] [--cores 2]
+    python benchmarks/pipeline/own_folder.py PROJECT [--hours 0.2] [--relative 0.2] [--cores 2] [--computing]
 
 PROJECT is a clone of the repository without results. Seven classes of 20 to 400 pictures of 64 to 128 pixels are drawn
 into PROJECT/own-images: shapes of any color, place and size on a smooth ground with noise. Some are turned by EXIF,
 transparent, of 16 bits or a GIF, and three of train are in val as well. Printed: what `tfnas suggest` says, and a table
-of each stage's estimate and its time by Snakemake's log, with the load of the machine before and after.
+of each stage's estimate and its time by Snakemake's log, with the load of the machine before and after, and the seconds
+that the stage's jobs computed. On a busy machine only these can be compared: with --computing, to an estimate of steps
+measured in processor time instead of wall time, on one core. `profile_latency` has a budget of wall time either way.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections import defaultdict
 from datetime import datetime
@@ -29,6 +32,35 @@ CLASSES = {"disk": 400, "square": 200, "triangle": 120, "ring": 80, "cross": 60,
 VAL_SHARE, TWINS = 0.2, 3
 ORIENTATION = 0x0112
 SECONDS = {"s": 1, "min": 60, "h": 3600}
+
+# Found first by every Python below PYTHONPATH; notes what a stage's job and the processes that it waited for computed.
+NOTING = """
+import atexit, os, sys
+
+def note():
+    path = os.path.abspath(sys.argv[0])
+    if os.path.basename(os.path.dirname(path)) == "scripts":
+        with open(os.environ["OWN_FOLDER_NOTES"], "a") as file:
+            file.write(f"{os.path.basename(path).removesuffix('.py')} {sum(os.times()[:4])}\\n")
+
+atexit.register(note)
+"""
+# `tfnas estimate` by processor time.
+ESTIMATE = """
+import os, subprocess, sys, time
+from types import SimpleNamespace
+import tfnas.cli.estimate.step_times as step_times
+
+def start_seconds():
+    before = os.times()
+    subprocess.run([sys.executable, "-c", step_times.STARTED], capture_output=True)
+    return sum(os.times()[2:4]) - sum(before[2:4])
+
+step_times.time = SimpleNamespace(perf_counter=time.process_time)
+step_times.start_seconds = start_seconds
+from tfnas.cli import main
+sys.exit(main(["estimate", "--cores", "1"]))
+"""
 
 
 def draw_photograph(shape: str, random: np.random.Generator) -> Image.Image:
@@ -119,10 +151,38 @@ def seconds_by_log(text: str) -> dict[str, float]:
     return dict(taken)
 
 
-def run(project: Path, *command: str) -> tuple[str, float, float]:
+def seconds_by_notes(text: str) -> dict[str, float]:
+    """What each stage's jobs computed, added up, by the lines that NOTING writes."""
+    computed: dict[str, float] = defaultdict(float)
+    for stage, seconds in map(str.split, text.splitlines()):
+        computed[stage] += float(seconds)
+    return dict(computed)
+
+
+def run_noting(project: Path, *command: str) -> tuple[float, float, dict[str, float]]:
+    """A command's seconds, those that it computed, and those that each stage's jobs computed."""
+    with tempfile.TemporaryDirectory() as folder:
+        notes = Path(folder, "notes")
+        Path(folder, "sitecustomize.py").write_text(NOTING)
+        paths = os.pathsep.join(filter(None, (folder, os.environ.get("PYTHONPATH"))))
+        _, wall, computed = run(project, *command, PYTHONPATH=paths, OWN_FOLDER_NOTES=str(notes))
+        return wall, computed, seconds_by_notes(notes.read_text())
+
+
+def print_table(estimates: dict[str, float], truths: dict[str, float], title: str) -> None:
+    print(f"{title:16} {'estimated':>9} {'true':>9}")
+    for stage, estimate in estimates.items():
+        truth = truths.get(stage, float("nan"))
+        print(f"{stage:16} {estimate:8.0f}s {truth:8.0f}s {100 * (estimate / truth - 1):+6.0f} %", flush=True)
+
+
+def run(project: Path, *command: str, **variables: str) -> tuple[str, float, float]:
     """What a command printed, its seconds, and those that it computed."""
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    done = subprocess.run(command, cwd=project, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    environment = os.environ | variables
+    done = subprocess.run(
+        command, cwd=project, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
     wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode:
         sys.exit(f"{' '.join(command)}:\n{done.stdout}")
@@ -135,6 +195,7 @@ def main() -> None:
     parser.add_argument("--hours", default="0.2")
     parser.add_argument("--relative", default="0.2")
     parser.add_argument("--cores", default=str(len(os.sched_getaffinity(0))))
+    parser.add_argument("--computing", action="store_true", help="estimate by processor time as well")
     options = parser.parse_args()
     project = options.project.resolve()
     print(f"{write_folder(project / 'own-images')} pictures; load {os.getloadavg()[0]:.1f}", flush=True)
@@ -142,13 +203,11 @@ def main() -> None:
         project, "tfnas", "suggest", "--data", "own-images", "--relative", options.relative, "--hours", options.hours
     )
     print(f"{said}\nsuggest: {wall:.0f} s, {computed:.0f} s of computing; load {os.getloadavg()[0]:.1f}", flush=True)
-    _, wall, computed = run(project, "snakemake", "--cores", options.cores)
+    computing = run(project, sys.executable, "-c", ESTIMATE)[0] if options.computing else ""
+    wall, computed, noted = run_noting(project, "snakemake", "--cores", options.cores)
     log = max((project / ".snakemake" / "log").glob("*.log"), key=lambda path: path.stat().st_mtime)
-    estimates, truths = seconds_by_table(said), seconds_by_log(log.read_text())
-    print(f"{'stage':16} {'estimated':>9} {'true':>9}")
-    for stage, estimate in estimates.items():
-        truth = wall if stage == "all" else truths.get(stage, float("nan"))
-        print(f"{stage:16} {estimate:8.0f}s {truth:8.0f}s {100 * (estimate / truth - 1):+6.0f} %")
+    print_table(seconds_by_table(said), seconds_by_log(log.read_text()) | {"all": wall}, "wall time")
+    print_table(seconds_by_table(computing or said), noted | {"all": sum(noted.values())}, "computing")
     print(f"snakemake: {wall:.0f} s, {computed:.0f} s of computing; load {os.getloadavg()[0]:.1f}", flush=True)
     exported, wall, _ = run(project, "tfnas", "export", "results/retrain/own/weights.pt", "--out", "export/own")
     print(f"{exported}\nexport: {wall:.0f} s")

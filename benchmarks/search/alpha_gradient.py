@@ -1,8 +1,8 @@
 """Whether an architecture step tells alpha which operations are better, before alpha has moved.
 
-apt-get install dataset-fashion-mnist; python benchmarks/alpha_gradient.py
+apt-get install dataset-fashion-mnist; python benchmarks/search/alpha_gradient.py
 
-Warms a supernet up as benchmarks/searches.py does, then freezes it. The effect of an operation is what it adds to the
+Warms a supernet up as searches.py does, then freezes it. The effect of an operation is what it adds to the
 cross-entropy of a path, by least squares over 400 uniformly random paths on 256 validation images. Against it:
 gradients of cross-entropy with respect to alpha, of single architecture steps with their own batch and noise, at
 several tau; and what Adam's weight decay adds to them, decay x alpha. One thread.

@@ -1,6 +1,6 @@
 """Whether two checkouts give the same results to the bit: a fixed small run of each, by both engines.
 
-    python -m benchmarks.same_results BEFORE AFTER [--keep FOLDER]
+    python -m benchmarks.pipeline.same_results BEFORE AFTER [--keep FOLDER]
 
 Tiny parameters, a space of 2 x 2 layers, and one given latency table, so that nothing that is measured can differ.
 Compared are the bytes of the subset, histories (columns of seconds left out), supernets, architectures and weights.

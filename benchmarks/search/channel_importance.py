@@ -1,6 +1,6 @@
 """What narrowing a searched path costs in accuracy, by the measure that ranks its channels (Appendix C).
 
-apt-get install dataset-fashion-mnist; python benchmarks/channel_importance.py
+apt-get install dataset-fashion-mnist; python benchmarks/search/channel_importance.py
 
 A path is drawn, and trained as in a search that is nearly sure of it: each layer takes its operation in four of five
 steps, and a random one otherwise (SGD 0.025, momentum 0.9). Then its operations keep five sixths or two thirds
@@ -49,7 +49,7 @@ def read_images(split: str, count: int | None = None) -> Images:
 
 def measure(sharing: str, steps: int, seed: int, train: Images, held_out: Images) -> Iterator[tuple[str, float, float]]:
     """(measure, share of the channels that is kept, top-1 in percent) of one searched path; without a measure: all."""
-    params = load_params(Path(__file__).parents[1] / "params.yaml").search
+    params = load_params(Path(__file__).parents[2] / "params.yaml").search
     weights = params.weights.model_copy(update={"learning_rate": 0.025, "momentum": 0.9, "weight_decay": 1e-5})
     setting = Setting(params.model_copy(update={"weights": weights, "weight_sharing": sharing}), seed)
     state = SearchState.initial(load_space("tf-nas"), 10, setting)

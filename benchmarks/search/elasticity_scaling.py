@@ -1,6 +1,6 @@
 """How near elasticity-scaling comes to its target, and how long a call takes, on random networks of Table 1.
 
-python benchmarks/elasticity_scaling.py --table latency_gpu.pkl
+python benchmarks/search/elasticity_scaling.py --table latency_gpu.pkl
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tfnas.search.scaling.widths import WidthProblem, WidthRanges
 from tfnas.space import Architecture, Space, load_space
 from tfnas.space.membership import Choice, assemble
 
-AUTHORS_TABLE = Path(__file__).parents[2] / "shared/authors/latency_gpu.pkl"
+AUTHORS_TABLE = Path(__file__).parents[3] / "shared/authors/latency_gpu.pkl"
 VARIANTS = {"exact": scale_widths, "integer_ratio": scale_widths_by_integer_ratio}
 
 Case = tuple[Architecture, WidthRanges, float]

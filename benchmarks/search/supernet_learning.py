@@ -1,8 +1,8 @@
 """Whether a supernet learns: accuracy of uniformly random paths on held-out images after so many weight steps.
 
-apt-get install dataset-fashion-mnist; python benchmarks/supernet_learning.py
-python benchmarks/supernet_learning.py --sharing entangled --steps 100 500 --space tf-nas-wose
-python benchmarks/supernet_learning.py --data digits --sharing entangled --widths   # random widths in every step
+apt-get install dataset-fashion-mnist; python benchmarks/search/supernet_learning.py
+python benchmarks/search/supernet_learning.py --sharing entangled --steps 100 500 --space tf-nas-wose
+python benchmarks/search/supernet_learning.py --data digits --sharing entangled --widths   # random widths in every step
 
 Each step is one of a search's warm-up (SGD 0.025, momentum 0.9, weight decay 1e-5, batch 64, clipped at 5) on one path,
 drawn uniformly, without augmentation. Accuracies are of the same random paths on the same held-out images (2,000 of
@@ -99,7 +99,7 @@ def learn(
 
 
 def _params(sharing: str) -> SearchParams:
-    params = load_params(Path(__file__).parents[1] / "params.yaml").search
+    params = load_params(Path(__file__).parents[2] / "params.yaml").search
     weights = params.weights.model_copy(update={"learning_rate": 0.025, "momentum": 0.9, "weight_decay": 1e-5})
     return params.model_copy(update={"weights": weights, "weight_sharing": sharing, "gradient_clip": 5.0})
 

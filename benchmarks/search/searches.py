@@ -1,8 +1,8 @@
 """Real searches on Fashion-MNIST: does each use its budget, and does alpha choose better than chance?
 
 apt-get install dataset-fashion-mnist
-python benchmarks/searches.py --table latency_table.json --out searches.jsonl      # resumes after the last line
-python benchmarks/searches.py --table latency_table.json --out searches.jsonl --show
+python benchmarks/search/searches.py --table latency_table.json --out searches.jsonl      # resumes after the last line
+python benchmarks/search/searches.py --table latency_table.json --out searches.jsonl --show
 
 One search for every target and seed, in the library's own loop, on images in memory without augmentation: an epoch is
 so many weight steps on random batches of 64 of 48,000 training images, the architecture steps take batches of the other
@@ -90,7 +90,7 @@ def make_loaders(images: Images, steps: int, seed: int) -> Loaders:
 
 def make_params(options: argparse.Namespace) -> SearchParams:
     """The paper's parameters and what the options say; tau reaches its last value in the last epoch."""
-    params = load_params(Path(__file__).parents[1] / "params.yaml").search
+    params = load_params(Path(__file__).parents[2] / "params.yaml").search
     first, last = options.temperature
     searching = options.epochs - 1
     decay = (last / first) ** (1 / searching) if searching > 0 else 1.0
@@ -118,7 +118,7 @@ def make_params(options: argparse.Namespace) -> SearchParams:
 def open_table(path: Path, space: Space, minutes: float) -> LatencyTable:
     """The table in a file, or one measured here, which the file keeps."""
     if not path.exists():
-        params = load_params(Path(__file__).parents[1] / "params.yaml").profile_latency
+        params = load_params(Path(__file__).parents[2] / "params.yaml").profile_latency
         changed = {"minutes": minutes, "batch_size": 1, "num_classes": NUM_CLASSES, "on_busy": "warn"}
         measuring = Measuring(params.model_copy(update=changed), space=space.digest, resolution=SIZE)
         profile(space, measuring, seed=0)[0].save(path)
