@@ -231,7 +231,8 @@ def test_a_teacher_adds_its_forward_pass_to_every_step_and_a_validation(tmp_path
 @pytest.mark.parametrize(("initial", "calibrates"), [("supernet", True), ("inputs/weights/a.pt", False)])
 def test_a_start_adds_a_validation_and_a_supernets_its_statistics(tmp_path, initial, calibrates) -> None:
     given = {"architecture": "TF-NAS-CPU-B"}
-    changes = {"targets__B__constraint": given, "retrain__batch_size": 4, "device__workers": 0}
+    changes = {"targets__B__constraint": given, "baselines__targets": ["A"], "retrain__batch_size": 4}
+    changes |= {"device__workers": 0}
     scratch, started = (params_with(tmp_path, retrain__initial=value, **changes) for value in ("scratch", initial))
     _, batches = training_steps(scratch.retrain, 463, 57)
     more = {"validation batch before": batches * (TIMES.training_batch["A"] + 4 * TIMES.plain)}
@@ -257,11 +258,12 @@ def test_sampler_and_kept_epoch_change_no_time(tmp_path) -> None:
 
 def test_a_given_network_is_not_searched_and_without_searches_no_supernet_trained(tmp_path) -> None:
     given = {"architecture": "TF-NAS-CPU-B"}
-    one = params_with(tmp_path, targets__B__constraint=given)
+    one = params_with(tmp_path, targets__B__constraint=given, baselines__targets=["A"])
     assert parts_of(one, "search", "B") == {"start": TIMES.start}
     assert parts_of(one, "search", "A") == parts_of(params_with(tmp_path), "search", "A")
     assert parts_of(one, "derive", "B") == parts_of(params_with(tmp_path), "derive", "B")
-    none = params_with(tmp_path, targets__A__constraint=given, targets__B__constraint=given, search__epochs=0)
+    changes = {f"targets__{name}__constraint": given for name in "AB"} | {"baselines__targets": []}
+    none = params_with(tmp_path, **changes, search__epochs=0)
     assert sum(parts_of(none, "warm_up").values()) == TIMES.start
 
 
@@ -274,6 +276,7 @@ def test_given_networks_and_a_teacher_are_measured(tmp_path, monkeypatch) -> Non
         tmp_path,
         targets={"A": given},
         transfer__targets=[],
+        baselines__targets=[],
         search__epochs=0,
         retrain__batch_size=4,
         retrain__teacher={"network": "ranking", "model": None, "temperature": 4.0, "weight": 0.5},
