@@ -154,6 +154,7 @@ def serve(folder: Path) -> subprocess.Popen[bytes]:
             return server
         except (URLError, ConnectionError):
             time.sleep(0.2)
+    stop(server)  # it would keep the port from the next test
     raise AssertionError("the server did not start")
 
 
