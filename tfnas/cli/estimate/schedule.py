@@ -15,7 +15,7 @@ from tfnas.data.images.loader import CACHE_BYTES
 from tfnas.data.ranking import FIT
 from tfnas.stages.params import Params, searches_nothing
 from tfnas.stages.registry import STAGES
-from tfnas.train.params import NO_TEACHER, SCRATCH, SUPERNET, RecipeParams
+from tfnas.train.params import NO_TEACHER, SCRATCH, RecipeParams
 from tfnas.train.start import CALIBRATION_BATCHES
 
 WHOLE_NETWORK_ROUNDS = 10  # in which `derive` measures, each with a warm-up
@@ -259,7 +259,7 @@ class _Clock:
             batch: seconds of one, of the network.
         """
         recipe, times, parts = self.params.retrain, self.times, list[Part]()
-        inherits, given = recipe.initial == SUPERNET, self.params.targets[target].constraint.is_given
+        inherits, given = recipe.inherits, self.params.targets[target].constraint.is_given
         if inherits and not given:
             size = recipe.batch_size // recipe.accumulate
             seconds = self._loaded(times.training_batch[target], size, times.augment)
