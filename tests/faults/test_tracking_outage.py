@@ -147,13 +147,14 @@ def serve(folder: Path) -> subprocess.Popen[bytes]:
     store = f"sqlite:///{folder}/server.db"
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store, "--port", str(PORT)]
     server = subprocess.Popen([*command, "--workers", "1"], cwd=folder, start_new_session=True)
-    until = time.monotonic() + 60
+    until = time.monotonic() + 240  # on a busy machine
     while time.monotonic() < until:
         try:
             urlopen(f"http://127.0.0.1:{PORT}/health").close()
             return server
         except (URLError, ConnectionError):
             time.sleep(0.2)
+    stop(server)  # it would keep the port from the next test
     raise AssertionError("the server did not start")
 
 

@@ -8,10 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tests.helpers.tiny_spaces import K3_E3, K3_E6, space_text
 from tests.search.conftest import synthetic_table
 from tfnas.jobs.errors import UserError
 from tfnas.latency import reachable_range_ms
 from tfnas.search import latency_constraint
+from tfnas.search.constraint import Constraint
+from tfnas.search.cost import Cost
 from tfnas.search.derivation_within_budget import can_be_filled, cost_ranges
 from tfnas.search.random_networks import _draw, _fillable, _network, random_network, random_network_at
 from tfnas.space import load_space
@@ -94,6 +97,37 @@ def test_networks_too_rare_to_draw_are_derived(full_space, relative, monkeypatch
     for network in networks:
         assert not list(violations(network, space))
         assert 0.98 * constraint.limit <= constraint.cost.value(network) <= constraint.limit
+
+
+class PerPixel(Cost):
+    """Output pixels times width, so that a block at another resolution costs something else; nothing is in the base."""
+
+    name, unit, source = "pixels", "px", "made up"
+
+    def __init__(self, resolution: int) -> None:
+        self.resolution, self.base, self.fixed_stages = resolution, 0.0, ()
+
+    def operation(self, key, width):
+        return float(key.resolution**2 * width)
+
+    def curve(self, key):
+        raise NotImplementedError
+
+
+def test_fixed_blocks_cost_what_they_cost_behind_searched_ones(tmp_path):
+    last = "  - {stage: 5, in_channels: 8, out_channels: 8, stride: 1, depth: [1, 1], act: relu,"
+    fixed = f"{last}\n     fixed: {{kernel: 3, expand_ratio: 1, se_ratio: 0}}}}\ncandidates:"
+    (tmp_path / "tiny.yaml").write_text(space_text(K3_E3, K3_E6).replace("candidates:", fixed))
+    space = load_space(tmp_path / "tiny.yaml")
+    base, ranges = cost_ranges(Constraint(space, PerPixel(16), 1.0))
+    for seed in range(5):
+        operations, kept = (values[0] for values in _draw(space, 1, np.random.default_rng(seed)))
+        network = _network(space, "n", operations, kept)
+        widths = iter(low for low, _ in network.width_ranges(space))
+        blocks = tuple(replace(block, expand_channels=next(widths)) for block in network.architecture.blocks)
+        smallest = replace(network.architecture, blocks=blocks)
+        chosen = ranges[0, np.arange(len(operations)), operations] * kept
+        assert base + chosen.sum() == pytest.approx(PerPixel(16).value(smallest))
 
 
 def test_says_when_no_network_can_be_scaled_to_the_limit(tiny_space, monkeypatch):

@@ -16,11 +16,14 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from tfnas.jobs.artifacts import atomic_path, remove_unfinished
 from tfnas.jobs.errors import UserError
 from tfnas.jobs.locks import release_lock, take_lock
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 CHECKPOINTS = Path("checkpoints")  # in the working directory, next to results/ and logs/
 KEPT = 2  # the newest, and one more in case the newest is damaged
@@ -176,6 +179,11 @@ class Background:
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()
+
+
+def plain_state(network: nn.Module) -> dict[str, Tensor]:
+    """The state dict, on the CPU and in the usual memory order."""
+    return {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
 
 
 def write_tensors(payload: dict[str, Any], path: str | Path) -> None:

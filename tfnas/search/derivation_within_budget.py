@@ -17,6 +17,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,8 +28,8 @@ from tfnas.search.constraint import Constraint
 from tfnas.search.derivation import Derived, derive, derived_network, searchable_layers, stage_slices
 from tfnas.search.knapsack import NOT_KEPT, ROUNDING, SAME, Knapsack, Segment
 from tfnas.search.supernet.depth_spaces import DEPTH_SPACES, candidate_mask, operation_logits
-from tfnas.space import Architecture, Space
-from tfnas.space.membership import assemble
+from tfnas.space import Space
+from tfnas.space.membership import fixed_blocks
 
 SHARES = tuple(percent / 100.0 for percent in range(100, -1, -1))  # of the limit that a network must be able to use
 
@@ -91,7 +92,7 @@ def derive_within_budget(
     strongest = derive(space, alphas, betas, widths, name, depth_space)
     if can_be_filled(strongest, constraint):
         return strongest
-    knapsack = _knapsack(constraint, strongest, alphas, betas, depth_space)
+    knapsack = _knapsack(constraint, alphas, betas, depth_space)
     unused = (constraint.limit * (1.0 - share) for share in SHARES)
     tries = (replace(knapsack, least=knapsack.most - part).solve() for part in unused)
     found = next((solution for solution in tries if solution is not None), None)
@@ -113,7 +114,12 @@ def can_be_filled(derived: Derived, constraint: Constraint) -> bool:
         if block.stage not in cost.fixed_stages:
             at_smallest, at_largest = (cost.operation(OperationKey.of_block(size, block), width) for width in widths)
             low, high = low + at_smallest, high + at_largest
-    return low <= limit * (1.0 + ROUNDING) and high >= limit * (1.0 - ROUNDING)
+    return bool(spans(low, high, limit))
+
+
+def spans(low: Any, high: Any, limit: float) -> Any:
+    """Whether costs at the smallest widths are at most the limit, and at the largest at least; numbers or arrays."""
+    return (low <= limit * (1.0 + ROUNDING)) & (high >= limit * (1.0 - ROUNDING))
 
 
 def cost_ranges(constraint: Constraint) -> tuple[float, np.ndarray]:
@@ -125,15 +131,11 @@ def cost_ranges(constraint: Constraint) -> tuple[float, np.ndarray]:
     Raises:
         UserError: the cost lacks an operation or a width.
     """
-    space = constraint.space
-    bare = assemble(space, "fixed", {stage.stage: () for stage in space.searchable_stages})
-    fixed = constraint.cost.base + _fixed_cost(constraint, bare)
-    return fixed, np.stack(_costs(constraint, choices=len(space.candidates)))
+    fixed = constraint.cost.base + _fixed_cost(constraint)
+    return fixed, np.stack(_costs(constraint, choices=len(constraint.space.candidates)))
 
 
-def _knapsack(
-    constraint: Constraint, strongest: Derived, alphas: Tensor, betas: Sequence[Tensor], depth_space: str
-) -> Knapsack:
+def _knapsack(constraint: Constraint, alphas: Tensor, betas: Sequence[Tensor], depth_space: str) -> Knapsack:
     """Log-probabilities relative to the strongest network, and costs; the room is what the searched layers may cost."""
     logits = operation_logits(alphas.detach(), candidate_mask(constraint.space, depth_space)).cpu().double()
     scores, segments = [], list[Segment]()
@@ -146,7 +148,7 @@ def _knapsack(
             segments.append(Segment(start, start + len(depths), (depths - depths.max()).numpy()))
     score = torch.cat(scores).numpy()
     low, high = _costs(constraint, choices=score.shape[1])
-    room = constraint.limit - constraint.cost.base - _fixed_cost(constraint, strongest.architecture)
+    room = constraint.limit - constraint.cost.base - _fixed_cost(constraint)
     return Knapsack(score, low, high, segments, most=room, least=room)
 
 
@@ -163,11 +165,12 @@ def _costs(constraint: Constraint, choices: int) -> tuple[np.ndarray, np.ndarray
     return costs[0], costs[1]
 
 
-def _fixed_cost(constraint: Constraint, architecture: Architecture) -> float:
+def _fixed_cost(constraint: Constraint) -> float:
     """What blocks cost that are not searched, and not in the cost's base: the same in every network."""
     cost, searched = constraint.cost, {stage.stage for stage in constraint.space.searchable_stages}
+    layers = [layer for layer in constraint.space.layers(cost.resolution) if layer.stage not in searched]
     return sum(
-        cost.operation(OperationKey.of_block(size, block), block.expand_channels)
-        for size, block in architecture.block_resolutions(cost.resolution)
-        if block.stage not in searched and block.stage not in cost.fixed_stages
+        cost.operation(OperationKey.of_block(layer.resolution, block), block.expand_channels)
+        for layer, block in zip(layers, fixed_blocks(constraint.space), strict=True)
+        if block.stage not in cost.fixed_stages
     )

@@ -13,8 +13,7 @@ import torch
 from tfnas.jobs.errors import UserError
 from tfnas.search.constraint import Constraint
 from tfnas.search.derivation import Derived, derived_network, searchable_layers, stage_slices
-from tfnas.search.derivation_within_budget import can_be_filled, cost_ranges, derive_within_budget
-from tfnas.search.knapsack import ROUNDING
+from tfnas.search.derivation_within_budget import can_be_filled, cost_ranges, derive_within_budget, spans
 from tfnas.search.scaling.elasticity_scaling import scale_widths
 from tfnas.space import Architecture, Space
 
@@ -50,14 +49,13 @@ def random_network(space: Space, name: str, seed: int) -> Architecture:
 
 def _fillable(constraint: Constraint, name: str, random: np.random.Generator) -> Iterator[Derived]:
     """Draws that can be scaled to the limit, in the order of drawing."""
-    space, limit = constraint.space, constraint.limit
+    space = constraint.space
     fixed, ranges = cost_ranges(constraint)  # what every network costs; (2, L, K), lowest and highest
     for _ in range(0, MOST, AT_ONCE):
         operations, kept = _draw(space, AT_ONCE, random)
         chosen = ranges[:, np.arange(operations.shape[1]), operations]  # (2, N, L)
         low, high = fixed + (chosen * kept).sum(-1)
-        fits = (low <= limit * (1.0 + ROUNDING)) & (high >= limit * (1.0 - ROUNDING))
-        for number in np.flatnonzero(fits):
+        for number in np.flatnonzero(spans(low, high, constraint.limit)):
             yield _network(space, name, operations[number], kept[number])
 
 

@@ -78,6 +78,11 @@ def assemble(space: Space, name: str, choices: Mapping[int, Sequence[Choice]]) -
     return Architecture(name, space.name, space.stem, tuple(blocks), space.head)
 
 
+def fixed_blocks(space: Space) -> tuple[Block, ...]:
+    """The blocks that every network of the space has, in order."""
+    return assemble(space, "fixed", {stage.stage: () for stage in space.searchable_stages}).blocks
+
+
 def _fixed_block(layer: Layer, operation: FixedOperation) -> Block:
     width, se_channels = operation.width(layer.in_channels), operation.se_channels(layer.in_channels)
     return _block(layer, operation.kernel, width, se_channels)

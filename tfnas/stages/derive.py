@@ -24,8 +24,6 @@ from tfnas.space.given import given_network
 from tfnas.space.membership import violations
 from tfnas.stages.job import Job
 
-SUPERNET = "supernet"  # value of retrain.initial
-
 
 class Checked(NamedTuple):
     """A target's network, what the latency table says of it, and its weights in the supernet."""
@@ -71,7 +69,7 @@ def _searched(job: Job) -> Checked:
         )
     name = f"{constraint.space.name}-{job.target}"
     derived = result.derive(name, constraint, params.derive.within)
-    initial = inherited_state(result.build_supernet(), derived) if params.retrain.initial == SUPERNET else {}
+    initial = inherited_state(result.build_supernet(), derived) if params.retrain.inherits else {}
     return Checked(derived.architecture, constraint.metrics(derived.architecture), constraint.cost.source, initial)
 
 

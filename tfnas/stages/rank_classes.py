@@ -27,7 +27,7 @@ from tfnas.data.ranking import (
 )
 from tfnas.data.subset import CLASS_LIST, check_groups
 from tfnas.jobs.artifacts import digest_params, write_json
-from tfnas.jobs.checkpoints import CHECKPOINTS, CheckpointFolder, write_tensors
+from tfnas.jobs.checkpoints import CHECKPOINTS, CheckpointFolder, plain_state, write_tensors
 from tfnas.jobs.errors import UserError
 from tfnas.jobs.progress import track
 from tfnas.stages.job import Job
@@ -84,10 +84,7 @@ def run(job: Job, _: None) -> None:
         metrics = ranking_metrics(rows)
         write_class_accuracy(rows, job.out / "class_accuracy.csv")
         draw_class_accuracy(rows, job.out / "class_accuracy.svg")
-        write_tensors(
-            {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()},
-            job.out / "network.pt",
-        )
+        write_tensors(plain_state(network), job.out / "network.pt")
         write_json(job.out / "metrics.json", metrics)
         job.run.log_metrics(metrics)
         job.at_end.append(checkpoints.discard)

@@ -15,7 +15,7 @@ from tfnas.space import Architecture, build_network
 from tfnas.stages.job import Job
 from tfnas.stages.params import for_target
 from tfnas.train.distillation import Teacher
-from tfnas.train.params import SCRATCH, SUPERNET
+from tfnas.train.params import SCRATCH
 from tfnas.train.session import (
     Training,
     load_architecture,
@@ -54,7 +54,7 @@ def run(job: Job, checked: Checked) -> None:
     """Write weights.pt, history.csv, seeds.csv and metrics.json into `job.out`."""
     assert job.target is not None
     architecture, start, teacher = checked
-    if start is None and job.params.retrain.initial == SUPERNET:
+    if start is None and job.params.retrain.inherits:
         logger.info("%s: starts from scratch: its network comes from no supernet", "/".join(job.name))
     sets = retrain_sets(job.params, job.inputs["manifest"], job.inputs["images"])
     recipe, dropout = job.params.retrain, job.params.targets[job.target].dropout
@@ -74,9 +74,8 @@ def run(job: Job, checked: Checked) -> None:
 
 def _start(job: Job, architecture: Architecture) -> Start | None:
     assert job.target is not None
-    initial = job.params.retrain.initial
-    if initial == SCRATCH:
+    recipe = job.params.retrain
+    if recipe.initial == SCRATCH:
         return None
-    inherited = initial == SUPERNET
-    path = job.inputs["initial"] if inherited else Path(for_target(initial, job.target))
-    return read_start(path, architecture, inherited=inherited)
+    path = job.inputs["initial"] if recipe.inherits else Path(for_target(recipe.initial, job.target))
+    return read_start(path, architecture, inherited=recipe.inherits)

@@ -89,6 +89,11 @@ class RetrainParams(RecipeParams):
     initial: str  # scratch | supernet | a file of weights
     teacher: TeacherParams
 
+    @property
+    def inherits(self) -> bool:
+        """Whether training starts from the supernet's weights, where the network comes from one."""
+        return self.initial == SUPERNET
+
 
 class TransferParams(RecipeParams):
     layers: Literal["all", "head"]  # that are trained

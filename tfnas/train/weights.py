@@ -7,14 +7,14 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from tfnas.jobs.checkpoints import read_tensors, write_tensors
+from tfnas.jobs.checkpoints import plain_state, read_tensors, write_tensors
 from tfnas.jobs.errors import UserError
 from tfnas.space import Architecture, build_network
 
 
 def save_weights(network: nn.Module, path: str | Path) -> None:
     """Write the state dict, on the CPU and in the usual memory order, atomically."""
-    write_tensors({key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}, path)
+    write_tensors(plain_state(network), path)
 
 
 def read_own_weights(path: str | Path) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ from tfnas.latency.known_networks import COARSE, FINE
 from tfnas.latency.params import KNOWN, baseline_kind
 from tfnas.stages.params import Params, searches_nothing
 from tfnas.stages.registry import STAGES
-from tfnas.train.params import NO_TEACHER, SCRATCH, SUPERNET, RecipeParams
+from tfnas.train.params import NO_TEACHER, SCRATCH, RecipeParams
 from tfnas.train.start import CALIBRATION_BATCHES
 
 WHOLE_NETWORK_ROUNDS = 10  # in which `derive` measures, each with a warm-up
@@ -278,7 +278,7 @@ class _Clock:
     def _start(self, target: str) -> tuple[Part, ...]:
         """BatchNorm's statistics of a supernet's weights, and a validation of weights that are not fresh."""
         recipe, times = self.params.retrain, self.times
-        inherits, given = recipe.initial == SUPERNET, self.params.targets[target].constraint.is_given
+        inherits, given = recipe.inherits, self.params.targets[target].constraint.is_given
         if recipe.initial == SCRATCH or (inherits and given):  # a given network comes from no supernet
             return ()
         _, batches = training_steps(recipe, self._images, self.counts.val)

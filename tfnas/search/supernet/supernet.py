@@ -20,7 +20,7 @@ from tfnas.search.supernet.mixed_op import BatchNorm, MixedOp, Operation, Search
 from tfnas.search.supernet.sink_connecting import SinkConnectedStage
 from tfnas.search.supernet.weight_entanglement import EntangledOp
 from tfnas.space import Space
-from tfnas.space.membership import assemble
+from tfnas.space.membership import fixed_blocks
 from tfnas.space.network import MBInvRes, conv_unit
 
 WEIGHT_SHARING: dict[str, type[MixedOp | EntangledOp]] = {"none": MixedOp, "entangled": EntangledOp}
@@ -216,7 +216,7 @@ class Supernet(nn.Module):
 def _stages(
     space: Space, searchable: type[SinkConnectedStage], kind: type[MixedOp | EntangledOp]
 ) -> Iterator[nn.Module]:
-    blocks = assemble(space, "fixed", {stage.stage: () for stage in space.searchable_stages}).blocks
+    blocks = fixed_blocks(space)
     for spec in space.stages:
         if spec.fixed is not None:
             yield nn.Sequential(*(MBInvRes(block) for block in blocks if block.stage == spec.stage))
