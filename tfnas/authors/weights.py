@@ -5,19 +5,18 @@ Only tensors, dicts and numbers are loaded, on the CPU.
 
 from __future__ import annotations
 
-import pickle
 import re
 from pathlib import Path
 from typing import Any, NoReturn
 
-import torch
 from torch import Tensor, nn
 
 from tfnas.jobs.errors import UserError
+from tfnas.jobs.state_dicts import STATE_DICT, find_mismatch, read_checkpoint, tensors_by_name
 from tfnas.space import Architecture, Candidate, Space
 from tfnas.space.membership import Choice, assemble
 
-_REFUSED = re.compile(r"GLOBAL ([\w.]+)")  # how torch names what it does not admit
+FIX = "pass a complete .pth.tar that the authors' code wrote"
 _OUTER = {"first_stem": "stem", "feature_mix_layer": "head", "classifier": "classifier"}
 _UNITS = {"inverted_bottleneck": "expand", "depth_conv": "depthwise", "point_linear": "project"}
 _LEAVES = {"conv": "conv", "bn": "norm", "linear": "linear"}
@@ -34,16 +33,10 @@ def load_weights(network: nn.Module, path: str | Path) -> nn.Module:
     Raises:
         UserError: as `read_authors_weights`; or a tensor is missing, left over or of another shape.
     """
-    ours, theirs = network.state_dict(), read_authors_weights(path)
-    for name, tensor in ours.items():
-        if name not in theirs:
-            raise UserError(f"{path}: has nothing for {name}; pass the weights of this architecture")
-        if theirs[name].shape != tensor.shape:
-            found, expected = tuple(theirs[name].shape), tuple(tensor.shape)
-            raise UserError(f"{path}: {name} has shape {found}, the network {expected}; pass its own weights")
-    left_over = sorted(set(theirs) - set(ours))
-    if left_over:
-        raise UserError(f"{path}: {left_over[0]} is not in the network; pass the weights of this architecture")
+    theirs = read_authors_weights(path)
+    mismatch = find_mismatch(network.state_dict(), theirs)
+    if mismatch is not None:
+        raise UserError(f"{path}: {mismatch}; pass the weights of this architecture")
     network.load_state_dict(theirs)
     return network
 
@@ -56,7 +49,7 @@ def read_authors_weights(path: str | Path) -> dict[str, Tensor]:
     Raises:
         UserError: missing, truncated or unsafe file, or a tensor that no such network has.
     """
-    state = read_checkpoint(path)["state_dict"]
+    _, state = _read(Path(path))
     matches = {key: _BLOCK.fullmatch(key) for key in state}
     places = sorted({_place(match) for match in matches.values() if match})
     renamed = {}
@@ -100,11 +93,10 @@ def read_searched_supernet(path: str | Path, space: Space, *, name: str | None =
         UserError: missing, truncated or unsafe file, or one that does not fit the space.
     """
     path = Path(path)
-    checkpoint = read_checkpoint(path)
+    checkpoint, state = _read(path)
     masks = checkpoint.get("mc_mask_dddict")
     if not isinstance(masks, dict):
         _fail(path, "holds no 'mc_mask_dddict' (the widths)")
-    state = checkpoint["state_dict"]
     choices: dict[int, list[Choice]] = {}
     for number, stage in enumerate(space.searchable_stages, start=1):
         depth = _strongest(path, state, f"stage{number}.betas", stage.max_depth) + 1
@@ -152,41 +144,12 @@ def _width(path: Path, where: str, mask: Tensor, limits: tuple[int, int]) -> int
     return width
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """What their training or search script saved; `state_dict` without DataParallel's prefix `module.`.
-
-    Raises:
-        UserError: missing, truncated, unsafe to load, or without a `state_dict` of tensors.
-    """
-    path = Path(path)
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); pass one of the authors' .pth.tar files") from None
-    except pickle.UnpicklingError as error:
-        raise UserError(f"{path}: {_refusal(error)}") from None
-    except Exception as error:  # a truncated file raises RuntimeError, EOFError, KeyError and others
-        raise UserError(f"{path}: is not a complete checkpoint ({_first_sentence(error)}); download it again") from None
-    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
-        raise UserError(f"{path}: holds no 'state_dict'; pass a .pth.tar that the authors' code wrote")
-    for key, value in checkpoint["state_dict"].items():
-        if not isinstance(key, str) or not isinstance(value, Tensor):
-            raise UserError(f"{path}: state_dict has {key!r} with a {type(value).__name__}, expected a tensor")
-    state = {key.removeprefix("module."): value for key, value in checkpoint["state_dict"].items()}
-    return {**checkpoint, "state_dict": state}
-
-
-def _refusal(error: pickle.UnpicklingError) -> str:
-    """In our words: torch's own message advises loading the file without the check."""
-    refused = _REFUSED.search(str(error))
-    if refused:
-        return f"refers to {refused[1]}; a complete checkpoint holds tensors, dicts and numbers only: refused"
-    return "is not a checkpoint; pass one of the authors' .pth.tar files, complete"
-
-
-def _first_sentence(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].partition(". ")[0]
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What their training or search script saved, and its weights."""
+    checkpoint = read_checkpoint(path, fix=FIX)
+    if STATE_DICT not in checkpoint:
+        _fail(path, f"holds no {STATE_DICT!r}; {FIX}")
+    return checkpoint, tensors_by_name(checkpoint[STATE_DICT], path, fix=FIX)
 
 
 def _fail(path: Path, what: str) -> NoReturn:

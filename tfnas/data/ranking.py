@@ -24,6 +24,7 @@ from tfnas.data.images.loader import EpochLoader
 from tfnas.data.params import FitParams
 from tfnas.jobs.errors import UserError
 from tfnas.jobs.progress import track
+from tfnas.jobs.state_dicts import find_mismatch, read_state_dict
 
 FIT, IMAGENET = "fit", "imagenet"
 CLASSIFIER = "classifier.1.weight"  # (K, 1280)
@@ -164,23 +165,15 @@ def _read_state(path: Path) -> dict[str, Tensor]:
     fix = "pass a state dict of torchvision's EfficientNet-B0, or write rank_classes.weights: fit or imagenet"
     if not path.is_file():
         raise UserError(f"{path}: is missing (rank_classes.weights); {fix}")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # a damaged pickle can raise nearly anything
-        raise UserError(f"{path}: is no file of weights; {fix}") from None
-    if not (isinstance(state, dict) and isinstance(state.get(CLASSIFIER), Tensor) and state[CLASSIFIER].ndim == 2):
+    state = read_state_dict(path, fix=fix)
+    if CLASSIFIER not in state or state[CLASSIFIER].ndim != 2:
         raise UserError(f"{path}: has no {CLASSIFIER}; {fix}")
     with torch.device("meta"):
         expected = build_ranking_network(len(state[CLASSIFIER])).state_dict()
-    odd = next((key for key in (*expected, *state) if _shape(expected, key) != _shape(state, key)), None)
-    if odd is not None:
-        raise UserError(f"{path}: {odd} is {_shape(state, odd)}, expected {_shape(expected, odd)}; {fix}")
+    mismatch = find_mismatch(expected, state)
+    if mismatch is not None:
+        raise UserError(f"{path}: {mismatch}; {fix}")
     return state
-
-
-def _shape(state: dict[str, Tensor], key: str) -> list[int] | None:
-    value = state.get(key)
-    return list(value.shape) if isinstance(value, Tensor) else None
 
 
 def fit(

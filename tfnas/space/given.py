@@ -33,10 +33,18 @@ def given_network(name_or_file: str, *, key: str) -> Architecture:
         network = Architecture.load(name_or_file) if is_file(name_or_file) else zoo.load(name_or_file)
     except UserError as error:
         raise UserError(f"params.yaml: {key}: {error}") from None
+    check_rgb(network, f"params.yaml: {key}: {name_or_file}")
+    return network
+
+
+def check_rgb(network: Architecture, source: str | Path) -> None:
+    """Raise UserError when a network takes other images than RGB ones.
+
+    Args:
+        source: what the message begins with.
+    """
     channels = network.stem.in_channels
     if channels != IMAGE_CHANNELS:
         raise UserError(
-            f"params.yaml: {key}: {name_or_file}: stem.in_channels is {channels}, images have {IMAGE_CHANNELS}; name a"
-            " network of RGB images"
+            f"{source}: stem.in_channels is {channels}, images have {IMAGE_CHANNELS}; name a network of RGB images"
         )
-    return network

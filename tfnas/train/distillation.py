@@ -11,7 +11,6 @@ import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +19,7 @@ from torch.nn import functional
 from tfnas.data.ranking import CLASSIFIER, build_ranking_network, unverified_order
 from tfnas.jobs.checkpoints import read_tensors
 from tfnas.jobs.errors import UserError
+from tfnas.jobs.state_dicts import find_mismatch, read_state_dict
 from tfnas.train.params import RANKING, TeacherParams
 
 NETWORK, MODEL = "retrain.teacher.network", "retrain.teacher.model"
@@ -171,19 +171,22 @@ def _program(path: Path) -> Program:
 
 def _model(name: str, path: Path, num_classes: int) -> nn.Module:
     """A model of torchvision or timm with the weights of a file."""
-    build, state = _builder(name), _read_state(path)
+    build = _builder(name)
+    state = read_state_dict(path, fix=f"pass {NETWORK} a state dict of {name}")
     network = build(num_classes)
-    expected = network.state_dict()
-    for key, value in expected.items():
-        if key in state and state[key].shape != value.shape:
-            if state[key].shape[1:] == value.shape[1:] and len(value) == num_classes:
-                raise _other_classes(path, len(state[key]), num_classes)
-            raise _other_model(path, name, f"{key} is {list(state[key].shape)}, not {list(value.shape)}")
-    odd = next((key for key in (*expected, *state) if (key in expected) != (key in state)), None)
-    if odd is not None:
-        raise _other_model(path, name, f"{'has' if odd in state else 'lacks'} {odd}")
+    for key, value in network.state_dict().items():
+        if key in state and _classifies_others(state[key], value, num_classes):
+            raise _other_classes(path, len(state[key]), num_classes)
+    mismatch = find_mismatch(network.state_dict(), state)
+    if mismatch is not None:
+        raise UserError(f"{path} ({NETWORK}): is not of {MODEL}: {name}: {mismatch}; name its own model")
     network.load_state_dict(state)
     return network
+
+
+def _classifies_others(theirs: Tensor, ours: Tensor, num_classes: int) -> bool:
+    """Whether two tensors differ in the number of classes alone."""
+    return ours.shape[:1] == (num_classes,) and len(theirs) != num_classes and theirs.shape[1:] == ours.shape[1:]
 
 
 def _builder(name: str) -> Callable[[int], nn.Module]:
@@ -207,18 +210,6 @@ def _builder(name: str) -> Callable[[int], nn.Module]:
     if model not in models.list_models(module=models):
         raise unknown
     return lambda num_classes: models.get_model(model, weights=None, num_classes=num_classes)
-
-
-def _read_state(path: Path) -> dict[str, Tensor]:
-    """The state dict in a file that `torch.save` wrote; runs no code from the file."""
-    fix = f"pass the state dict of {MODEL}, written by torch.save"
-    try:
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # a damaged pickle can raise nearly anything
-        raise UserError(f"{path} ({NETWORK}): is no file of weights; {fix}") from None
-    if not (isinstance(state, dict) and state and all(isinstance(value, Tensor) for value in state.values())):
-        raise UserError(f"{path} ({NETWORK}): holds something other than weights by name; {fix}")
-    return dict(state)
 
 
 def _try(network: nn.Module, path: Path, num_classes: int, resolution: int) -> None:
@@ -263,7 +254,3 @@ def _other_classes(path: Path, known: int, wanted: int) -> UserError:
         f"{path} ({NETWORK}): knows {known} classes, the data set has {wanted}; pass a teacher that was trained on the"
         " data set's classes in sorted order"
     )
-
-
-def _other_model(path: Path, name: str, difference: str) -> UserError:
-    return UserError(f"{path} ({NETWORK}): is not of {MODEL}: {name}: {difference}; name its own model")

@@ -36,6 +36,7 @@ from tfnas.jobs.artifacts import digest_params, write_json
 from tfnas.jobs.checkpoints import CHECKPOINTS, CheckpointFolder
 from tfnas.jobs.errors import UserError
 from tfnas.space import Architecture, count_macs, count_params
+from tfnas.space.given import check_rgb
 from tfnas.train.distillation import Teacher, read_teacher
 from tfnas.train.loop import Setting, TrainResult, evaluate, train
 from tfnas.train.metrics import TrainingEpoch, write_seeds, write_training_history
@@ -130,9 +131,7 @@ def load_architecture(path: Path) -> Architecture:
         UserError: it holds no network of RGB images.
     """
     architecture = Architecture.load(path)
-    channels = architecture.stem.in_channels
-    if channels != 3:
-        raise UserError(f"{path}: stem.in_channels is {channels}, images have 3; pass a network of RGB images")
+    check_rgb(architecture, path)
     return architecture
 
 

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from tfnas.data.images.loader import Batch
 from tfnas.data.ranking import estimate_statistics
 from tfnas.jobs.errors import UserError
+from tfnas.jobs.state_dicts import find_mismatch
 from tfnas.space import Architecture, build_network
-from tfnas.train.weights import CLASSIFIER, filled_network, find_mismatch, read_own_weights, replace_classifier
+from tfnas.train.weights import CLASSIFIER, filled_network, read_own_weights, replace_classifier
 
 CALIBRATION_BATCHES = 50  # that BatchNorm's statistics are the mean of, at most
 
@@ -70,7 +71,7 @@ def read_start(path: Path, architecture: Architecture, *, inherited: bool) -> St
         raise UserError(f"{path} (retrain.initial): has no {CLASSIFIER}; pass the weights.pt of a training")
     with torch.device("meta"):
         expected = build_network(architecture, len(state[CLASSIFIER]))
-    mismatch = find_mismatch(expected, state)
+    mismatch = find_mismatch(expected.state_dict(), state)
     if mismatch is not None:
         raise UserError(
             f"{path} (retrain.initial): {mismatch}; pass weights of the target's architecture ({architecture.name})"

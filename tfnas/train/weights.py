@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from tfnas.jobs.checkpoints import plain_state, read_tensors, write_tensors
 from tfnas.jobs.errors import UserError
+from tfnas.jobs.state_dicts import find_mismatch
 from tfnas.space import Architecture, build_network
 
 
@@ -44,22 +45,10 @@ def fill_network(network: nn.Module, state: dict[str, Tensor], *, source: str | 
     Raises:
         UserError: they belong to another network; names the first difference.
     """
-    mismatch = find_mismatch(network, state)
+    mismatch = find_mismatch(network.state_dict(), state)
     if mismatch is not None:
         raise UserError(f"{source}: {mismatch}; pass the weights and the architecture of one training")
     network.load_state_dict(state)
-
-
-def find_mismatch(network: nn.Module, state: dict[str, Tensor]) -> str | None:
-    """The first difference between a state dict and a network's own; None when the state fits."""
-    expected = network.state_dict()
-    for key, value in expected.items():
-        if key not in state:
-            return f"has no {key}, which the network has"
-        if state[key].shape != value.shape:
-            return f"{key} has shape {list(state[key].shape)}, the network's has {list(value.shape)}"
-    extra = next((key for key in state if key not in expected), None)
-    return None if extra is None else f"has {extra}, which the network does not have"
 
 
 CLASSIFIER = "classifier.linear.weight"  # (classes, features)
