@@ -11,8 +11,10 @@ the supernet's weights (`retrain.initial: supernet`); from scratch with the rank
 (`retrain.teacher.network: ranking`); with both. Top-1 of the last epoch on the 10,000 test images, running statistics.
 A finished training is a line of JSON in --out, and is not run again; what a seed's trainings share is next to --out.
 
-`scratch-long` trains from scratch for as many more epochs as make up for the time of the seed's warm-up and search (not
-run by default). --table is the latency_table.json of stage profile_latency for the space at 32 x 32. One thread.
+Not run by default: `again` starts as `supernet` does, and learns from the network that `supernet` gave
+(`retrain.teacher.network`: a file that `tfnas export` wrote). `scratch-long` trains from scratch for as many more
+epochs as make up for the time of the seed's warm-up and search. --table is the latency_table.json of stage
+profile_latency for the space at 32 x 32. One thread.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ from tfnas.data.manifest import Sample, manifest_samples
 from tfnas.data.params import FitParams
 from tfnas.data.ranking import build_ranking_network, fit
 from tfnas.data.sources.fashion_mnist import list_fashion_mnist
-from tfnas.jobs.checkpoints import read_tensors, write_tensors
+from tfnas.jobs.checkpoints import plain_state, read_tensors, write_tensors
 from tfnas.latency import LatencyTable, resolve_target_ms
 from tfnas.search import Loaders, Setting, latency_constraint, search
 from tfnas.search.inheritance import inherited_state
@@ -56,7 +58,7 @@ ROOT = "/usr/share/datasets/fashion-mnist"
 SIZE, NUM_CLASSES, BATCH, PART, EVERY_EPOCH = 32, 10, 64, 250, 500  # EVERY_EPOCH: images that an epoch is validated on
 TRAIN_SHARE = 0.8  # of a search's images
 CPU, PRECISION = torch.device("cpu"), "float32"
-VARIANTS = ("scratch", "supernet", "teacher", "both", "scratch-long")
+VARIANTS = ("scratch", "supernet", "teacher", "both", "again", "scratch-long")
 
 
 class Pictures:
@@ -167,7 +169,7 @@ class Bench:
 
     def train(self, variant: str, seed: int, shared: Shared) -> dict[str, Any]:
         """One training; top-1 in percent."""
-        epochs = self.options.epochs
+        epochs, teacher = self.options.epochs, self._teacher(variant, seed, shared)
         if variant == "scratch-long":
             epochs += round(epochs * shared.about["search_seconds"] / self._scratch_seconds(seed))
         recipe = self._recipe(epochs)
@@ -176,22 +178,37 @@ class Bench:
         seed_everything(derive_seed(seed, "retrain"))
         start, initial = time.monotonic(), {}
         network = build_network(shared.architecture, NUM_CLASSES, self.options.dropout, recipe.drop_connect)
-        if variant in ("supernet", "both"):
+        if variant in ("supernet", "both", "again"):
             given = Start(shared.state, "supernet", has_statistics=False)
             network = given.build(shared.architecture, NUM_CLASSES, self.options.dropout, recipe.drop_connect)
             calibrate(network, train, device=CPU, precision=PRECISION)
             initial = {"initial_top1": self._top1(network)}
         distillation = None
-        if variant in ("teacher", "both"):
-            teacher = shared.teacher.to(memory_format=torch.channels_last)
+        if teacher is not None:
+            teacher = teacher.to(memory_format=torch.channels_last)
             distillation = Distillation(teacher, self.options.temperature, self.options.weight)
         setting = loop.Setting(f"{variant} {seed}", CPU, PRECISION, seed)
         result = loop.train(
             network, (train, self.pictures.tests(EVERY_EPOCH)), recipe, setting, distillation=distillation
         )
         seconds = round(time.monotonic() - start, 1)
+        if variant == "supernet":
+            write_tensors(plain_state(network), self._first(seed))
         curve = [record.val_top1 for record in result.history]
         return {"epochs": epochs, "top1": self._top1(network), **initial, "seconds": seconds, "curve": curve}
+
+    def _first(self, seed: int) -> Path:
+        """The weights that training from the supernet's gave."""
+        return self.options.out.with_suffix(f".seed{seed}.first.pt")
+
+    def _teacher(self, variant: str, seed: int, shared: Shared) -> nn.Module | None:
+        if variant != "again":
+            return shared.teacher if variant in ("teacher", "both") else None
+        if not self._first(seed).exists():
+            self.train("supernet", seed, shared)
+        network = build_network(shared.architecture, NUM_CLASSES)
+        network.load_state_dict(read_tensors(self._first(seed)))
+        return network.eval()
 
     def _recipe(self, epochs: int) -> RecipeParams:
         values = self.params.retrain.model_dump(exclude={"initial", "teacher"})
