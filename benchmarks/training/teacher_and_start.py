@@ -211,7 +211,7 @@ class Bench:
         return network.eval()
 
     def _recipe(self, epochs: int) -> RecipeParams:
-        values = self.params.retrain.model_dump(exclude={"initial", "teacher"})
+        values = self.params.retrain.model_dump(include=set(RecipeParams.model_fields))
         changed = {"epochs": epochs, "batch_size": BATCH, "learning_rate": self.options.rate}
         return RecipeParams.model_validate(values | changed)
 

@@ -344,6 +344,7 @@ def _calibration_batches(job: Job, training: Training, device: torch.device, lab
 
 def _write(job: Job, training: Training, first: Trained, finished: Sequence[TrainResult]) -> None:
     metrics = final_metrics(first.result, training.size) | first.before | seeds_metrics(finished)
+    _warn_of_weak_teacher(job, metrics)
     if training.write_weights:
         save_weights(first.network, job.out / "weights.pt")
     write_training_history(first.result.history, job.out / "history.csv")
@@ -355,6 +356,19 @@ def _write(job: Job, training: Training, first: Trained, finished: Sequence[Trai
         resolution = training.sets.resolution
         example = np.zeros((1, 3, resolution, resolution), dtype=np.float32)
         job.run.log_model(first.network, example, alias=job.target)
+
+
+def _warn_of_weak_teacher(job: Job, metrics: Mapping[str, float]) -> None:
+    """Say when the network has become better than its teacher, which then costs accuracy more often than not."""
+    teacher = metrics.get("teacher_top1_percent")
+    if teacher is not None and teacher < metrics["top1_percent"]:
+        logger.warning(
+            "%s: its teacher is less accurate (%.2f %%) than the network itself (%.2f %%), so it may do better without;"
+            " compare with retrain.teacher.network: none",
+            "/".join(job.name),
+            teacher,
+            metrics["top1_percent"],
+        )
 
 
 def network_size(architecture: Architecture, sets: ImageSets) -> dict[str, int]:
