@@ -111,12 +111,14 @@ def retrain(architecture, pictures, params, tmp_path, monkeypatch):
     torch.manual_seed(0)
     write_tensors(build_ranking_network(3).eval().state_dict(), "network.pt")
 
-    def run(out: str, tracking: FakeRun | None = None, *, teacher: str = "none", initial: str = "scratch") -> Path:
+    def run(
+        out: str, tracking: FakeRun | None = None, *, teacher: str = "none", initial: str = "scratch", **recipe: object
+    ) -> Path:
         names = {"architecture": "architecture.json", "initial": "initial.pt", "ranking": "network.pt"}
         inputs = {name: Path(file) for name, file in names.items()}
         inputs |= {"manifest": pictures[0], "images": pictures[1]}
         taught = {"network": teacher, "model": None, "temperature": 4.0, "weight": 0.5}
-        given = changed(params, retrain={"teacher": taught, "initial": initial})
+        given = changed(params, retrain={"teacher": taught, "initial": initial, **recipe})
         job = make_job("retrain", tmp_path / out, given, inputs, target="A")
         job.run = tracking or FakeRun()
         run_job(job)
@@ -178,6 +180,17 @@ def test_a_job_with_both_that_is_cut_off_goes_on_to_the_same_files(retrain, arch
     for name in ("weights.pt", "metrics.json"):
         assert digest_file(resumed / name) == digest_file(undisturbed / name), name
     assert 0 <= metrics(resumed)["teacher_top1_percent"] <= 100
+
+
+@pytest.mark.parametrize(("epochs", "learning_rate", "outgrown"), [(12, 0.05, True), (1, 1e-9, False)])
+def test_a_teacher_that_its_network_outgrows_is_named(retrain, caplog, epochs, learning_rate, outgrown) -> None:
+    state = torch.load("network.pt", weights_only=True)
+    state["classifier.1.bias"][0] += 100.0  # one class for all images: a third of them
+    write_tensors(state, "network.pt")
+    with caplog.at_level("WARNING", logger="tfnas"):
+        numbers = metrics(retrain("out", teacher="ranking", epochs=epochs, learning_rate=learning_rate))
+    assert (numbers["top1_percent"] > numbers["teacher_top1_percent"]) == outgrown
+    assert ("its teacher is less accurate" in caplog.text) == outgrown
 
 
 def test_an_edited_teacher_is_not_resumed_with(retrain, architecture, tmp_path: Path, caplog) -> None:
