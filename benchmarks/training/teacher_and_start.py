@@ -11,10 +11,11 @@ the supernet's weights (`retrain.initial: supernet`); from scratch with the rank
 (`retrain.teacher.network: ranking`); with both. Top-1 of the last epoch on the 10,000 test images, running statistics.
 A finished training is a line of JSON in --out, and is not run again; what a seed's trainings share is next to --out.
 
-Not run by default: `again` starts as `supernet` does, and learns from the network that `supernet` gave
-(`retrain.teacher.network`: a file that `tfnas export` wrote). `scratch-long` trains from scratch for as many more
-epochs as make up for the time of the seed's warm-up and search. --table is the latency_table.json of stage
-profile_latency for the space at 32 x 32. One thread.
+Not run by default: `again` and `strong` start as `supernet` does, and learn from a file's teacher
+(`retrain.teacher.network`: what `tfnas export` wrote): `again` from the network that `supernet` gave; `strong` from the
+same network, trained from scratch on --teacher-images other images, in place of one that was pretrained elsewhere.
+`scratch-long` trains from scratch for as many more epochs as make up for the time of the seed's warm-up and search.
+--table is the latency_table.json of stage profile_latency for the space at 32 x 32. One thread.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ ROOT = "/usr/share/datasets/fashion-mnist"
 SIZE, NUM_CLASSES, BATCH, PART, EVERY_EPOCH = 32, 10, 64, 250, 500  # EVERY_EPOCH: images that an epoch is validated on
 TRAIN_SHARE = 0.8  # of a search's images
 CPU, PRECISION = torch.device("cpu"), "float32"
-VARIANTS = ("scratch", "supernet", "teacher", "both", "again", "scratch-long")
+VARIANTS = ("scratch", "supernet", "teacher", "both", "again", "strong", "scratch-long")
 
 
 class Pictures:
@@ -74,6 +75,8 @@ class Pictures:
             by_class[sample[1]].append(sample)
         self.each = count // NUM_CLASSES
         self.by_class = [by_class[label][: self.each] for label in range(NUM_CLASSES)]
+        rest = [by_class[label][self.each :] for label in range(NUM_CLASSES)]
+        self.others = [row for rows in zip(*rest, strict=False) for row in rows]  # the classes in turn
         test, _ = manifest_samples(records, "val")
         order = torch.randperm(len(test), generator=torch.Generator().manual_seed(0)).tolist()
         self.test = [test[i] for i in order]
@@ -178,13 +181,15 @@ class Bench:
         seed_everything(derive_seed(seed, "retrain"))
         start, initial = time.monotonic(), {}
         network = build_network(shared.architecture, NUM_CLASSES, self.options.dropout, recipe.drop_connect)
-        if variant in ("supernet", "both", "again"):
+        if variant in ("supernet", "both", "again", "strong"):
             given = Start(shared.state, "supernet", has_statistics=False)
             network = given.build(shared.architecture, NUM_CLASSES, self.options.dropout, recipe.drop_connect)
             calibrate(network, train, device=CPU, precision=PRECISION)
             initial = {"initial_top1": self._top1(network)}
         distillation = None
         if teacher is not None:
+            if variant in ("again", "strong"):
+                initial["own_teacher_top1"] = self._top1(teacher)
             teacher = teacher.to(memory_format=torch.channels_last)
             distillation = Distillation(teacher, self.options.temperature, self.options.weight)
         setting = loop.Setting(f"{variant} {seed}", CPU, PRECISION, seed)
@@ -193,22 +198,37 @@ class Bench:
         )
         seconds = round(time.monotonic() - start, 1)
         if variant == "supernet":
-            write_tensors(plain_state(network), self._first(seed))
+            write_tensors(plain_state(network), self._weights("supernet", seed))
         curve = [record.val_top1 for record in result.history]
         return {"epochs": epochs, "top1": self._top1(network), **initial, "seconds": seconds, "curve": curve}
 
-    def _first(self, seed: int) -> Path:
-        """The weights that training from the supernet's gave."""
-        return self.options.out.with_suffix(f".seed{seed}.first.pt")
+    def _weights(self, name: str, seed: int) -> Path:
+        return self.options.out.with_suffix(f".seed{seed}.{name}.pt")
 
     def _teacher(self, variant: str, seed: int, shared: Shared) -> nn.Module | None:
-        if variant != "again":
+        if variant not in ("again", "strong"):
             return shared.teacher if variant in ("teacher", "both") else None
-        if not self._first(seed).exists():
-            self.train("supernet", seed, shared)
+        name = "supernet" if variant == "again" else "strong"
+        if not self._weights(name, seed).exists():
+            if variant == "again":
+                self.train("supernet", seed, shared)
+            else:
+                self._train_strong(seed, shared)
         network = build_network(shared.architecture, NUM_CLASSES)
-        network.load_state_dict(read_tensors(self._first(seed)))
+        network.load_state_dict(read_tensors(self._weights(name, seed)))
         return network.eval()
+
+    def _train_strong(self, seed: int, shared: Shared) -> None:
+        """The same network from scratch, on images that the trainings never see, for twice as many steps."""
+        options = self.options
+        recipe = self._recipe(round(2 * options.epochs * options.images / options.teacher_images))
+        rows = self.pictures.others[: options.teacher_images]
+        train = self.pictures.loader(rows, train_transform(SIZE, recipe.augmentation), seed=seed, trains=True)
+        seed_everything(derive_seed(seed, "strong"))
+        network = build_network(shared.architecture, NUM_CLASSES, options.dropout, recipe.drop_connect)
+        val = self.pictures.tests(EVERY_EPOCH)
+        loop.train(network, (train, val), recipe, loop.Setting(f"strong {seed}", CPU, PRECISION, seed))
+        write_tensors(plain_state(network), self._weights("strong", seed))
 
     def _recipe(self, epochs: int) -> RecipeParams:
         values = self.params.retrain.model_dump(include=set(RecipeParams.model_fields))
@@ -287,6 +307,7 @@ def main() -> None:
     parser.add_argument("--search-epochs", type=int, default=6, help="after the warm-up")
     parser.add_argument("--ranking-epochs", type=int, default=20)
     parser.add_argument("--epochs", type=int, default=20, help="of the trainings that are compared")
+    parser.add_argument("--teacher-images", type=int, default=20000, help="of variant `strong`")
     parser.add_argument("--rate", type=float, default=0.05)
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--temperature", type=float, default=4.0)
