@@ -89,6 +89,7 @@ def stage_rows(results: Results) -> list[StageRow]:
         StageRow("transfer", "fine-tunes it on other data", _each(results, _transferred) or "none", "training"),
         StageRow("scale_baseline", "scales networks to compare with", _each(results, _scaled) or "none", "worth"),
         StageRow("train_baseline", "trains them as the found one", _each(results, _compared) or "none", "worth"),
+        StageRow("rank_baselines", "ranks them by the supernet", _each(results, _ranked) or "none", "worth"),
     ]
 
 
@@ -207,6 +208,10 @@ def _scaled(target: TargetResult) -> str:
 
 def _compared(target: TargetResult) -> str:
     return ", ".join(f"{one.name} {statistics.fmean(one.top1):.2f} %" for one in target.baselines)
+
+
+def _ranked(target: TargetResult) -> str:
+    return ", ".join(f"{b.name} {b.supernet_top1:.1f} %" for b in target.baselines if b.supernet_top1 is not None)
 
 
 def _transferred(target: TargetResult) -> str:
