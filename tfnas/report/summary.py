@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from tfnas.jobs.artifacts import write_json, write_text
 from tfnas.report.figures.results import validation_error_text
 from tfnas.report.inputs import DERIVED_METRICS, Results, TargetResult
+from tfnas.report.ranking import ranking
 from tfnas.report.worth import compared_networks
 
 UNKNOWN = "not recorded"
@@ -38,7 +39,7 @@ def _target_numbers(target: TargetResult) -> Numbers:
     if len(target.top1) > 1:
         numbers["retrain_top1_mean_percent"] = statistics.fmean(target.top1)
         numbers["retrain_top1_std_percent"] = statistics.stdev(target.top1)
-    numbers |= compared_networks(target).numbers()
+    numbers |= compared_networks(target).numbers() | ranking(target).numbers()
     for dataset, training in target.transfers.items():
         numbers[f"transfer_{dataset}_top1_percent"] = training.metrics["top1_percent"]
     return numbers
