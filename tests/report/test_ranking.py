@@ -52,7 +52,7 @@ def test_rank_agreement_is_one_for_any_monotone_relation() -> None:
     assert rank_agreement([1.0, 2.0], [1.0, 2.0]) is None and rank_agreement([1.0] * 4, alone) is None
 
 
-@pytest.mark.parametrize(("true", "count"), [(0.0, 8), (0.6, 8), (0.6, 16), (0.8, 16), (0.8, 32)])
+@pytest.mark.parametrize(("true", "count"), [(0.0, 8), (0.6, 8), (0.6, 16), (0.8, 16), (0.9, 32)])
 def test_the_interval_covers_the_true_correlation_at_its_rate(true, count) -> None:
     """2,000 samples from the normal distribution with this Spearman correlation, rho = 2 sin(pi r_s / 6)."""
     random, hits, tries = np.random.default_rng(0), 0, 2000
@@ -62,7 +62,7 @@ def test_the_interval_covers_the_true_correlation_at_its_rate(true, count) -> No
         y = rho * x + math.sqrt(1 - rho**2) * random.standard_normal(count)
         low, high = rank_agreement(x.tolist(), y.tolist()).interval
         hits += low <= true <= high
-    assert 0.93 < hits / tries < 0.985
+    assert 0.94 < hits / tries < 0.985
 
 
 @given(st.floats(-1, 1), st.integers(4, 40))
