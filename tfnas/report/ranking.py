@@ -61,12 +61,12 @@ class Agreement(NamedTuple):
         """What the interval says, in words."""
         low, high = self.interval
         if low > 0.0:
-            return "the supernet's order agrees with that of training"
+            return "the supernet’s order agrees with that of training"
         if high < 0.0:
-            return "the supernet's order is the reverse of that of training"
+            return "the supernet’s order is the reverse of that of training"
         if high >= USEFUL:
             return f"n = {self.count} is too small to tell whether the supernet ranks"
-        return "the supernet's order says little about that of training"
+        return "the supernet’s order says little about that of training"
 
 
 class Ranking(NamedTuple):
