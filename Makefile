@@ -78,4 +78,4 @@ dvc.yaml: tfnas/stages/registry.py $(VENV)/installed-dev  # after editing the re
 
 clean:
 	rm -rf results/*/ logs checkpoints .snakemake dvc.lock mlflow.db mlflow.db.lock mlruns mlartifacts mlflow-unsent
-	git checkout --quiet -- results 2>/dev/null || mkdir -p results/transfer results/scale_baseline results/train_baseline
+	git checkout --quiet -- results 2>/dev/null || mkdir -p results/transfer results/scale_baseline results/train_baseline results/rank_baselines

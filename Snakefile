@@ -224,6 +224,25 @@ rule train_baseline:
         command_of("train_baseline")
 
 
+# the same random networks with the weights of the searched supernet: does it rank them as training does?
+rule rank_baselines:
+    input:
+        **inputs_of("rank_baselines"),
+    output:
+        **outputs_of("rank_baselines"),
+    log:
+        log_of("rank_baselines"),
+    threads: threads_of("rank_baselines")
+    resources:
+        **resources_of("rank_baselines"),
+    params:
+        values=values_of("rank_baselines"),
+    message:
+        message_of("rank_baselines")
+    shell:
+        command_of("rank_baselines")
+
+
 # all results on one page
 rule report:
     input:

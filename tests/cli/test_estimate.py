@@ -267,6 +267,18 @@ def test_a_given_network_is_not_searched_and_without_searches_no_supernet_traine
     assert sum(parts_of(none, "warm_up").values()) == TIMES.start
 
 
+def test_ranking_evaluates_each_random_network_on_every_held_out_batch(tmp_path) -> None:
+    networks = ["random_1", "any_1", "mobilenet_v2", "random_2"]
+    changes = {"baselines__networks": networks, "device__workers": 0, "search__batch_size": 4}
+    params = params_with(tmp_path, **changes)
+    _, _, batches = search_steps(params, COUNTS)
+    parts = parts_of(params, "rank_baselines", "B")
+    assert batches > 1
+    assert parts["evaluated batch"] == pytest.approx(3 * batches * (TIMES.derived_batch + 4 * TIMES.plain))
+    none = parts_of(params_with(tmp_path, baselines__networks=["mobilenet_v2"]), "rank_baselines", "B")
+    assert sum(none.values()) == TIMES.start
+
+
 def test_given_networks_and_a_teacher_are_measured(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("tfnas.cli.estimate.step_times.MOST_CALLS", 1)

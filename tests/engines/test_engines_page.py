@@ -25,6 +25,7 @@ JOBS = {
     "transfer": "transfer@A-shifted-digits",
     "scale_baseline": "scale_baseline@A-random_1",
     "train_baseline": "train_baseline@A-random_1",
+    "rank_baselines": "rank_baselines@A",
     "report": "report",
 }
 

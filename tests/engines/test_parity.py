@@ -31,7 +31,10 @@ def test_both_engines_hold_the_same_jobs(project) -> None:
     transfers = len(params.transfer.targets) * len(params.transfer.datasets)
     baselines = len(params.baselines.targets) * len(params.baselines.networks)
     jobs = {(): 1, ("target",): len(params.targets), ("target", "dataset"): transfers, ("target", "network"): baselines}
-    assert len(dvc) == sum(jobs[stage.per] for stage in STAGES.values())
+    counts = {name: jobs[stage.per] for name, stage in STAGES.items()} | {
+        "rank_baselines": len(params.baselines.targets)
+    }
+    assert len(dvc) == sum(counts.values())
     assert differences(dvc, snakemake) == []
 
 
@@ -47,6 +50,7 @@ def test_both_engines_hold_the_same_jobs_for_other_targets(project) -> None:
     assert "transfer@A-shifted-digits" not in dvc
     for network in ("any_12", "mobilenet_v2", "TF-NAS-CPU-B"):
         assert {f"{stage}@slow_1-{network}" for stage in ("scale_baseline", "train_baseline")} <= set(dvc)
+    assert {job for job in dvc if job.startswith("rank_baselines")} == {"rank_baselines@A", "rank_baselines@slow_1"}
     assert "train_baseline@B-random_1" not in dvc
     assert differences(dvc, snakemake) == []
 
@@ -59,7 +63,7 @@ def test_both_engines_watch_the_users_own_files(project) -> None:
     assert differences(dvc, snakemake) == []
     watching = {job.partition("-")[0] for job, resolved in dvc.items() if "inputs/spaces/mine" in resolved.files}
     per_target = {f"{stage}@{target}" for stage in ("search", "derive") for target in "AB"}
-    assert watching == {"profile_latency", "warm_up", "scale_baseline@B", *per_target}
+    assert watching == {"profile_latency", "warm_up", "scale_baseline@B", "rank_baselines@B", *per_target}
 
 
 def test_a_given_network_depends_on_its_own_file_and_its_search_on_nothing(project) -> None:

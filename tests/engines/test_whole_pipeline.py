@@ -41,7 +41,7 @@ TINY = {
     "transfer.resolution": 16,
 }
 DOWNSTREAM = [f"{stage}@{target}" for stage in ("search", "derive", "retrain") for target in "AB"]
-DOWNSTREAM += ["transfer@A-shifted-digits", "transfer@B-shifted-digits", "report"]
+DOWNSTREAM += ["transfer@A-shifted-digits", "transfer@B-shifted-digits", "rank_baselines@A", "report"]
 
 
 @pytest.fixture
@@ -88,6 +88,9 @@ def check_results(folder: Path) -> None:
         assert 0.0 <= transferred["top1_percent"] <= 100.0
         assert architecture.name in page
         assert ("table_latency_ms" in summary[target]) == (not is_given)
+    with (results / "rank_baselines" / "A" / "supernet_top1.csv").open() as file:
+        assert [row["network"] for row in csv.DictReader(file)] == params["baselines"]["networks"]
+    assert page.count("Does the supernet rank?") == 1 and "Over all sizes (n = 3): " in page
     assert not list((folder / "checkpoints").rglob("*.pt"))
 
 
@@ -115,6 +118,7 @@ def test_snakemake_runs_the_whole_pipeline_and_dvc_agrees(folder) -> None:
         "derive": 1,
         "retrain": 1,
         "transfer": 1,
+        "rank_baselines": 1,
         "report": 1,
     }
 

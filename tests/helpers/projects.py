@@ -54,7 +54,7 @@ def script_of(folder: Path, stage: str) -> Path:
 
 
 def keep_one_target(folder: Path) -> None:
-    """Twelve jobs instead of twenty."""
+    """One job of each stage."""
     path = folder / "params.yaml"
     params = yaml.safe_load(path.read_text())
     params["targets"] = {"A": params["targets"]["A"]}

@@ -12,6 +12,7 @@ import pytest
 
 from tfnas.jobs.artifacts import write_json, write_provenance
 from tfnas.latency import Curve, LatencyTable, OperationKey
+from tfnas.latency.params import KNOWN, baseline_kind
 from tfnas.report.inputs import Results
 from tfnas.report.page import render_page
 from tfnas.search import result as search_history
@@ -19,6 +20,7 @@ from tfnas.search.constraint import latency_constraint
 from tfnas.search.derivation import Derived, searchable_layers
 from tfnas.space import Architecture, Space, count_macs, count_params, load_space, zoo
 from tfnas.space.membership import assemble
+from tfnas.stages import rank_baselines
 from tfnas.stages.params import Params, load_params, stage_params
 from tfnas.train.metrics import Metrics, TrainingEpoch, write_seeds, write_training_history
 
@@ -80,6 +82,8 @@ def write_results(folder: Path, params: Params, *, classes: Iterable[str] = DIGI
     ):
         write_json(folder / "scale_baseline" / target / network / "metrics.json", {"measured_latency_ms": 5.0})
         _write_seeds(folder / "train_baseline" / target / network, 96.0 + 0.5 * number)
+    for target in params.baselines.targets:
+        _write_ranked(folder / "rank_baselines" / target, params.baselines.networks)
     _write_all_provenance(folder, params)
     return folder
 
@@ -87,6 +91,12 @@ def write_results(folder: Path, params: Params, *, classes: Iterable[str] = DIGI
 def _write_seeds(folder: Path, top1: float) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_seeds([Metrics(0.1, top1, 99.9)], folder / "seeds.csv")
+
+
+def _write_ranked(folder: Path, networks: Iterable[str]) -> None:
+    ranked = [(name, baseline_kind(name)) for name in networks if baseline_kind(name) != KNOWN]
+    rows = [(name, kind, 80.0 + 2.5 * number) for number, (name, kind) in enumerate(ranked)]
+    _write_csv(folder / "supernet_top1.csv", rank_baselines.COLUMNS, rows)
 
 
 def _write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:

@@ -7,17 +7,22 @@ from itertools import combinations, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tfnas.latency.params import known_names
 from tfnas.report.figures import results as percentage_figure
 from tfnas.report.figures import results as result_figures
 from tfnas.report.figures import search as search_figures
 from tfnas.report.figures import training as training_figures
+from tfnas.report.figures import worth as worth_figures
 from tfnas.report.figures.drawing import spread, target_colors
 from tfnas.report.figures.style import COLORS, styled
 from tfnas.report.inputs import Results, read_results
+from tfnas.report.ranking import Ranked, Ranking, ranking
+from tfnas.report.worth import Compared, Trained, compared_networks
 from tfnas.stages.params import Params
 
 if TYPE_CHECKING:
@@ -53,6 +58,8 @@ def figures(results: Results) -> Iterator[tuple[str, Callable[[], Figure]]]:
     yield "supernet", lambda: training_figures.supernet_figure(targets)
     yield "entropy", lambda: training_figures.entropy_figure(targets)
     for target in targets:
+        yield "worth", lambda target=target: worth_figures.worth_figure(compared_networks(target))
+        yield "ranking", lambda target=target: worth_figures.ranking_figure(ranking(target), target.name)
         yield "learning", lambda target=target: search_figures.learning_figure(target)
         yield "latency", lambda target=target: search_figures.latency_figure(target)
         yield "depth", lambda target=target: search_figures.depth_figure(target)
@@ -71,20 +78,73 @@ def drawn_texts(figure: Figure) -> list[Text]:
     return [text for text in found if text.get_text()]
 
 
-def test_no_text_on_text_and_none_cut_off(results: Results) -> None:
+def check_texts(name: str, make: Callable[[], Figure]) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+    with styled():
+        figure = make()
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        boxes = [(t.get_text(), t.get_window_extent(canvas.get_renderer())) for t in drawn_texts(figure)]
+    for (a, box_a), (b, box_b) in combinations(boxes, 2):
+        assert not box_a.padded(-1.0).overlaps(box_b), f"{name}: {a!r} on {b!r}"  # rows of text may touch
+    for text, box in boxes:
+        assert box.x0 >= -1 and box.x1 <= figure.bbox.x1 + 1, f"{name}: {text!r} is cut off"
+        assert box.y0 >= -1 and box.y1 <= figure.bbox.y1 + 1, f"{name}: {text!r} is cut off"
+
+
+def test_no_text_on_text_and_none_cut_off(results: Results) -> None:
     for name, make in figures(results):
-        with styled():
-            figure = make()
-            canvas = FigureCanvasAgg(figure)
-            canvas.draw()
-            boxes = [(t.get_text(), t.get_window_extent(canvas.get_renderer())) for t in drawn_texts(figure)]
-        for (a, box_a), (b, box_b) in combinations(boxes, 2):
-            assert not box_a.padded(-1.0).overlaps(box_b), f"{name}: {a!r} on {b!r}"  # rows of text may touch
-        for text, box in boxes:
-            assert box.x0 >= -1 and box.x1 <= figure.bbox.x1 + 1, f"{name}: {text!r} is cut off"
-            assert box.y0 >= -1 and box.y1 <= figure.bbox.y1 + 1, f"{name}: {text!r} is cut off"
+        check_texts(name, make)
+
+
+def made_comparison(seed: int, known: int, seeds: int, target_ms: float | None = 10.7) -> Compared:
+    """Networks of nearly the same latency and accuracy, with the longest names."""
+    random = np.random.default_rng(seed)
+
+    def trained(name: str, kind: str) -> Trained:
+        return Trained(name, kind, 10.7 + random.normal(0, 0.4), tuple(90 + random.normal(0, 0.2, seeds)))
+
+    names = sorted(known_names(), key=len)[::-1][:known]
+    return Compared(
+        trained("a_phone_of_a_long_name", "found"),
+        [trained(f"random_{i}", "random") for i in range(8)],
+        [trained(name, "known") for name in names],
+        target_ms,
+    )
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(("known", "seeds"), [(0, 1), (4, 3), (8, 2)])
+def test_the_known_networks_names_have_room(seed: int, known: int, seeds: int) -> None:
+    compared = made_comparison(seed, known, seeds)
+    check_texts("worth", lambda: worth_figures.worth_figure(compared))
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+@pytest.mark.parametrize("target_ms", [10.7, 13.0, None])
+def test_every_network_is_at_its_latency_and_mean_and_the_target_is_in_sight(
+    seeds: int, target_ms: float | None
+) -> None:
+    compared = made_comparison(0, 4, seeds, target_ms)
+    with styled():
+        axes = worth_figures.worth_figure(compared).axes[0]
+    points = [tuple(line.get_xydata()[0]) for line in axes.lines if len(line.get_xydata()) == 1]
+    networks = [compared.found, *compared.random, *compared.known]
+    assert sorted(points) == sorted((network.latency_ms, network.mean) for network in networks)
+    lines = [line.get_xdata()[0] for line in axes.lines if len(line.get_xydata()) == 2]
+    assert lines == ([] if target_ms is None else [target_ms])
+    assert all(axes.get_xlim()[0] < x < axes.get_xlim()[1] for x in (*lines, *(x for x, _ in points)))
+    assert len(axes.collections) == (len(networks) if seeds > 1 else 0)  # a bar each
+
+
+def test_networks_of_the_targets_latency_are_filled() -> None:
+    rows = [("random_1", 70.0, 89.0), ("any_1", 60.0, 85.0), ("random_2", 71.0, 88.0)]
+    networks = [Ranked(name, name.split("_")[0], supernet, (alone,)) for name, supernet, alone in rows]
+    with styled():
+        axes = worth_figures.ranking_figure(Ranking(networks), "A").axes[0]
+    found = [(*line.get_xydata()[0], line.get_markerfacecolor() != "none") for line in axes.lines]
+    assert found == [(supernet, alone, name.startswith("random")) for name, supernet, alone in rows]
 
 
 @given(st.lists(st.floats(-50, 250), min_size=1, max_size=8))

@@ -49,7 +49,8 @@ def test_one_figure_for_each_thing_and_target(html: str, params: Params) -> None
     of_the_paper = ("here", "paper-latency", "paper-macs")
     of_the_run = ("tradeoff", "supernet", "entropy", "validation", "stage-latency", "classes")
     one = dict.fromkeys((*of_the_run, *of_the_paper), 1)
-    assert kinds == {**each, **one, "training": 1 + len(params.transfer.datasets)}
+    worth = dict.fromkeys(("worth", "ranking"), len(params.baselines.targets))
+    assert kinds == {**each, **one, **worth, "training": 1 + len(params.transfer.datasets)}
     labels = [attributes.get("aria-label") for tag, attributes in page.tags if tag == "svg"]
     assert len(labels) == sum(kinds.values()) and all(labels)
 

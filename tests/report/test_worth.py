@@ -13,7 +13,6 @@ from tfnas.report.worth import (
     margin_over_known,
     margin_over_random,
     pooled_variance,
-    rank_agreement,
     standing,
     worth_text,
 )
@@ -97,11 +96,3 @@ def test_the_best_known_network_is_named():
 def test_standing_counts_who_is_below(others, top1):
     above, count = standing(trained(top1), [trained(other) for other in others])
     assert (above, count) == (sum(other < top1 for other in others), len(others))
-
-
-def test_rank_agreement_is_one_for_any_monotone_relation():
-    alone = [80.0, 85.5, 83.2, 90.1]
-    found = rank_agreement([a**3 for a in alone], alone)
-    assert (found.spearman, found.kendall, found.count) == (pytest.approx(1.0), pytest.approx(1.0), 4)
-    assert rank_agreement([-a for a in alone], alone).spearman == pytest.approx(-1.0)
-    assert rank_agreement([1.0, 2.0], [1.0, 2.0]) is None and rank_agreement([1.0] * 4, alone) is None

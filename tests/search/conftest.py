@@ -1,7 +1,8 @@
-"""A tiny space, a made latency table, and loaders of random images."""
+"""A tiny space, a made latency table, loaders of random images, and a folder of pictures for the stages."""
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,16 +10,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
+from tests.helpers.params import shipped_params
 from tests.helpers.tiny_spaces import K3_E3, K3_E3_SE, K3_E6, K5_E3, space_text
 from tfnas.latency import Curve, LatencyTable, OperationKey, reachable_range_ms
+from tfnas.latency.params import ConstraintParams
 from tfnas.search.cost import Latency
 from tfnas.search.params import SearchParams
 from tfnas.search.scaling.widths import WidthProblem, WidthRanges
 from tfnas.space import Architecture, Candidate, Space, load_space
 from tfnas.space.membership import assemble
+from tfnas.stages.params import Params, TargetParams
 
+CLASSES = ("black", "grey", "white")
 TINY = space_text(K3_E3, K3_E6, K5_E3, K3_E3_SE)
 
 
@@ -191,3 +197,38 @@ def make_params() -> Callable[..., SearchParams]:
         return SearchParams.model_validate({**values, **changes})
 
     return make
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_table: LatencyTable) -> Path:
+    """A working directory with images/, train.csv, val.csv and latency_table.json."""
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 8), ("val", 3)):
+        rows = []
+        for label, name in enumerate(CLASSES):
+            for number in range(count):
+                path = tmp_path / "images" / "train" / name / f"{split}{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                pixels = generator.integers(0, 60, (20, 20, 3), dtype=np.uint8) + np.uint8(90 * label)
+                Image.fromarray(pixels).save(path)
+                rows.append((path.relative_to(tmp_path / "images").as_posix(), name, label))
+        with (tmp_path / f"{split}.csv").open("w", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows([("path", "class", "label"), *rows])
+    tiny_table.save(tmp_path / "latency_table.json")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def params(tiny_space_file: Path, make_params: Callable[..., SearchParams]) -> Params:
+    """Of short searches on these pictures in the tiny space."""
+    shipped = shipped_params()
+    target = TargetParams(constraint=ConstraintParams(relative=0.55), dropout=0.2)
+    changes = {
+        "space": str(tiny_space_file),
+        "resolution": 16,
+        "search": make_params(epochs=3, batch_size=8),
+        "derive": shipped.derive.model_copy(update={"within": "strongest"}),
+        "targets": dict.fromkeys(shipped.targets, target),
+    }
+    return shipped.model_copy(update=changes)

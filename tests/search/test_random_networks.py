@@ -33,19 +33,19 @@ def test_members_of_the_space_that_use_the_limit_up(full_space, relative):
     fastest, slowest = reachable_range_ms(space, table)
     constraint = latency_constraint(space, table, fastest + relative * (slowest - fastest))
     for seed in range(4):
-        network = random_network_at(constraint, "random", seed)
+        network = random_network_at(constraint, "random", seed).architecture
         assert not list(violations(network, space))
         assert 0.99 * constraint.limit <= constraint.cost.value(network) <= constraint.limit
-        assert network == random_network_at(constraint, "random", seed)
+        assert network == random_network_at(constraint, "random", seed).architecture
 
 
 def test_another_seed_is_another_network(full_space):
     space, table = full_space
     fastest, slowest = reachable_range_ms(space, table)
     constraint = latency_constraint(space, table, 0.5 * (fastest + slowest))
-    assert len({random_network_at(constraint, "random", seed).blocks for seed in range(5)}) == 5
-    assert len({random_network(space, "random", seed).blocks for seed in range(5)}) == 5
-    assert not list(violations(random_network(space, "random", 0), space))
+    assert len({random_network_at(constraint, "random", seed).architecture.blocks for seed in range(5)}) == 5
+    assert len({random_network(space, "random", seed).architecture.blocks for seed in range(5)}) == 5
+    assert not list(violations(random_network(space, "random", 0).architecture, space))
 
 
 def test_a_draw_counts_if_and_only_if_it_can_be_filled(tiny_space):
@@ -92,7 +92,7 @@ def test_networks_too_rare_to_draw_are_derived(full_space, relative, monkeypatch
     space, table = full_space
     fastest, slowest = reachable_range_ms(space, table)
     constraint = latency_constraint(space, table, fastest + relative * (slowest - fastest))
-    networks = [random_network_at(constraint, "random", seed) for seed in range(4)]
+    networks = [random_network_at(constraint, "random", seed).architecture for seed in range(4)]
     assert len({network.blocks for network in networks}) > 1
     for network in networks:
         assert not list(violations(network, space))

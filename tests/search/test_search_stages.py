@@ -12,10 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import yaml
-from PIL import Image
 
 from tests.helpers.jobs import make_job, run_job
 from tfnas.jobs.errors import UserError
@@ -24,11 +22,9 @@ from tfnas.search.result import load_search_result, load_warm_up
 from tfnas.search.session import count_classes
 from tfnas.space import Architecture, build_network, zoo
 from tfnas.stages import derive, search, warm_up
-from tfnas.stages.params import TargetParams, load_params
+from tfnas.stages.params import TargetParams
 
 ROOT = Path(__file__).parents[2]
-PARAMS = ROOT / "params.yaml"
-CLASSES = ("black", "grey", "white")
 
 
 class FakeRun:
@@ -43,40 +39,6 @@ class FakeRun:
         if step is not None and step == self.fails_at:
             raise ConnectionError
         self.metrics.append((dict(metrics), step))
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch, tiny_table):
-    """A working directory with images/, train.csv, val.csv and latency_table.json."""
-    generator = np.random.default_rng(0)
-    for split, count in (("train", 8), ("val", 3)):
-        rows = []
-        for label, name in enumerate(CLASSES):
-            for number in range(count):
-                path = tmp_path / "images" / "train" / name / f"{split}{number}.png"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                pixels = generator.integers(0, 60, (20, 20, 3), dtype=np.uint8) + np.uint8(90 * label)
-                Image.fromarray(pixels).save(path)
-                rows.append((path.relative_to(tmp_path / "images").as_posix(), name, label))
-        with (tmp_path / f"{split}.csv").open("w", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows([("path", "class", "label"), *rows])
-    tiny_table.save(tmp_path / "latency_table.json")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def params(tiny_space_file, make_params):
-    shipped = load_params(PARAMS)
-    target = TargetParams(constraint=ConstraintParams(relative=0.55), dropout=0.2)
-    changes = {
-        "space": str(tiny_space_file),
-        "resolution": 16,
-        "search": make_params(epochs=3, batch_size=8),
-        "derive": shipped.derive.model_copy(update={"within": "strongest"}),
-        "targets": dict.fromkeys(shipped.targets, target),
-    }
-    return shipped.model_copy(update=changes)
 
 
 IMAGES = ("train", "val", "images")

@@ -143,16 +143,20 @@ def test_a_change_reaches_the_stages_that_depend_on_it_only(params_file) -> None
         ("search.latency_loss", "log", {"search"}),
         ("search.temperature.decay", 0.9, {"search"}),
         ("search.weights.momentum", 0.8, {"warm_up", "search"}),
-        ("search.epochs", 20, {"warm_up", "search"}),
+        ("search.epochs", 20, {"warm_up", "search", "rank_baselines"}),
         ("targets.A.dropout", 0.3, {"retrain", "transfer", "train_baseline", "report"}),
-        ("targets.A.constraint.relative", 0.9, {"search", "derive", "scale_baseline", "report"}),
+        ("targets.A.constraint.relative", 0.9, {"search", "derive", "scale_baseline", "rank_baselines", "report"}),
         ("retrain.epochs", 20, {"retrain", "train_baseline"}),
-        ("baselines.networks", ["random_1"], {"report"}),
+        ("baselines.networks", ["random_1"], {"rank_baselines", "report"}),
         ("device.workers", 3, set()),
         ("tracking.experiment", "other", set()),
         ("build_subset.groups", 3, {"build_subset"}),
         ("report.title", "other", {"report"}),
-        ("space", "mobilenet-v2", {"profile_latency", "warm_up", "search", "derive", "scale_baseline"}),
+        (
+            "space",
+            "mobilenet-v2",
+            {"profile_latency", "warm_up", "search", "derive", "scale_baseline", "rank_baselines"},
+        ),
     ]:
         after = load_params(params_file(key, value))
         changed = {stage for stage in STAGES if stage_params(before, stage, "A") != stage_params(after, stage, "A")}

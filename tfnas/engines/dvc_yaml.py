@@ -38,7 +38,7 @@ def _folder_plots() -> Iterator[str]:
 
 def _stage(stage: Stage) -> str:
     body, lines = "\n".join(_body(stage, _places(stage))), [f"{stage.name}:"]
-    if stage.per == ("target",):
+    if stage.per and stage.listed_in is None:
         lines += ["  foreach: ${targets}", "  do:", textwrap.indent(body, "    ")]
     elif stage.per:
         lines += ["  matrix:", *(f"    {name}: ${{{stage.listed_in}.{name}s}}" for name in stage.per)]
@@ -50,7 +50,7 @@ def _stage(stage: Stage) -> str:
 
 def _places(stage: Stage) -> dict[str, str]:
     """How DVC names a job's target, and its data set or network."""
-    return {"target": "${key}"} if stage.per == ("target",) else {name: f"${{item.{name}}}" for name in stage.per}
+    return {name: "${key}" if stage.listed_in is None else f"${{item.{name}}}" for name in stage.per}
 
 
 def _body(stage: Stage, job: Mapping[str, str]) -> list[str]:

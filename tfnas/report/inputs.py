@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tfnas.jobs.artifacts import PROVENANCE, read_json
 from tfnas.jobs.errors import UserError
 from tfnas.latency import LatencyTable
-from tfnas.latency.params import baseline_kind
+from tfnas.latency.params import KNOWN, baseline_kind
 from tfnas.space import Architecture
 
 if TYPE_CHECKING:
@@ -54,12 +54,16 @@ class Training:
 
 @dataclass(frozen=True)
 class BaselineResult:
-    """A network to compare with: its kind (random, any or known), measured latency and top-1 of each seed."""
+    """A network to compare with: its kind (random, any or known), measured latency and top-1 of each seed.
+
+    Also its top-1 in the searched supernet; None of a known network, which is not of the space.
+    """
 
     name: str
     kind: str
     measured_ms: float
     top1: tuple[float, ...]
+    supernet_top1: float | None = None
 
 
 @dataclass(frozen=True)
@@ -148,6 +152,7 @@ def required_files(params: Params, folder: Path) -> list[Path]:
         "transfer": ("history.csv", "metrics.json"),
         "scale_baseline": ("metrics.json",),
         "train_baseline": ("seeds.csv",),
+        "rank_baselines": ("supernet_top1.csv",),
     }
     return [folder / job / name for job in job_folders(params) for name in names[job.split("/")[0]]]
 
@@ -160,6 +165,7 @@ def job_folders(params: Params) -> Iterator[str]:
     yield from (f"transfer/{target}/{dataset}" for target, dataset in _transfers(params))
     for stage in ("scale_baseline", "train_baseline"):
         yield from (f"{stage}/{t}/{network}" for t in params.baselines.targets for network in params.baselines.networks)
+    yield from (f"rank_baselines/{target}" for target in params.baselines.targets)
 
 
 def _transfers(params: Params) -> list[tuple[str, str]]:
@@ -206,10 +212,18 @@ def _read_target(params: Params, folder: Path, name: str) -> TargetResult:
 
 
 def _read_baselines(params: Params, folder: Path, target: str) -> Iterator[BaselineResult]:
-    for name in params.baselines.networks if target in params.baselines.targets else ():
+    if target not in params.baselines.targets:
+        return
+    path = folder / "rank_baselines" / target / "supernet_top1.csv"
+    ranked = read_typed_rows(path, texts=("network",), numbers=("top1_percent",), may_be_empty=True)
+    supernet_top1 = {row["network"]: row["top1_percent"] for row in ranked}
+    for name in params.baselines.networks:
         metrics = _read_metrics(folder / "scale_baseline" / target / name / "metrics.json", ("measured_latency_ms",))
         top1 = _read_seeds(folder / "train_baseline" / target / name)
-        yield BaselineResult(name, baseline_kind(name), metrics["measured_latency_ms"], top1)
+        kind, measured_ms = baseline_kind(name), metrics["measured_latency_ms"]
+        if kind != KNOWN and name not in supernet_top1:
+            raise UserError(f"{path}: has no network {name!r}; run rank_baselines again")
+        yield BaselineResult(name, kind, measured_ms, top1, supernet_top1.get(name))
 
 
 def _read_seeds(folder: Path) -> tuple[float, ...]:

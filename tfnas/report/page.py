@@ -20,10 +20,12 @@ from tfnas.report.figures import paper as paper_figures
 from tfnas.report.figures import results as result_figures
 from tfnas.report.figures import search as search_figures
 from tfnas.report.figures import training as training_figures
+from tfnas.report.figures import worth as worth_figures
 from tfnas.report.figures.drawing import architecture_svg, target_colors
 from tfnas.report.figures.style import inline_svg
 from tfnas.report.inputs import Results, TargetResult
 from tfnas.report.learning import learning_text, untrained_text
+from tfnas.report.ranking import ranking
 from tfnas.report.summary import CLOSE_PERCENT, Numbers, provenance_rows, recorded_packages, stage_rows, summarize
 from tfnas.report.worth import compared_networks
 from tfnas.space import count_macs
@@ -68,6 +70,12 @@ QUANTITIES = {
     "baselines_margin_points": Quantity("Margin over their mean", "points", "{:+.2f}".format),
     "baselines_margin_low_points": Quantity("Margin, 95 % interval from", "points", "{:+.2f}".format),
     "baselines_margin_high_points": Quantity("Margin, 95 % interval to", "points", "{:+.2f}".format),
+    "ranking_equal_latency_networks": Quantity("Random networks in the supernet", "", "{:.0f}".format),
+    "ranking_equal_latency_spearman": Quantity("Supernet against training, Spearman", "", "{:.2f}".format),
+    "ranking_equal_latency_kendall": Quantity("Supernet against training, Kendall", "", "{:.2f}".format),
+    "ranking_all_sizes_networks": Quantity("Random networks of all sizes in the supernet", "", "{:.0f}".format),
+    "ranking_all_sizes_spearman": Quantity("The same of all sizes, Spearman", "", "{:.2f}".format),
+    "ranking_all_sizes_kendall": Quantity("The same of all sizes, Kendall", "", "{:.2f}".format),
 }
 
 
@@ -88,9 +96,9 @@ def render_page(results: Results, *, title: str) -> str:
         cards=[_card(target, summary[target.name]) for target in results.targets],
         table=everything(summary),
         stages=stage_rows(results),
-        figures=_figures(results) | _paper_figures(results, here),
+        figures=_figures(results) | _worth_figures(results.targets) | _paper_figures(results, here),
         here=here,
-        worth=[compared_networks(target) for target in results.targets if target.baselines],
+        worth=[(compared_networks(target), ranking(target)) for target in results.targets if target.baselines],
         paper=paper_tables(results),
         same_task=is_the_papers_task(results),
         learned=[_learned(target) for target in results.targets],
@@ -217,6 +225,21 @@ def _figures(results: Results) -> dict[str, list[Markup]]:
         ),
         "classes": one("classes", partial(result_figures.class_figure, results.classes), "Accuracy of each class"),
     }
+
+
+def _worth_figures(targets: Sequence[TargetResult]) -> dict[str, list[Markup]]:
+    """Of the targets with baselines; empty where there are no two in the supernet to rank."""
+    figures: dict[str, list[Markup]] = {"worth": [], "ranking": []}
+    for target in (target for target in targets if target.baselines):
+        make = partial(worth_figures.worth_figure, compared_networks(target))
+        label = f"Accuracy against latency of networks trained alike, target {target.name}"
+        figures["worth"].append(_svg(f"worth-{target.name}", label, make))
+        ranked = ranking(target)
+        make = partial(worth_figures.ranking_figure, ranked, target.name)
+        label = f"Accuracy of random networks, trained alone against in the supernet, target {target.name}"
+        svg = _svg(f"ranking-{target.name}", label, make) if len(ranked.networks) > 1 else _markup("")
+        figures["ranking"].append(svg)
+    return figures
 
 
 def _paper_figures(results: Results, here: Sequence[DeviceRow]) -> dict[str, list[Markup]]:

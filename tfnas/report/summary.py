@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from tfnas.jobs.artifacts import write_json, write_text
 from tfnas.report.figures.results import validation_error_text
 from tfnas.report.inputs import DERIVED_METRICS, Results, TargetResult
+from tfnas.report.ranking import ranking
 from tfnas.report.worth import compared_networks
 
 UNKNOWN = "not recorded"
@@ -38,7 +39,7 @@ def _target_numbers(target: TargetResult) -> Numbers:
     if len(target.top1) > 1:
         numbers["retrain_top1_mean_percent"] = statistics.fmean(target.top1)
         numbers["retrain_top1_std_percent"] = statistics.stdev(target.top1)
-    numbers |= compared_networks(target).numbers()
+    numbers |= compared_networks(target).numbers() | ranking(target).numbers()
     for dataset, training in target.transfers.items():
         numbers[f"transfer_{dataset}_top1_percent"] = training.metrics["top1_percent"]
     return numbers
@@ -89,6 +90,7 @@ def stage_rows(results: Results) -> list[StageRow]:
         StageRow("transfer", "fine-tunes it on other data", _each(results, _transferred) or "none", "training"),
         StageRow("scale_baseline", "scales networks to compare with", _each(results, _scaled) or "none", "worth"),
         StageRow("train_baseline", "trains them as the found one", _each(results, _compared) or "none", "worth"),
+        StageRow("rank_baselines", "ranks them by the supernet", _each(results, _ranked) or "none", "worth"),
     ]
 
 
@@ -207,6 +209,10 @@ def _scaled(target: TargetResult) -> str:
 
 def _compared(target: TargetResult) -> str:
     return ", ".join(f"{one.name} {statistics.fmean(one.top1):.2f} %" for one in target.baselines)
+
+
+def _ranked(target: TargetResult) -> str:
+    return ", ".join(f"{b.name} {b.supernet_top1:.1f} %" for b in target.baselines if b.supernet_top1 is not None)
 
 
 def _transferred(target: TargetResult) -> str:

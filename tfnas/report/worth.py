@@ -23,11 +23,12 @@ class Compared(NamedTuple):
     found: Trained
     random: list[Trained]
     known: list[Trained]
+    target_ms: float | None = None  # None where latencies are measured on another device than the target's
 
     @property
     def text(self) -> str:
         """The verdict in words."""
-        return worth_text(*self)
+        return worth_text(self.found, self.random, self.known)
 
     def numbers(self) -> dict[str, float]:
         """The comparison with random networks; empty with fewer than two."""
@@ -50,7 +51,8 @@ def compared_networks(target: TargetResult) -> Compared:
     found = Trained(target.name, "found", target.derived["measured_latency_ms"], target.top1)
     random = [Trained(b.name, "random", b.measured_ms, b.top1) for b in target.baselines if b.kind == RANDOM]
     known = [Trained(b.name, "known", b.measured_ms, b.top1) for b in target.baselines if b.kind == KNOWN]
-    return Compared(found, random, known)
+    target_ms = target.derived.get("target_ms") if target.measured_on_the_tables_device else None
+    return Compared(found, random, known, target_ms)
 
 
 @dataclass(frozen=True)
@@ -158,39 +160,12 @@ def standing(found: Trained, random: Sequence[Trained]) -> tuple[int, int]:
     return sum(found.mean > network.mean for network in random), len(random)
 
 
-class Agreement(NamedTuple):
-    """Rank correlations over networks."""
-
-    spearman: float
-    kendall: float
-    count: int
-
-
-def rank_agreement(supernet: Sequence[float], alone: Sequence[float]) -> Agreement | None:
-    """Whether the supernet orders networks as training them does; None with fewer than three, or all alike.
-
-    Args:
-        supernet: top-1 of each network with the supernet's weights.
-        alone: top-1 of the same networks, each trained from scratch.
-    """
-    from scipy.stats import kendalltau, spearmanr
-
-    assert len(supernet) == len(alone)
-    if len(alone) < 3 or len(set(supernet)) == 1 or len(set(alone)) == 1:
-        return None
-    return Agreement(
-        float(spearmanr(supernet, alone).statistic), float(kendalltau(supernet, alone).statistic), len(alone)
-    )
-
-
 def worth_text(found: Trained, random: Sequence[Trained], known: Sequence[Trained]) -> str:
     """The verdict in words, with the numbers that it follows from."""
     margin = margin_over_random(found, random)
     if margin is None:
-        return (
-            f"Not known: {len(random)} random networks of this latency were trained, and it takes two or more."
-            " Add some to baselines.networks."
-        )
+        trained = "1 random network of this latency was" if random else "no random network of this latency was"
+        return f"Not known: {trained} trained, and it takes two or more. Add some to baselines.networks."
     above, count = standing(found, random)
     seeds = _seeds([found, *random])
     verdict = {

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from tfnas.data.images.loader import Batch
 from tfnas.search.derivation import Derived, derive
+from tfnas.search.result import SearchResult
+from tfnas.search.state import SearchState, Setting
 from tfnas.search.steps import Stepper
 from tfnas.search.supernet.supernet import Supernet
 
@@ -31,12 +33,30 @@ def evaluate(stepper: Stepper, batches: Iterable[Batch], derived: Derived, other
 
     In several processes each has its part of every batch; the counts are sums over all of them.
     """
-    correct, images = torch.zeros(1 + len(others), dtype=torch.long), 0
-    for batch in batches:
-        correct += stepper.count_correct_derived(batch, [derived, *others])
-        images += stepper.batch_size(batch)
-    top1, *rest = (100.0 * correct.double() / images).tolist()
+    top1, *rest = _top1_percent(stepper, batches, [derived, *others])
     return Evaluation(top1, statistics.fmean(rest), statistics.pstdev(rest)) if rest else Evaluation(top1)
+
+
+def top1_at_own_widths(searched: SearchResult, network: Derived, batches: Iterable[Batch], setting: Setting) -> float:
+    """Top-1 in percent of a network with a searched supernet's weights, evaluated as after an epoch of the search.
+
+    Its operations first get its widths as the search gives a scaled network its own (Algorithm 1, line 6): they keep
+    the most important channels. Each network is evaluated in the supernet as the search left it, so its accuracy does
+    not depend on which others are.
+    """
+    state = SearchState(searched.build_supernet().to(setting.device), setting)
+    state.apply_widths(network, network.architecture)
+    (top1,) = _top1_percent(Stepper(state, setting, None), batches, [network])
+    return top1
+
+
+def _top1_percent(stepper: Stepper, batches: Iterable[Batch], networks: Sequence[Derived]) -> list[float]:
+    """Of each network, over all images of the batches."""
+    correct, images = torch.zeros(len(networks), dtype=torch.long), 0
+    for batch in batches:
+        correct += stepper.count_correct_derived(batch, networks)
+        images += stepper.batch_size(batch)
+    return [100.0 * count / images for count in correct.tolist()]
 
 
 def random_networks(supernet: Supernet, count: int, generator: torch.Generator) -> list[Derived]:

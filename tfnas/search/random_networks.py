@@ -6,22 +6,42 @@ L searchable layers, K candidate operations, N draws.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
 
+from tfnas.compute.seeding import derive_seed
 from tfnas.jobs.errors import UserError
+from tfnas.latency.params import RANDOM, baseline_kind
 from tfnas.search.constraint import Constraint
 from tfnas.search.derivation import Derived, derived_network, searchable_layers, stage_slices
 from tfnas.search.derivation_within_budget import can_be_filled, cost_ranges, derive_within_budget, spans
 from tfnas.search.scaling.elasticity_scaling import scale_widths
-from tfnas.space import Architecture, Space
+from tfnas.space import Space
 
 AT_ONCE = 20_000  # draws
 MOST = 1_000_000  # draws; networks that are rarer than one in so many are found in another way
 
 
-def random_network_at(constraint: Constraint, name: str, seed: int) -> Architecture:
+def random_baseline(constraint: Constraint, target: str, network: str, seed: int) -> Derived:
+    """What `random_N` or `any_N` in `baselines.networks` names: a function of the four arguments alone.
+
+    Args:
+        target, network: their names.
+        seed: of params.yaml; every name has its own draw.
+
+    Raises:
+        UserError: no network of the space can be scaled to the limit.
+    """
+    name = f"{constraint.space.name}-{target}-{network}"
+    drawn = derive_seed(seed, "baselines", target, network)
+    if baseline_kind(network) == RANDOM:
+        return random_network_at(constraint, name, drawn)
+    return random_network(constraint.space, name, drawn)
+
+
+def random_network_at(constraint: Constraint, name: str, seed: int) -> Derived:
     """One network of the limit's cost: drawn uniformly among those that can be scaled to it, and scaled to it.
 
     Every depth of a stage and every operation of a layer is as likely as the others; a draw counts if it costs at most
@@ -38,13 +58,14 @@ def random_network_at(constraint: Constraint, name: str, seed: int) -> Architect
     """
     random = np.random.default_rng(seed)
     derived = next(_fillable(constraint, name, random), None) or _derived_from_random(constraint, name, random)
-    return scale_widths(derived.architecture, constraint, ranges=derived.width_ranges(constraint.space)).architecture
+    scaled = scale_widths(derived.architecture, constraint, ranges=derived.width_ranges(constraint.space))
+    return replace(derived, architecture=scaled.architecture)
 
 
-def random_network(space: Space, name: str, seed: int) -> Architecture:
+def random_network(space: Space, name: str, seed: int) -> Derived:
     """One network drawn uniformly over depths and operations, at its initial widths (those a search begins with)."""
     draws = _draw(space, 1, np.random.default_rng(seed))
-    return _network(space, name, *(values[0] for values in draws)).architecture
+    return _network(space, name, *(values[0] for values in draws))
 
 
 def _fillable(constraint: Constraint, name: str, random: np.random.Generator) -> Iterator[Derived]:

@@ -233,6 +233,21 @@ def load_search_result(path: str | Path, space: Space) -> SearchResult:
     )
 
 
+def read_searched(path: str | Path, constraint: Constraint, target: str) -> SearchResult:
+    """The searched supernet of a target.
+
+    Raises:
+        UserError: as `load_search_result`, or it was searched for another latency.
+    """
+    result = load_search_result(path, constraint.space)
+    if result.target_ms != constraint.limit:
+        raise UserError(
+            f"{path}: was searched for {result.target_ms:.6g} ms, target {target} now asks for"
+            f" {constraint.limit:.6g} ms; run search again"
+        )
+    return result
+
+
 def describe_space(space: Space) -> dict[str, Any]:
     """What a supernet's file says of its space: names of the space, its searchable layers, its candidates, and all."""
     return {

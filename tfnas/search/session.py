@@ -116,6 +116,25 @@ def count_classes(train: Samples, val: Samples, *, source: str) -> int:
 def _make_loaders(params: Params, samples: tuple[Samples, Samples], root: Path, device: Any) -> tuple[Loader, Loader]:
     """Shuffled whole batches: augmented ones for the weights, plain ones for alpha and beta."""
     train, val = samples
+    augmented, exif = train_transform(params.resolution, params.search.augmentation), params.prepare_data.exif
+    share, options = _batches(params, device)
+    dataset = ImageDataset(root, train, augmented, exif=exif)
+    return make_loader(dataset, share, **options), held_out_loader(params, val, root, device)
+
+
+def held_out_loader(params: Params, samples: Samples, root: Path, device: Any) -> Loader:
+    """The 20 % that do not train the weights, not augmented: shuffled whole batches.
+
+    Raises:
+        UserError: batches that BatchNorm or the processes cannot take.
+    """
+    share, options = _batches(params, device)
+    dataset = ImageDataset(root, samples, eval_transform(params.resolution), exif=params.prepare_data.exif)
+    return make_loader(dataset, share, **options)
+
+
+def _batches(params: Params, device: Any) -> tuple[int, dict[str, Any]]:
+    """A process's part of a batch, and the other arguments of a loader."""
     batch_size, processes = params.search.batch_size, distributed.world_size()
     if batch_size < MIN_BATCH:
         raise UserError(f"params.yaml: search.batch_size: {batch_size} is too small for BatchNorm; write 2 or more")
@@ -134,9 +153,4 @@ def _make_loaders(params: Params, samples: tuple[Samples, Samples], root: Path, 
         "world_size": processes,
         "device": device,
     }
-    share = batch_size // processes
-    augmented, exif = train_transform(params.resolution, params.search.augmentation), params.prepare_data.exif
-    return (
-        make_loader(ImageDataset(root, train, augmented, exif=exif), share, **options),
-        make_loader(ImageDataset(root, val, eval_transform(params.resolution), exif=exif), share, **options),
-    )
+    return batch_size // processes, options

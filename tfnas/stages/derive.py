@@ -12,13 +12,12 @@ from torch import Tensor
 
 from tfnas.jobs.artifacts import write_json
 from tfnas.jobs.checkpoints import write_tensors
-from tfnas.jobs.errors import UserError
 from tfnas.latency import measure_architecture_ms
 from tfnas.latency.backends import BackendOptions, device_of, open_backend
 from tfnas.search.constraint import read_constraint, read_table
 from tfnas.search.cost import Latency
 from tfnas.search.inheritance import inherited_state
-from tfnas.search.result import load_search_result
+from tfnas.search.result import read_searched
 from tfnas.space import Architecture, count_macs, count_params
 from tfnas.space.given import given_network
 from tfnas.space.membership import violations
@@ -59,14 +58,9 @@ def _given(job: Job) -> Checked:
 def _searched(job: Job) -> Checked:
     """The network of the target's searched supernet."""
     assert job.target is not None
-    supernet, params = job.inputs["supernet"], job.params
+    params = job.params
     constraint = read_constraint(params, job.target, job.inputs["table"])
-    result = load_search_result(supernet, constraint.space)
-    if result.target_ms != constraint.limit:
-        raise UserError(
-            f"{supernet}: was searched for {result.target_ms:.6g} ms, target {job.target} now asks for"
-            f" {constraint.limit:.6g} ms; run search again"
-        )
+    result = read_searched(job.inputs["supernet"], constraint, job.target)
     name = f"{constraint.space.name}-{job.target}"
     derived = result.derive(name, constraint, params.derive.within)
     initial = inherited_state(result.build_supernet(), derived) if params.retrain.inherits else {}

@@ -51,7 +51,9 @@ class NamedFile(NamedTuple):
 
 
 NAMED_FILES = (
-    NamedFile("space", "spaces", ("profile_latency", "warm_up", "search", "derive", "scale_baseline")),
+    NamedFile(
+        "space", "spaces", ("profile_latency", "warm_up", "search", "derive", "scale_baseline", "rank_baselines")
+    ),
     NamedFile("profile_latency.table", "tables", ("profile_latency",)),
     NamedFile("build_subset.class_list", "class_lists", ("build_subset",)),
     NamedFile("rank_classes.weights", "weights", ("rank_classes",), ("imagenet", "fit")),
@@ -111,6 +113,7 @@ class Stage:
         code: rooms of the library that can change its results, besides its own file and script.
         reads_results: whether it reads all earlier stages' results, instead of named inputs.
         per: what there is one job for each of: nothing, a target, or a target and a data set or a baseline's network.
+        only: the section of params.yaml whose `targets` have a job each; None: all of them, where it is one per target.
         measures: whether it measures time, and so runs alone on all cores.
         device: the parameter that says where it computes; None for the CPU.
     """
@@ -123,6 +126,7 @@ class Stage:
     keys: tuple[str, ...]
     code: tuple[str, ...]
     per: tuple[str, ...] = ()
+    only: str | None = None
     measures: bool = False
     device: str | None = None
     reads_results: bool = False
@@ -133,8 +137,8 @@ class Stage:
 
     @property
     def listed_in(self) -> str | None:
-        """The section of params.yaml that lists its jobs; None where they are one, or one per target."""
-        return next((LISTED_IN[name] for name in self.per if name in LISTED_IN), None)
+        """The section of params.yaml that lists its jobs; None where they are one, or one of each target."""
+        return next((LISTED_IN[name] for name in self.per if name in LISTED_IN), self.only)
 
     @property
     def code_paths(self) -> tuple[str, ...]:
@@ -428,6 +432,31 @@ _ALL = (
         keys=(*_TRAINED_ON, "retrain", "targets.{target}.dropout"),
         code=("train", "data", "latency", "space", "compute"),
         per=("target", "network"),
+        device="device",
+    ),
+    Stage(
+        name="rank_baselines",
+        paper="Sec. 3",
+        does="evaluate the random networks to compare with in the searched supernet",
+        inputs=(
+            Input("val", "build_subset", "val.csv"),
+            Input("images", "build_subset", "images"),
+            _TABLE,
+            Input("supernet", "search", "supernet.pt"),
+        ),
+        outputs=(Output("supernet_top1.csv"), _METRICS),
+        keys=(
+            *_TRAINED_ON,
+            "space",
+            "search.epochs",  # whose last one's order of images it is
+            "search.batch_size",
+            "search.channel_importance",
+            "targets.{target}.constraint",
+            "baselines.networks",
+        ),
+        code=("search", "data", "latency", "space", "compute"),
+        per=("target",),
+        only="baselines",
         device="device",
     ),
     Stage(

@@ -10,16 +10,15 @@ from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
-from tfnas.compute.seeding import derive_seed
 from tfnas.jobs.artifacts import write_json
 from tfnas.latency.backends import BackendOptions, device_of, open_backend
 from tfnas.latency.baseline_network import BaselineNetwork
 from tfnas.latency.known_networks import fit_width
-from tfnas.latency.params import KNOWN, RANDOM, baseline_kind
+from tfnas.latency.params import KNOWN, baseline_kind
 from tfnas.latency.timing import Probe
 from tfnas.latency.validation import time_modules
 from tfnas.search.constraint import Constraint, read_constraint
-from tfnas.search.random_networks import random_network, random_network_at
+from tfnas.search.random_networks import random_baseline
 from tfnas.stages.job import Job
 
 
@@ -38,15 +37,11 @@ def check(job: Job) -> Checked:
     """
     assert job.target is not None and job.network is not None
     constraint = read_constraint(job.params, job.target, job.inputs["table"])
-    kind, name = baseline_kind(job.network), f"{constraint.space.name}-{job.target}-{job.network}"
+    kind = baseline_kind(job.network)
     if kind == KNOWN:
         return Checked(constraint, None)
-    seed = derive_seed(job.params.seed, "baselines", job.target, job.network)
-    if kind == RANDOM:
-        architecture = random_network_at(constraint, name, seed)
-    else:
-        architecture = random_network(constraint.space, name, seed)
-    return Checked(constraint, BaselineNetwork(kind, job.network, architecture))
+    drawn = random_baseline(constraint, job.target, job.network, job.params.seed)
+    return Checked(constraint, BaselineNetwork(kind, job.network, drawn.architecture))
 
 
 def run(job: Job, checked: Checked) -> None:

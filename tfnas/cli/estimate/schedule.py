@@ -132,6 +132,7 @@ def job_times(params: Params, counts: ImageCounts, times: StepTimes, cores: int)
     baselines = [(name, network) for name in params.baselines.targets for network in params.baselines.networks]
     jobs += [JobTime("scale_baseline", pair, clock.scale_baseline(*pair)) for pair in baselines]
     jobs += [JobTime("train_baseline", pair, clock.train_baseline(pair[0])) for pair in baselines]
+    jobs += [JobTime("rank_baselines", (name,), clock.rank_baselines()) for name in params.baselines.targets]
     return [*jobs, JobTime("report", (), clock.started())]
 
 
@@ -254,6 +255,17 @@ class _Clock:
     def train_baseline(self, target: str) -> tuple[Part, ...]:
         """As the target's network, which is about as large, from scratch."""
         return self._trained(target, ())
+
+    def rank_baselines(self) -> tuple[Part, ...]:
+        """Each random network on all images that did not train the supernet's weights."""
+        times, size = self.times, self.params.search.batch_size
+        networks = sum(baseline_kind(name) != KNOWN for name in self.params.baselines.networks)
+        _, _, batches = search_steps(self.params, self.counts)
+        return (
+            *self.started(),
+            self._decoded(batches * size, networks),
+            Part("evaluated batch", networks * batches, self._loaded(times.derived_batch, size, times.plain)),
+        )
 
     def _trained(self, target: str, start: tuple[Part, ...]) -> tuple[Part, ...]:
         """The epochs of each seed, with the teacher's forward pass in each step and one validation of the teacher.

@@ -146,11 +146,12 @@ LEFT, BOTTOM, TOP = 30.0, 30.0, 30.0  # margins in points
 
 
 class EndLabel(NamedTuple):
-    """Text at the right end of a line that ends at `y` (in data coordinates)."""
+    """Text at the right end of a line that ends at `y` (in data coordinates), or of the point at `x` and `y`."""
 
     y: float
     text: str
     color: str
+    x: float | None = None  # of a point, from which a line leads to the text
 
 
 def panel(
@@ -194,6 +195,12 @@ def label_ends(axes: Axes, labels: Sequence[EndLabel]) -> None:
     ordered = sorted(labels, key=lambda label: label.y)
     wanted = [height * (label.y - low) / (high - low) for label in ordered]
     for label, place in zip(ordered, spread(wanted, GAP, height), strict=True):
+        if label.x is not None:
+            leader = {"arrowstyle": "-", "color": COLORS["neutral"], "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3}
+            axes.annotate(
+                "", (label.x, label.y), (1.0, place / height), textcoords="axes fraction", annotation_clip=False,
+                arrowprops=leader, zorder=1,
+            )  # fmt: skip
         axes.annotate(
             label.text,
             (1.0, place / height),
@@ -225,6 +232,15 @@ def _raise(places: Sequence[float], gap: float) -> list[float]:
 
 def _lower(places: Sequence[float], gap: float) -> list[float]:
     return [-place for place in reversed(_raise([-place for place in reversed(places)], gap))]
+
+
+def room_around_points(axes: Axes) -> None:
+    """Margins, and a range of at least one percent point, so that noise does not look like a difference."""
+    axes.margins(x=0.12, y=0.25)
+    low, high = axes.get_ylim()
+    if high - low < 1.0:
+        middle = (low + high) / 2
+        axes.set_ylim(middle - 0.5, middle + 0.5)
 
 
 def epoch_axis(axes: Axes, epochs: Sequence[int]) -> None:

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING
 from tfnas.jobs.artifacts import shorten
 from tfnas.latency import LatencyTable
 from tfnas.latency.validation import Validated, validation_metrics
-from tfnas.report.figures.drawing import EndLabel, label_ends, name_label, name_rows, panel, target_colors
+from tfnas.report.figures.drawing import (
+    EndLabel,
+    label_ends,
+    name_label,
+    name_rows,
+    panel,
+    room_around_points,
+    target_colors,
+)
 from tfnas.report.figures.search import LAYER, operation_color
 from tfnas.report.figures.style import COLORS, SMALL, add_hover
 from tfnas.report.inputs import ClassResult, Row, TargetResult
@@ -142,18 +150,9 @@ def tradeoff_figure(targets: Sequence[TargetResult], published: Sequence[DeviceR
         axes.plot(row.table_ms, row.published_top1_percent, "D", color=COLORS["neutral"], markersize=5)
         told = f"{row.name} (paper)\n{row.published_top1_percent} % by the paper\ntable {row.table_ms:.3f} ms here"
         add_hover(axes, [row.table_ms], [row.published_top1_percent], [told])
-    _room_around_points(axes)
+    room_around_points(axes)
     label_ends(axes, [name_label(t.name, t.retrain.metrics["top1_percent"], COLORS[colors[t.name]]) for t in targets])
     return figure
-
-
-def _room_around_points(axes: Axes) -> None:
-    """Margins, and a range of at least one percent point, so that noise does not look like a difference."""
-    axes.margins(x=0.12, y=0.25)
-    low, high = axes.get_ylim()
-    if high - low < 1.0:
-        middle = (low + high) / 2
-        axes.set_ylim(middle - 0.5, middle + 0.5)
 
 
 def stage_latency_figure(table: LatencyTable, targets: Sequence[TargetResult]) -> Figure:
