@@ -172,11 +172,19 @@ def _section(claim: Claim, evidence: Evidence, drawn: dict[str, Any]) -> dict[st
         "notes": _notes(claim, evidence),
         "figures": [
             _markup(inline_svg(make, f"{claim.key}-{sharing}-{number}", label))
-            for sharing, found in drawn.items()
-            for number, (label, make) in enumerate(found.get(claim.key, ()))
+            for number, sharing, label, make in sorted(_drawn(claim.key, drawn), key=lambda one: one[0])
         ],
         "caption": FIGURES.get(claim.key, ""),
     }
+
+
+def _drawn(key: str, drawn: dict[str, Any]) -> list[tuple[int, str, str, Any]]:
+    """Number, weight sharing, label and maker of each figure of a claim."""
+    return [
+        (number, sharing, label, make)
+        for sharing, found in drawn.items()
+        for number, (label, make) in enumerate(found.get(key, ()))
+    ]
 
 
 def told(tested: Tested) -> dict[str, str]:
@@ -184,7 +192,7 @@ def told(tested: Tested) -> dict[str, str]:
     mean, half = tested.mean, tested.half_width
     numbers = "–" if mean is None else f"{mean:+.2f}" + ("" if half is None else f" ± {half:.2f}")
     p = "–" if tested.p_holds is None else ("< 0.001" if tested.p_holds < 0.001 else f"{tested.p_holds:.3f}")
-    return {"numbers": numbers, "p": p, "n": str(len(tested.differences)), "verdict": tested.verdict}
+    return {"numbers": numbers.replace("-", "−"), "p": p, "n": str(len(tested.differences)), "verdict": tested.verdict}
 
 
 def _cells(found: dict[int, Unit]) -> dict[str, str]:
