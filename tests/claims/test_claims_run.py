@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -54,6 +55,15 @@ def folder(tmp_path: Path) -> Path:
     return project
 
 
+def tracked(folder: Path) -> list[Any]:
+    """The units' MLflow runs."""
+    import mlflow
+
+    client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    return list(client.search_runs(experiments, "tags.stage = 'claims'"))
+
+
 def test_claims_run_resume_and_leave_the_ordinary_run_alone(folder: Path) -> None:
     snakemake(folder, "claims")
     paths = sorted((folder / "results" / "claims" / "units").rglob("unit.json"))
@@ -73,6 +83,10 @@ def test_claims_run_resume_and_leave_the_ordinary_run_alone(folder: Path) -> Non
     )
     page = (folder / "results" / "claims" / "claims.html").read_text()
     assert "http://" not in page.replace("http://www.w3.org", "") and "<script src" not in page
+
+    runs = tracked(folder)
+    assert {run.data.tags["variant"] for run in runs} == VARIANTS and len(runs) == len(VARIANTS)
+    assert {run.data.tags["seed"] for run in runs} == {"0"} and {run.info.status for run in runs} == {"FINISHED"}
 
     written = {path: path.stat().st_mtime_ns for path in paths}
     assert "Nothing to be done" in snakemake(folder, "claims")

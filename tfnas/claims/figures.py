@@ -78,7 +78,7 @@ def accuracy_figure(title: str, runs: Runs) -> Figure:
         labels.append(_band(axes, epochs, values, name, color, "%"))
         _, trained = _by_epoch(units, lambda row: float(row["train_top1"]))
         axes.plot(epochs, [statistics.fmean(each) for each in trained], color=COLORS[color], linewidth=0.8, alpha=0.7)
-    _finish(axes, epochs, units[0], labels)
+    _finish(axes, epochs, labels)
     return figure
 
 
@@ -94,7 +94,7 @@ def depth_figure(title: str, runs: Runs) -> Figure:
         units = list(runs[variant].values())
         epochs, values = _by_epoch(units, depth_of, only_searching=True)
         labels.append(_band(axes, epochs, values, name, color, "layers"))
-    _finish(axes, epochs, units[0], labels)
+    _finish(axes, epochs, labels)
     return figure
 
 
@@ -109,7 +109,7 @@ def latency_figure(title: str, runs: Runs, scaled: str, unscaled: str) -> Figure
     target = float(units[0].values["target_ms"])
     axes.axhline(target, color=COLORS["red"], linewidth=1.0, linestyle=(0, (4, 3)))
     labels.append(EndLabel(target, f"target {target:.2f}", COLORS["red"]))
-    _finish(axes, epochs, units[0], labels)
+    _finish(axes, epochs, labels)
     return figure
 
 
@@ -139,7 +139,7 @@ def _band(
     return EndLabel(means[-1], f"{name} {means[-1]:.1f}", COLORS[color])
 
 
-def _finish(axes: Axes, epochs: Sequence[int], unit: Unit, labels: Sequence[EndLabel]) -> None:
+def _finish(axes: Axes, epochs: Sequence[int], labels: Sequence[EndLabel]) -> None:
     axes.margins(y=0.08)
     epoch_axis(axes, epochs)
     label_ends(axes, labels)
