@@ -23,7 +23,7 @@ TINY = {
     "baselines": {"targets": [], "networks": ["random_1"]},
     "transfer.targets": [],
     "rank_classes.fit.epochs": 1,
-    "build_subset.images_per_class": 40,
+    "prepare_data.images_per_class": 40,
     "profile_latency.minutes": 0.03,
     "profile_latency.warmup_runs": 1,
     "profile_latency.repeats": 4,
