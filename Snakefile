@@ -262,4 +262,7 @@ rule report:
         command_of("report")
 
 
+include: "workflow/claims.smk"
+
+
 finish_rules()

@@ -1,4 +1,5 @@
 # What the rules share: parameters, dependencies, targets. The Snakefile is the table of contents.
+import json
 import os
 import shlex
 import sys
@@ -198,7 +199,7 @@ def limit_gpus():
 def finish_rules():
     """Give every rule its environment; and let the engines agree, before the DAG is built."""
     for described in workflow.rules:
-        if described.shellcmd is not None:
+        if described.shellcmd is not None and described.conda_env is None:  # claims.smk names its own
             described.conda_env = "workflow/envs/tfnas.yaml"  # under --software-deployment-method conda
     if workflow.is_main_process:  # which builds the DAG for all jobs
         agree_with_dvc()

@@ -81,12 +81,12 @@ def test_a_stage_leaves_no_password_anywhere(tmp_path, uri) -> None:
 def test_other_libraries_and_tracebacks_are_redacted_as_well() -> None:
     program = (
         "import logging, sys, warnings\n"
-        "from tfnas.stages.job import _run_script\n"
+        "from tfnas.stages.job import run_script\n"
         "def main():\n"
         "    uri = 'http://u:S3c' + 'ret@h'\n"
         "    print(uri); warnings.warn(uri); logging.getLogger('urllib3').warning('%s', uri)\n"
         "    raise RuntimeError(uri)\n"
-        "_run_script(main)\n"
+        "run_script(main)\n"
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert ended.returncode == 1 and ended.stdout == "http://***@h\n"

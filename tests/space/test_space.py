@@ -92,6 +92,7 @@ def test_stage_2_is_k3_e1_with_and_without_se() -> None:
         "tf-nas": 8,
         "tf-nas-wose": 0,
         "tf-nas-small-images": 8,
+        "tf-nas-tiny": 0,
         "mobilenet-v2": 0,
     }
 
@@ -181,5 +182,5 @@ def test_a_folder_or_binary_file_is_one_line(tmp_path) -> None:
 
 
 def test_every_shipped_file_is_named_after_its_space() -> None:
-    assert shipped_spaces() == ["mobilenet-v2", "tf-nas", "tf-nas-small-images", "tf-nas-wose"]
+    assert shipped_spaces() == ["mobilenet-v2", "tf-nas", "tf-nas-small-images", "tf-nas-tiny", "tf-nas-wose"]
     assert all(load_space(name).name == name == Path(name).stem for name in shipped_spaces())

@@ -11,7 +11,7 @@ import pytest
 
 from tests.helpers.fake_stage import run_fake_stage
 from tfnas.jobs.errors import UserError
-from tfnas.stages.job import Job, _run_script
+from tfnas.stages.job import Job, run_script
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 
@@ -75,7 +75,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(capsys) -> None:
         raise UserError("params.yaml: seed: no")
 
     with pytest.raises(SystemExit) as caught:
-        _run_script(main)
+        run_script(main)
     assert caught.value.code == 2
     assert capsys.readouterr().err == "error: params.yaml: seed: no\n"
 
@@ -83,9 +83,9 @@ def test_a_mistake_is_one_line_and_exit_code_2(capsys) -> None:
 def test_a_fault_of_ours_keeps_its_traceback_also_in_the_log(tmp_path) -> None:
     code = (
         "import sys; from pathlib import Path\n"
-        "from tfnas.stages.job import _log_to, _run_script\n"
+        "from tfnas.stages.job import _log_to, run_script\n"
         "def main():\n    _log_to(Path('a.log')); raise RuntimeError('broken')\n"
-        "_run_script(main)\n"
+        "run_script(main)\n"
     )
     finished = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert finished.returncode == 1

@@ -69,6 +69,16 @@ def test_a_job_killed_while_it_makes_the_store_leaves_none(folder) -> None:
     assert [run.info.status for run in runs(folder)] == ["FINISHED"]
 
 
+def test_a_job_that_is_no_stages_has_a_name_and_tags_of_its_own(folder) -> None:
+    tags = {"name": "one_path-none-seed_0", "claim": "figure-2", "variant": "one_path", "seed": "0"}
+    with tracked_run("claims", {}, TRACKING, Path("params.yaml"), tags=tags):
+        pass
+    (found,) = runs(folder)
+    assert found.info.run_name == "claims-one_path-none-seed_0"
+    assert tags.items() - {("name", "one_path-none-seed_0")} <= found.data.tags.items()
+    assert "name" not in found.data.tags and found.data.tags["stage"] == "claims"
+
+
 def test_two_targets_log_parameters_of_one_name(folder) -> None:
     for target in "AB":
         with tracked_run("retrain", {f"targets.{target}.dropout": 0.2}, TRACKING, Path("params.yaml"), target=target):

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--space",
         required=True,
         metavar="NAME_OR_FILE",
-        help="tf-nas, tf-nas-wose, tf-nas-small-images, mobilenet-v2, or a .yaml file",
+        help="tf-nas, tf-nas-wose, tf-nas-small-images, tf-nas-tiny, mobilenet-v2, or a .yaml file",
     )
     parser.add_argument("--out", type=OutputFile, required=True, metavar="FILE", help="table to write, e.g. table.json")
     parser.add_argument(

@@ -165,7 +165,7 @@ def halve(size: int, stride: int) -> int:
 
 
 def load_space(name_or_file: str | Path) -> Space:
-    """The shipped space `tf-nas`, `tf-nas-wose`, `tf-nas-small-images` or `mobilenet-v2`, or one from a YAML file.
+    """A shipped space (`tf-nas`, `tf-nas-wose`, `tf-nas-small-images`, `tf-nas-tiny`, `mobilenet-v2`) or a file's.
 
     Raises:
         UserError: unknown name, missing file, or a file that breaks the schema.

@@ -102,7 +102,7 @@ def run_stage(name: str, arguments: Sequence[str] | None = None) -> None:
     tracking run, `resumes(job, checked)` returns its id; where its inputs follow from the parameters, `reads(job)`
     returns them.
     """
-    _run_script(lambda: _main(STAGES[name], arguments))
+    run_script(lambda: _main(STAGES[name], arguments))
 
 
 def _main(stage: Stage, arguments: Sequence[str] | None) -> None:
@@ -265,7 +265,7 @@ def _log_small_file(run: Run, path: Path) -> None:
         run.log_artifact(path)
 
 
-def _run_script(main: Callable[[], None]) -> None:
+def run_script(main: Callable[[], None]) -> None:
     """Run a script's main; a user's mistake or a full disk becomes one line and exit code 2.
 
     A bug keeps its traceback, in the log as well. An interrupted job says how to resume it.

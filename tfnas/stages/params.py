@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, ValidationError, create_model, model_validator
 
+from tfnas.claims.params import ClaimsParams
 from tfnas.compute.params import DeviceParams
 from tfnas.data.params import BuildSubsetParams, PrepareDataParams, RankClassesParams
 from tfnas.jobs.artifacts import digest_file, digest_text
@@ -76,6 +77,7 @@ class Params(Section):
     transfer: TransferParams
     baselines: BaselinesParams
     report: ReportParams
+    claims: ClaimsParams | None = None  # of `snakemake claims` alone; presets/claims.yaml
 
     @model_validator(mode="after")
     def _transfer_targets_exist(self) -> Params:

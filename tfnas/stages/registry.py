@@ -24,6 +24,7 @@ LISTED_IN = {"dataset": "transfer", "network": "baselines"}
 # Rooms and modules of the library whose code changes no result: no stage names them as a code dependency.
 CHANGES_NO_RESULT = (
     "__init__.py",
+    "claims",
     "cli",
     "deploy",
     "engines",

@@ -93,6 +93,7 @@ def tracked_run(
     target: str | None = None,
     dataset: str | None = None,
     network: str | None = None,
+    tags: Mapping[str, str] | None = None,
     resumes: str | None = None,
 ) -> Iterator[Run]:
     """A run named after the job, tagged with stage, target, dataset, network, commit, pipeline id and DVC experiment.
@@ -102,6 +103,7 @@ def tracked_run(
     its name, and are kept in the project's store, wherever DVC runs them.
 
     Args:
+        tags: more tags; `name` among them takes the place of target, dataset and network in the run's name.
         resumes: id of an interrupted run of the same job, which is continued if the store still has it.
 
     Raises:
@@ -113,14 +115,15 @@ def tracked_run(
         _open_store(uri, tracking)
     import mlflow
 
-    name = "-".join(part for part in (stage, target, dataset, network) if part)
+    more = dict(tags or {})
+    parts = (stage, target, dataset, network) if "name" not in more else (stage, more.pop("name"))
+    name = "-".join(part for part in parts if part)
     if (experiment := experiment_name()) is not None:
         name = f"{experiment}: {name}"
     commit = git_commit()
     pipeline = digest_text(commit + params_file.read_text(encoding="utf-8"))[:12]
-    tags = {"stage": stage, "target": target, "dataset": dataset, "network": network}
-    tags |= {"git_commit": commit, "pipeline_id": pipeline}
-    tags["dvc_experiment"] = experiment
+    known = {"stage": stage, "target": target, "dataset": dataset, "network": network}
+    known |= {"git_commit": commit, "pipeline_id": pipeline, "dvc_experiment": experiment} | more
     if resumes is not None and (last_step := _last_step(resumes, tracking.experiment)) is not None:
         with explained(uri):
             run = mlflow.start_run(run_id=resumes)
@@ -128,7 +131,7 @@ def tracked_run(
             yield Run(resumes, outbox, last_step=last_step)
         return
     with explained(uri):
-        run = mlflow.start_run(run_name=name, tags={key: value for key, value in tags.items() if value})
+        run = mlflow.start_run(run_name=name, tags={key: value for key, value in known.items() if value})
     with _outlives_outage(run) as outbox:
         comparable = {key.replace(f"targets.{target}.", "target."): value for key, value in values.items()}
         _unless_it_fails("the parameters", lambda: mlflow.log_params(flatten(comparable)))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.helpers.engines.stub_stage import parse, run
 from tfnas.jobs.artifacts import write_text
-from tfnas.stages.job import _run_script, open_alone
+from tfnas.stages.job import open_alone, run_script
 
 STEPS = int(os.environ.get("TFNAS_STEPS", "30"))
 STEP_SECONDS = 0.1
@@ -22,7 +22,7 @@ GO = os.environ.get("TFNAS_GO")  # a file that the fourth step waits for
 
 def main(script: str) -> None:
     """A stage's script in a project's `workflow/scripts`."""
-    _run_script(lambda: _make_steps(Path(script).resolve()))
+    run_script(lambda: _make_steps(Path(script).resolve()))
 
 
 def _make_steps(script: Path) -> None:

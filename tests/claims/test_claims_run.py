@@ -1,0 +1,104 @@
+"""`snakemake claims` end to end on tiny parameters, with the real scripts; a second run repeats nothing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.helpers.engines.calls import snakemake
+from tests.helpers.projects import copy_project, set_param
+
+pytestmark = pytest.mark.slow
+
+TINY_SPACE = Path(__file__).parents[1] / "engines" / "tiny_space.yaml"
+TINY = {
+    "space": "inputs/spaces/tiny_space.yaml",
+    "resolution": 16,
+    "targets": {"A": {"constraint": {"relative": 0.7}, "dropout": 0.0}},
+    "baselines": {"targets": [], "networks": ["random_1"]},
+    "transfer.targets": [],
+    "rank_classes.fit.epochs": 1,
+    "prepare_data.images_per_class": 40,
+    "profile_latency.minutes": 0.03,
+    "profile_latency.warmup_runs": 1,
+    "profile_latency.repeats": 4,
+    "profile_latency.validation_networks": 3,
+    "search.epochs": 4,
+    "search.warmup_epochs": 1,
+    "search.weight_sharing": "none",
+    "retrain.epochs": 1,
+    "retrain.warmup_epochs": 0,
+    "claims": {
+        "tested": ["appendix-e", "appendix-b"],
+        "seeds": 1,
+        "weight_sharing": ["none"],
+        "lambda_log": 0.3,
+        "lambda_linear": 0.02,
+        "early_stopping": {"layers": 0.1, "epochs": 1},
+        "groups": 5,
+    },
+}
+VARIANTS = {"tf_nas", "early_stopping", "ranked_classes", "random_classes"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    project = copy_project(tmp_path / "project")
+    shutil.copy(TINY_SPACE, project / "inputs" / "spaces")
+    for key, value in TINY.items():
+        set_param(project, key, value)
+    return project
+
+
+def tracked(folder: Path) -> list[Any]:
+    """The units' MLflow runs."""
+    import mlflow
+
+    client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    return list(client.search_runs(experiments, "tags.stage = 'claims'"))
+
+
+def test_claims_run_resume_and_leave_the_ordinary_run_alone(folder: Path) -> None:
+    snakemake(folder, "claims")
+    paths = sorted((folder / "results" / "claims" / "units").rglob("unit.json"))
+    units = {path.parts[-4]: json.loads(path.read_text()) for path in paths}
+    assert units.keys() == VARIANTS
+    assert all(0.0 <= unit["top1_percent"] <= 100.0 for unit in units.values())
+    assert {name: unit["num_classes"] for name, unit in units.items() if "classes" in name} == dict.fromkeys(
+        ("ranked_classes", "random_classes"), 5
+    )
+    stopped = units["early_stopping"]
+    assert len(stopped["history"]) < 4 and "compared_top1_percent" in stopped
+    verdicts = json.loads((folder / "results" / "claims" / "claims.json").read_text())
+    assert verdicts["units"] == {"finished": 4, "wanted": 4}
+    found = verdicts["weight_sharing"]["none"]["claims"]
+    assert {key: claim["verdict"] for key, claim in found.items()} == dict.fromkeys(
+        TINY["claims"]["tested"], "not shown"
+    )
+    page = (folder / "results" / "claims" / "claims.html").read_text()
+    assert "http://" not in page.replace("http://www.w3.org", "") and "<script src" not in page
+
+    runs = tracked(folder)
+    assert {run.data.tags["variant"] for run in runs} == VARIANTS and len(runs) == len(VARIANTS)
+    assert {run.data.tags["seed"] for run in runs} == {"0"} and {run.info.status for run in runs} == {"FINISHED"}
+
+    written = {path: path.stat().st_mtime_ns for path in paths}
+    assert "Nothing to be done" in snakemake(folder, "claims")
+    paths[0].unlink()
+    snakemake(folder, "claims")
+    assert {path for path in paths[1:] if path.stat().st_mtime_ns == written[path]} == set(paths[1:])
+    assert not (folder / "results" / "search").exists()
+
+
+def test_without_the_section_one_line_says_what_to_do(folder: Path) -> None:
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    del params["claims"]
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    said = snakemake(folder, "claims", "-n", ok=False)
+    assert "params.yaml: has no section claims; `tfnas init claims` writes a params.yaml that has one" in said
