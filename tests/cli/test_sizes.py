@@ -89,6 +89,15 @@ def test_unequal_classes_are_balanced(tmp_path, counts, sampler) -> None:
     assert (params.retrain.sampler, params.transfer.sampler) == (sampler, "as_is")
 
 
+@pytest.mark.parametrize(
+    ("counts", "initial"),
+    [((299, 300), "supernet"), ((300, 300), "scratch"), ((20, 599), "scratch"), (FEW, "supernet")],
+)
+def test_few_images_start_from_the_supernets_weights(tmp_path, counts, initial) -> None:
+    params = fitted(counts, tmp_path)
+    assert (params.retrain.initial, params.search.weight_sharing) == (initial, "entangled")
+
+
 @pytest.mark.parametrize("counts", [FEW, SOME, UNEQUAL])
 def test_a_smaller_share_is_never_longer(tmp_path, counts) -> None:
     runs = [fitted(counts, tmp_path, share) for share in (1.0, 0.7, 0.4, 0.1, 0.001)]

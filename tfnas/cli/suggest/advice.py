@@ -14,6 +14,7 @@ from tfnas.cli.estimate.measured import Measured, check_limit, count_images, mea
 from tfnas.cli.estimate.networks import measure_ms, measure_reach
 from tfnas.cli.estimate.schedule import job_times, search_steps, total_seconds, training_steps
 from tfnas.cli.init.presets import Preset, TrainingImages
+from tfnas.cli.init.sizes import FEW as FEW_TO_TRAIN
 from tfnas.cli.init.sizes import IMBALANCE
 from tfnas.cli.suggest import TARGET
 from tfnas.compute.devices import allowed_cpus, device_name, find_device, visible_gpus
@@ -22,10 +23,9 @@ from tfnas.data.verify import find_duplicates, find_kinds
 from tfnas.jobs.errors import UserError
 from tfnas.space import load_space
 from tfnas.stages.params import Params, load_params
-from tfnas.train.params import RANKING, SUPERNET
 
 FEW, MANY = 100, 1000  # training images of a class
-FEW_TO_TRAIN = 300  # of a class, below which a teacher or inherited weights are worth a try
+TEACHERS = "inputs/teachers"
 WEIGHTS = "inputs/weights"  # where params.yaml may name files of weights
 WEIGHT_FOLDERS = (Path("~/.cache/torch/hub/checkpoints"), Path(WEIGHTS))
 
@@ -184,15 +184,15 @@ def describe_expectation(images: TrainingImages, params: Params) -> str:
 
 
 def describe_options(images: TrainingImages) -> list[str]:
-    """Keys worth a try with few images of a class, as params.yaml takes them; what they bring, nobody knows before."""
+    """What is different with few images of a class, and what is worth a try; what it brings, nobody knows before."""
     mean = sum(images.counts.values()) / len(images.counts)
     if mean >= FEW_TO_TRAIN:
         return []
     return [
-        "To try: with so few images, one of these keys, or both, may help; compare with and without.\n"
-        f"    retrain.teacher.network: {RANKING}  # learn from the network of rank_classes as well; longer steps\n"
-        f"    retrain.initial: {SUPERNET}  # start from the supernet's weights\n"
-        "  `tfnas estimate` says how long it takes then."
+        "Few images: training starts from the supernet's weights (retrain.initial), not from scratch.\n"
+        "  To try: a teacher that is more accurate than the network itself may help, such as a pretrained one,\n"
+        f"  fine-tuned on your images (retrain.teacher, a file in {TEACHERS}/). The network of rank_classes,\n"
+        "  trained on these few images alone, is likely to harm. `tfnas estimate` says how long it takes then."
     ]
 
 
@@ -229,7 +229,7 @@ def _how(one: Known, weights: str) -> str:
     if not one.is_published:
         return (
             "\n  The pipeline does not train it; fine-tuned on your images elsewhere, it can be a teacher"
-            " (retrain.teacher, a file in inputs/teachers/)."
+            f" (retrain.teacher, a file in {TEACHERS}/)."
         )
     ours = f"{WEIGHTS}/{one.name}.pt"
     return (
