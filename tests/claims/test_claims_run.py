@@ -12,6 +12,9 @@ import yaml
 
 from tests.helpers.engines.calls import snakemake
 from tests.helpers.projects import copy_project, set_param
+from tfnas.claims.unit import network_of
+from tfnas.latency import LatencyTable
+from tfnas.space import count_params, load_space
 
 pytestmark = pytest.mark.slow
 
@@ -64,6 +67,16 @@ def tracked(folder: Path) -> list[Any]:
     return list(client.search_runs(experiments, "tags.stage = 'claims'"))
 
 
+def check_records(folder: Path, units: dict[str, Any]) -> None:
+    """The network that a search's last record describes is the one that it ends with (so earlier records can be)."""
+    space = load_space(folder / TINY["space"])
+    table = LatencyTable.load(folder / "results" / "profile_latency" / "latency_table.json")
+    for unit in units.values():
+        network = network_of(unit["history"][-1], space, "last")
+        assert table.latency_ms(network) == unit["table_latency_ms"] == unit["history"][-1]["derived_latency_after_ms"]
+        assert (count_params(network, unit["num_classes"]), len(network.blocks)) == (unit["params"], unit["depth"])
+
+
 def test_claims_run_resume_and_leave_the_ordinary_run_alone(folder: Path) -> None:
     snakemake(folder, "claims")
     paths = sorted((folder / "results" / "claims" / "units").rglob("unit.json"))
@@ -75,6 +88,7 @@ def test_claims_run_resume_and_leave_the_ordinary_run_alone(folder: Path) -> Non
     )
     stopped = units["early_stopping"]
     assert len(stopped["history"]) < 4 and "compared_top1_percent" in stopped
+    check_records(folder, units)
     verdicts = json.loads((folder / "results" / "claims" / "claims.json").read_text())
     assert verdicts["units"] == {"finished": 4, "wanted": 4}
     found = verdicts["weight_sharing"]["none"]["claims"]

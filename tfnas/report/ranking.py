@@ -61,7 +61,7 @@ class Agreement(NamedTuple):
         """What the interval says, in words."""
         low, high = self.interval
         if low > 0.0:
-            return "the supernet’s order agrees with that of training"
+            return "the supernet’s order agrees with that of training" + (", but weakly" if high < USEFUL else "")
         if high < 0.0:
             return "the supernet’s order is the reverse of that of training"
         if high >= USEFUL:
