@@ -9,6 +9,7 @@ from pathlib import Path
 from tfnas.report.inputs import read_results
 from tfnas.report.page import everything
 from tfnas.report.summary import stage_rows, summarize, summary_csv, write_summary
+from tfnas.report.worth import compared_networks
 from tfnas.stages.params import Params
 
 
@@ -30,6 +31,7 @@ def test_start_teacher_and_kept_epoch_are_told(shared_results: Path, params: Par
     results = read_results(params, shared_results)
     target = results.targets[0]
     before = {row.stage: row.outcome for row in stage_rows(results)}["retrain"]
+    assert "began with trained weights" not in compared_networks(target).text
     target.retrain.metrics.update(initial_top1_percent=41.5, teacher_top1_percent=93.25, kept_epoch=1)
     numbers = summarize(results)[target.name]
     assert (numbers["retrain_initial_top1_percent"], numbers["retrain_teacher_top1_percent"]) == (41.5, 93.25)
@@ -38,6 +40,7 @@ def test_start_teacher_and_kept_epoch_are_told(shared_results: Path, params: Par
     assert f"after epoch 1 of {epochs}, the best on these images, taught by a network of 93.25 %" in told
     assert f"after {epochs} epochs" in before and "taught" not in before
     rows = {name: cells[0] for name, _, cells in everything(summarize(results))}
+    assert compared_networks(target).text.count("began with trained weights") == 1
     assert rows["Top-1 before retraining"] == "41.50" and rows["Top-1 of the teacher"] == "93.25"
 
 

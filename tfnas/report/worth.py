@@ -15,6 +15,10 @@ from tfnas.latency.params import KNOWN, RANDOM
 from tfnas.report.inputs import TargetResult
 
 CONFIDENCE = 0.95
+UNEQUAL = (
+    " The found network began with trained weights (retrain.initial) and the others from scratch, so the margin is not"
+    " of the search alone."
+)
 
 
 class Compared(NamedTuple):
@@ -24,11 +28,12 @@ class Compared(NamedTuple):
     random: list[Trained]
     known: list[Trained]
     target_ms: float | None = None  # None where latencies are measured on another device than the target's
+    is_ahead: bool = False  # whether the found network alone began with trained weights (retrain.initial)
 
     @property
     def text(self) -> str:
         """The verdict in words."""
-        return worth_text(self.found, self.random, self.known)
+        return worth_text(self.found, self.random, self.known) + (UNEQUAL if self.is_ahead else "")
 
     def numbers(self) -> dict[str, float]:
         """The comparison with random networks; empty with fewer than two."""
@@ -52,7 +57,7 @@ def compared_networks(target: TargetResult) -> Compared:
     random = [Trained(b.name, "random", b.measured_ms, b.top1) for b in target.baselines if b.kind == RANDOM]
     known = [Trained(b.name, "known", b.measured_ms, b.top1) for b in target.baselines if b.kind == KNOWN]
     target_ms = target.derived.get("target_ms") if target.measured_on_the_tables_device else None
-    return Compared(found, random, known, target_ms)
+    return Compared(found, random, known, target_ms, is_ahead="initial_top1_percent" in target.retrain.metrics)
 
 
 @dataclass(frozen=True)
