@@ -25,7 +25,7 @@ def worth_figure(compared: Compared) -> Figure:
 
     A bar is the deviation over seeds. Lines lead from the known networks and the found one to their names.
     """
-    found, random, known, target_ms = compared
+    found, random, known, target_ms, _ = compared
     labels = [_label("found", found, "blue")]
     labels += [_label(shorten(network.name, LONGEST_NAME), network, "muted") for network in known]
     right = 14.0 + CHARACTER * max(len(label.text) for label in labels)
