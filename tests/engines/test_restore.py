@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.helpers.engines.calls import call, commit, planned_by_dvc, planned_by_snakemake
 from tests.helpers.projects import set_param
@@ -28,7 +29,8 @@ def test_results_that_nobody_has_saved_are_kept_and_lacking_ones_are_named(finis
     assert weights.read_text() == "ours"
     assert restore(finished, "--force") == 0
     assert weights.read_text() == saved
-    assert "10 stages up to date in both engines, 0 to run" in capsys.readouterr().out
+    jobs = len(yaml.safe_load((finished / "dvc.lock").read_text())["stages"])
+    assert f"{jobs} stages up to date in both engines, 0 to run" in capsys.readouterr().out
 
     assert planned_by_snakemake(finished) == set()
     shutil.rmtree(finished / ".dvc" / "cache" / "files")
@@ -36,8 +38,8 @@ def test_results_that_nobody_has_saved_are_kept_and_lacking_ones_are_named(finis
     assert restore(finished) == 2
     printed = capsys.readouterr()
     (line,) = printed.err.splitlines()
-    assert "results/retrain/A/" in line and "and 3 more not in the DVC cache; `dvc pull` fetches" in line
-    assert "7 stages up to date in both engines, 3 to run" in printed.out
+    assert "results/retrain/A/" in line and "and 4 more not in the DVC cache; `dvc pull` fetches" in line
+    assert f"{jobs - 3} stages up to date in both engines, 3 to run" in printed.out
     assert [text.split()[-1] for text in printed.out.splitlines()[1:]] == [
         "retrain@A",
         "transfer@A-shifted-digits",
