@@ -1,4 +1,4 @@
-"""The paper's claims: what it says, and for each of its statements the criterion that was fixed before any run."""
+"""The paper's claims: what it says, and for each of its statements the criterion that was fixed before any unit ran."""
 
 from __future__ import annotations
 
