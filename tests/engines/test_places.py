@@ -19,7 +19,7 @@ from tfnas.jobs.errors import UserError
 from tfnas.jobs.user import NAMES, SPARE, provide_for_user
 
 HOSTILE = '-my o\'neil $HOME & `id` (ünï 项目) [x]; "q"'
-JOBS = 12
+JOBS = 13
 
 
 def run(project: Path, monkeypatch, *command: str) -> str:

@@ -19,6 +19,7 @@ from tfnas.space import zoo
 
 pytestmark = pytest.mark.slow
 
+NETWORKS = ("random_1", "random_2", "random_3")  # of the digits' baselines, for target B
 NOTHING_TO_DO = "Nothing to be done"
 
 
@@ -59,6 +60,11 @@ def runs(folder: Path) -> set[str]:
     return found
 
 
+def folder_of(job: str) -> str:
+    """Below results/, of a job by DVC's name."""
+    return job.replace("@", "/", 1).replace("-", "/", 1)
+
+
 def test_each_engine_accepts_the_others_work(ran, tmp_path, monkeypatch) -> None:
     assert contents(ran) == rebuilt(ran, tmp_path / "clean", monkeypatch)
     runs(ran)
@@ -70,7 +76,7 @@ def test_each_engine_accepts_the_others_work(ran, tmp_path, monkeypatch) -> None
     set_param(ran, "search.lambda", 0.2)
     call(ran, "dvc", "repro")
     expected = {f"{stage}/{target}" for stage in ("search", "derive", "retrain") for target in "AB"}
-    expected |= {"transfer/A/shifted-digits", "transfer/B/shifted-digits", "report"}
+    expected |= {"transfer/A/shifted-digits", "transfer/B/shifted-digits", "rank_baselines/B", "report"}
     assert runs(ran) == expected
     assert NOTHING_TO_DO in snakemake(ran)
     assert runs(ran) == set()
@@ -86,7 +92,8 @@ def test_an_edit_and_its_undoing_between_the_engines(ran, tmp_path, monkeypatch)
     call(ran, "dvc", "repro")
     set_param(ran, "build_subset.groups", 5)
     synced = sync(ran)
-    assert set(synced.done) == {"prepare_data", "rank_classes", "profile_latency"}
+    baselines = {f"{stage}_baseline@B-{network}" for stage in ("scale", "train") for network in NETWORKS}
+    assert set(synced.done) == {"prepare_data", "rank_classes", "profile_latency"} | baselines
     snakemake(ran)
     assert contents(ran) == rebuilt(ran, tmp_path / "clean", monkeypatch)
 
@@ -96,10 +103,12 @@ def test_a_partial_run_commits_only_what_is_fresh(ran) -> None:
     set_param(ran, "retrain.epochs", 20)
     snakemake(ran, "results/retrain/A/metrics.json")
     synced = sync(ran)
-    assert set(synced.stale) == {"retrain@B", "transfer@A-shifted-digits", "transfer@B-shifted-digits", "report"}
+    baselines = {f"train_baseline@B-{network}" for network in NETWORKS}
+    left = {"retrain@B", "transfer@A-shifted-digits", "transfer@B-shifted-digits", "report"} | baselines
+    assert set(synced.stale) == left
     runs(ran)
     call(ran, "dvc", "repro")
-    assert runs(ran) == {"retrain/B", "transfer/A/shifted-digits", "transfer/B/shifted-digits", "report"}
+    assert runs(ran) == {folder_of(name) for name in left}
 
 
 def test_a_sync_killed_between_two_stages_goes_on(folder, monkeypatch) -> None:
@@ -187,8 +196,9 @@ def test_what_was_only_touched_is_not_committed_and_runs_again(ran) -> None:
     assert "retrain@B was called up to date and is not: tfnas/train has changed" in text
     assert "search@A" in call(ran, "dvc", "status")
     expected = {f"{stage}/{target}" for stage in ("search", "derive", "retrain") for target in "AB"}
-    expected |= {"transfer/A/shifted-digits", "transfer/B/shifted-digits", "report"}
-    assert {name.replace("@", "/", 1).replace("-", "/", 1) for name in planned_by_snakemake(ran)} == expected
+    expected |= {"transfer/A/shifted-digits", "transfer/B/shifted-digits", "rank_baselines/B", "report"}
+    expected |= {f"train_baseline/B/{network}" for network in NETWORKS}
+    assert {folder_of(name) for name in planned_by_snakemake(ran)} == expected
     snakemake(ran, "--touch", "--no-hooks")
     snakemake(ran)
     assert runs(ran) == expected

@@ -29,9 +29,9 @@ WRITE = {
 }
 LIMITED = """
 import resource
-from tfnas.stages.job import _run_script
+from tfnas.stages.job import run_script
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
-_run_script(lambda: write('out/file'))
+run_script(lambda: write('out/file'))
 """
 CUT = """
 import os, signal, sys

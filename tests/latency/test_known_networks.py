@@ -81,7 +81,7 @@ def test_drop_connect_reaches_efficientnet():
 def test_rounding_stays_near(channels):
     result = rounded(channels)
     assert result % 8 == 0 and result >= 8
-    assert result >= 0.9 * channels and (channels < 8 or result <= 1.5 * channels)
+    assert 0.9 * channels <= result <= channels + 8
 
 
 @given(st.floats(0.2, 20), st.floats(0.01, 3), st.floats(0.5, 2))
