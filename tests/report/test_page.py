@@ -13,8 +13,9 @@ import pytest
 from tfnas.jobs.artifacts import read_json, write_json
 from tfnas.jobs.errors import UserError
 from tfnas.report.figures.style import COLORS
+from tfnas.report.html import TEMPLATES
 from tfnas.report.inputs import read_results
-from tfnas.report.page import TEMPLATES, everything, render_page
+from tfnas.report.page import everything, render_page
 from tfnas.report.summary import summarize
 from tfnas.stages.params import Params
 from tfnas.stages.registry import STAGES

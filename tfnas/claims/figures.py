@@ -18,13 +18,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Make = Callable[[], "Figure"]
+WEIGHTS = {"none": "separate weights", "entangled": "shared weights"}  # how the page calls search.weight_sharing
 RIGHT = 84.0  # points, for the labels
 ONE, TWO, SKIP_IN, SKIP_OUT, SINK = "one path", "bi-sampling", "skip in", "skip out", "sink"
 
 
 def figures(runs: Runs, sharing: str) -> dict[str, list[tuple[str, Make]]]:
     """(label for screen readers, how to draw it) by the claim's key; of claims whose variants have a finished unit."""
-    title = {"none": "separate weights", "entangled": "shared weights"}[sharing]
+    title = WEIGHTS[sharing]
     wanted: dict[str, list[tuple[str, tuple[str, ...], Make]]] = {
         "figure-2": [
             (f"Shares, {title}", (DEFAULT, ONE_PATH), partial(share_figure, f"Most frequent operation, {title}", runs)),

@@ -9,21 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfnas.claims.claims import CHANCES, LEARNS, Claim, Statement, chosen_claims, needed_variants
-from tfnas.claims.figures import FIGURES, figures
+from tfnas.claims.figures import FIGURES, WEIGHTS, figures
 from tfnas.claims.params import ClaimsParams
-from tfnas.claims.units import Runs, Unit, random_accuracy, read_units, shares
+from tfnas.claims.units import Runs, Unit, random_accuracy, read_units, share
 from tfnas.claims.variants import DEFAULT, EARLY_STOPPING, ONE_PATH
 from tfnas.claims.verdicts import ALPHA, MIN_SEEDS, Tested
 from tfnas.data import read_manifest
 from tfnas.latency import LatencyTable
-from tfnas.report.figures.style import inline_svg
+from tfnas.report.html import figure_markup, page_environment
 
 if TYPE_CHECKING:
     from tfnas.stages.params import Params
 
 TEMPLATES = Path(__file__).parent / "templates"
-REPORT = Path(__file__).parents[1] / "report" / "templates"  # its style and its script
-WEIGHTS = {"none": "separate weights", "entangled": "shared weights"}
 
 
 @dataclass(frozen=True)
@@ -120,28 +118,26 @@ def times(units: list[Unit]) -> dict[str, float]:
 
 def render_claims(evidence: Evidence) -> str:
     """The HTML: one file that loads nothing, the same bytes for the same units."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader([TEMPLATES, REPORT]), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
     tested = chosen_claims(evidence.claims)
     drawn = {sharing: figures(runs, sharing) for sharing, runs in evidence.runs.items()}
-    return environment.get_template("claims.html").render(
-        evidence=evidence,
-        params=evidence.params,
-        weights=WEIGHTS,
-        chances=CHANCES,
-        alpha=ALPHA,
-        min_seeds=MIN_SEEDS,
-        times=times(evidence.units),
-        counts={
-            verdict: sum(claim.verdict(runs) == verdict for runs in evidence.runs.values() for claim in tested)
-            for verdict in ("holds", "not shown", "contradicts")
-        },
-        learned=[_learned(evidence, sharing) for sharing in evidence.runs],
-        claims=[_section(claim, evidence, drawn) for claim in tested],
+    return (
+        page_environment(TEMPLATES)
+        .get_template("claims.html")
+        .render(
+            evidence=evidence,
+            params=evidence.params,
+            weights=WEIGHTS,
+            chances=CHANCES,
+            alpha=ALPHA,
+            min_seeds=MIN_SEEDS,
+            times=times(evidence.units),
+            counts={
+                verdict: sum(claim.verdict(runs) == verdict for runs in evidence.runs.values() for claim in tested)
+                for verdict in ("holds", "not shown", "contradicts")
+            },
+            learned=[_learned(evidence, sharing) for sharing in evidence.runs],
+            claims=[_section(claim, evidence, drawn) for claim in tested],
+        )
     )
 
 
@@ -171,7 +167,7 @@ def _section(claim: Claim, evidence: Evidence, drawn: dict[str, Any]) -> dict[st
         ],
         "notes": _notes(claim, evidence),
         "figures": [
-            _markup(inline_svg(make, f"{claim.key}-{sharing}-{number}", label))
+            figure_markup(f"{claim.key}-{sharing}-{number}", label, make)
             for number, sharing, label, make in sorted(_drawn(claim.key, drawn), key=lambda one: one[0])
         ],
         "caption": FIGURES.get(claim.key, ""),
@@ -220,7 +216,7 @@ def _notes(claim: Claim, evidence: Evidence) -> list[str]:
     notes = []
     for sharing, runs in evidence.runs.items():
         if claim.key == "figure-2" and runs[ONE_PATH] and runs[DEFAULT]:
-            one, two = ([statistics.fmean(shares(u).values()) for u in runs[n].values()] for n in (ONE_PATH, DEFAULT))
+            one, two = ([share(unit) for unit in runs[name].values()] for name in (ONE_PATH, DEFAULT))
             notes.append(
                 f"{WEIGHTS[sharing].capitalize()}: the most frequent operation has {mean_and_deviation(one)} % of the"
                 f" derivations with one path, {mean_and_deviation(two)} % with bi-sampling. The paper has almost 80 %"
@@ -232,10 +228,3 @@ def _notes(claim: Claim, evidence: Evidence) -> list[str]:
             total = len(runs[EARLY_STOPPING])
             notes.append(f"{WEIGHTS[sharing].capitalize()}: {len(stops)} of {total} searches stopped early{epochs}.")
     return notes
-
-
-def _markup(svg: str) -> Any:
-    """The figures are made here and their texts escaped; everything else the template escapes."""
-    from markupsafe import Markup
-
-    return Markup(svg)

@@ -21,13 +21,10 @@ from tfnas.claims.variants import Variant, unit_search, unit_seed, variants
 from tfnas.compute.devices import open_device
 from tfnas.compute.seeding import derive_seed, seed_everything
 from tfnas.data import (
-    ImageDataset,
-    eval_transform,
     image_root,
     make_loader,
     read_manifest,
     read_samples,
-    train_transform,
 )
 from tfnas.data.class_accuracy import read_class_accuracy
 from tfnas.data.images.loader import EpochLoader
@@ -37,6 +34,7 @@ from tfnas.search import EpochRecord, Loaders, search
 from tfnas.search import Setting as SearchSetting
 from tfnas.search.constraint import Constraint, read_constraint
 from tfnas.search.derivation import searchable_layers
+from tfnas.search.session import search_loaders
 from tfnas.space import Architecture, Space, build_network, count_macs, count_params
 from tfnas.space.membership import assemble
 from tfnas.train.loop import Setting, evaluate, train
@@ -89,7 +87,7 @@ def run_unit(
     device = open_device(params.device.name, params.device.threads)
     constraint = read_constraint(params, next(iter(params.targets)), inputs.table)
     settings = unit_search(params, variant, sharing)
-    loaders = _loaders(params, claims, variant, inputs, seed)
+    loaders = _loaders(params, claims, variant, inputs, seed, device)
     setting = SearchSetting(settings, seed, device, params.device.precision, f"claims/{name}", params.derive.within)
     seed_everything(derive_seed(seed, "search"))
     result = search(constraint, loaders, setting, on_epoch=on_epoch)
@@ -164,10 +162,8 @@ def trained_top1(params: Params, inputs: UnitInputs, network: Architecture, seed
     The library's loop would validate after every epoch; here it sees a single batch then, and all images at the end.
     """
     recipe = params.retrain.model_copy(update={"keep": "last"})
-    sets, dropout = (
-        retrain_sets(params, inputs.manifest, inputs.all_images),
-        next(iter(params.targets.values())).dropout,
-    )
+    sets = retrain_sets(params, inputs.manifest, inputs.all_images)
+    dropout = next(iter(params.targets.values())).dropout
     seed_everything(derive_seed(seed, STREAM, "network"))
     model = build_network(network, sets.num_classes, dropout, recipe.drop_connect)
     training, first, everything = _training_loaders(sets, recipe.batch_size, seed)
@@ -187,7 +183,9 @@ def _training_loaders(sets: ImageSets, batch_size: int, seed: int) -> tuple[Epoc
     )
 
 
-def _loaders(params: Params, claims: ClaimsParams, variant: Variant, inputs: UnitInputs, seed: int) -> Loaders:
+def _loaders(
+    params: Params, claims: ClaimsParams, variant: Variant, inputs: UnitInputs, seed: int, device: torch.device
+) -> Loaders:
     """The images of the search: those of build_subset, or of classes drawn by the variant's strategy."""
     settings = params.build_subset
     if variant.classes is None:
@@ -205,16 +203,6 @@ def _loaders(params: Params, claims: ClaimsParams, variant: Variant, inputs: Uni
         )
         train_samples, val_samples = ([(image.path, image.label) for image in part] for part in subset[1:])
         root = image_root(params.prepare_data.root, inputs.all_images)
-    options: dict[str, Any] = {
-        "shuffle": True,
-        "seed": derive_seed(seed, "search", "loader"),
-        "workers": 0,
-        "drop_last": True,
-    }
-    augmented, plain = train_transform(params.resolution, params.search.augmentation), eval_transform(params.resolution)
-    batch_size, exif = params.search.batch_size, params.prepare_data.exif
-    return Loaders(
-        make_loader(ImageDataset(root, train_samples, augmented, exif=exif), batch_size, **options),
-        make_loader(ImageDataset(root, val_samples, plain, exif=exif), batch_size, **options),
-        1 + max(label for _, label in train_samples),
-    )
+    own = params.model_copy(update={"seed": seed})
+    train, val = search_loaders(own, (train_samples, val_samples), root, device)
+    return Loaders(train, val, 1 + max(label for _, label in train_samples))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,8 +53,23 @@ class Training:
     metrics: dict[str, Any]
 
 
+class OverSeeds:
+    """A network that was trained once per seed."""
+
+    top1: tuple[float, ...]  # percent
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.top1)
+
+    @property
+    def std(self) -> float | None:
+        """Over seeds, of the sample; None with one seed."""
+        return statistics.stdev(self.top1) if len(self.top1) > 1 else None
+
+
 @dataclass(frozen=True)
-class BaselineResult:
+class BaselineResult(OverSeeds):
     """A network to compare with: its kind (random, any or known), measured latency and top-1 of each seed.
 
     Also its top-1 in the searched supernet; None of a known network, which is not of the space.

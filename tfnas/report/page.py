@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tfnas.report.comparison import (
@@ -22,19 +21,18 @@ from tfnas.report.figures import search as search_figures
 from tfnas.report.figures import training as training_figures
 from tfnas.report.figures import worth as worth_figures
 from tfnas.report.figures.drawing import architecture_svg, target_colors
-from tfnas.report.figures.style import inline_svg
+from tfnas.report.html import figure_markup, page_environment, safe
 from tfnas.report.inputs import Results, TargetResult
 from tfnas.report.learning import learning_text, untrained_text
-from tfnas.report.ranking import ranking
+from tfnas.report.ranking import Ranking, ranking
 from tfnas.report.summary import CLOSE_PERCENT, Numbers, provenance_rows, recorded_packages, stage_rows, summarize
-from tfnas.report.worth import compared_networks
+from tfnas.report.worth import Compared, compared_networks
 from tfnas.space import count_macs
 
 if TYPE_CHECKING:
     from markupsafe import Markup
     from matplotlib.figure import Figure
 
-TEMPLATES = Path(__file__).parent / "templates"
 TABLE_PERCENT = 5.0  # a table further off than this is mentioned
 
 
@@ -81,32 +79,31 @@ QUANTITIES = {
 
 def render_page(results: Results, *, title: str) -> str:
     """The HTML of the report: one file that loads nothing, the same bytes for the same results."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
     summary = summarize(results)
     here = networks_on_device(results)
-    return environment.get_template("report.html").render(
-        title=title,
-        results=results,
-        summary=summary,
-        cards=[_card(target, summary[target.name]) for target in results.targets],
-        table=everything(summary),
-        stages=stage_rows(results),
-        figures=_figures(results) | _worth_figures(results.targets) | _paper_figures(results, here),
-        here=here,
-        worth=[(compared_networks(target), ranking(target)) for target in results.targets if target.baselines],
-        paper=paper_tables(results),
-        same_task=is_the_papers_task(results),
-        learned=[_learned(target) for target in results.targets],
-        swatches=_swatches(results.targets),
-        table_error=result_figures.validation_error_text(results.validation) if results.validation else None,
-        chosen=[result for result in results.classes if result.group is not None],
-        provenance=provenance_rows(results.provenance),
-        packages=recorded_packages(results.provenance),
+    worth = [(compared_networks(target), ranking(target)) for target in results.targets if target.baselines]
+    return (
+        page_environment()
+        .get_template("report.html")
+        .render(
+            title=title,
+            results=results,
+            summary=summary,
+            cards=[_card(target, summary[target.name]) for target in results.targets],
+            table=everything(summary),
+            stages=stage_rows(results),
+            figures=_figures(results) | _worth_figures(worth) | _paper_figures(results, here),
+            here=here,
+            worth=worth,
+            paper=paper_tables(results),
+            same_task=is_the_papers_task(results),
+            learned=[_learned(target) for target in results.targets],
+            swatches=_swatches(results.targets),
+            table_error=result_figures.validation_error_text(results.validation) if results.validation else None,
+            chosen=[result for result in results.classes if result.group is not None],
+            provenance=provenance_rows(results.provenance),
+            packages=recorded_packages(results.provenance),
+        )
     )
 
 
@@ -176,15 +173,15 @@ def _figures(results: Results) -> dict[str, list[Markup]]:
 
     def each(kind: str, make: Callable[[TargetResult], Figure], label: str) -> list[Markup]:
         return [
-            _markup("") if t.is_given else _svg(f"{kind}-{t.name}", f"{label}, target {t.name}", partial(make, t))
+            safe("") if t.is_given else figure_markup(f"{kind}-{t.name}", f"{label}, target {t.name}", partial(make, t))
             for t in targets
         ]
 
     def one(kind: str, make: Callable[[], Figure], label: str, *, shown: bool = True) -> list[Markup]:
-        return [_svg(kind, label, make)] if shown else []
+        return [figure_markup(kind, label, make)] if shown else []
 
     return {
-        "architecture": [_markup(architecture_svg(t.architecture, f"architecture-{t.name}")) for t in targets],
+        "architecture": [safe(architecture_svg(t.architecture, f"architecture-{t.name}")) for t in targets],
         "learning": each("learning", search_figures.learning_figure, "Accuracy of derived, sampled and random paths"),
         "latency": each("latency", search_figures.latency_figure, "Latency of the derived network at each epoch"),
         "depth": each("depth", search_figures.depth_figure, "Depth of each stage at each epoch"),
@@ -227,17 +224,17 @@ def _figures(results: Results) -> dict[str, list[Markup]]:
     }
 
 
-def _worth_figures(targets: Sequence[TargetResult]) -> dict[str, list[Markup]]:
+def _worth_figures(worth: Sequence[tuple[Compared, Ranking]]) -> dict[str, list[Markup]]:
     """Of the targets with baselines; empty where there are no two in the supernet to rank."""
     figures: dict[str, list[Markup]] = {"worth": [], "ranking": []}
-    for target in (target for target in targets if target.baselines):
-        make = partial(worth_figures.worth_figure, compared_networks(target))
-        label = f"Accuracy against latency of networks trained alike, target {target.name}"
-        figures["worth"].append(_svg(f"worth-{target.name}", label, make))
-        ranked = ranking(target)
-        make = partial(worth_figures.ranking_figure, ranked, target.name)
-        label = f"Accuracy of random networks, trained alone against in the supernet, target {target.name}"
-        svg = _svg(f"ranking-{target.name}", label, make) if len(ranked.networks) > 1 else _markup("")
+    for compared, ranked in worth:
+        name = compared.found.name
+        make = partial(worth_figures.worth_figure, compared)
+        label = f"Accuracy against latency of networks trained alike, target {name}"
+        figures["worth"].append(figure_markup(f"worth-{name}", label, make))
+        make = partial(worth_figures.ranking_figure, ranked, name)
+        label = f"Accuracy of random networks, trained alone against in the supernet, target {name}"
+        svg = figure_markup(f"ranking-{name}", label, make) if len(ranked.networks) > 1 else safe("")
         figures["ranking"].append(svg)
     return figures
 
@@ -268,7 +265,7 @@ def _paper_figures(results: Results, here: Sequence[DeviceRow]) -> dict[str, lis
     if results.compared:
         compared = partial(paper_figures.compared_figure, results.compared)
         figures["compared"] = ("Published networks measured here, accuracy against latency", compared)
-    return {kind: [_svg(kind, label, make)] for kind, (label, make) in figures.items()}
+    return {kind: [figure_markup(kind, label, make)] for kind, (label, make) in figures.items()}
 
 
 def _training_figures(targets: Sequence[TargetResult]) -> list[Markup]:
@@ -279,7 +276,7 @@ def _training_figures(targets: Sequence[TargetResult]) -> list[Markup]:
         for dataset, training in target.transfers.items():
             runs.setdefault(f"Transfer to {dataset}", {})[target.name] = training
     return [
-        _svg(
+        figure_markup(
             f"training-{i}",
             f"{title}: accuracy at each epoch",
             partial(training_figures.training_figure, title, trainings, colors),
@@ -292,14 +289,3 @@ def _swatches(targets: Sequence[TargetResult]) -> list[tuple[str, str]]:
     """(operation, color variable) of the legend."""
     names = search_figures.operation_names(targets)
     return [(name, search_figures.operation_color(name, names)) for name in names]
-
-
-def _svg(name: str, label: str, make: Callable[[], Figure]) -> Markup:
-    return _markup(inline_svg(make, name, label))
-
-
-def _markup(svg: str) -> Markup:
-    """The figures are made here and their texts escaped; everything else the template escapes."""
-    from markupsafe import Markup
-
-    return Markup(svg)

@@ -6,33 +6,25 @@ Accuracies are top-1 in percent. n networks.
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from tfnas.latency.params import ANY, RANDOM
-from tfnas.report.inputs import TargetResult
+from tfnas.report.inputs import OverSeeds, TargetResult
 
 USEFUL = 0.8  # a Spearman correlation from which on a supernet is worth choosing by
 NORMAL_95 = 1.959964  # two-sided 95 % quantile of the standard normal
 
 
-class Ranked(NamedTuple):
+@dataclass(frozen=True)
+class Ranked(OverSeeds):
     """A random network in the supernet, and trained alone, once per seed."""
 
     name: str
     kind: str  # random: of the target's latency; any: of any size
     supernet_top1: float
     top1: tuple[float, ...]
-
-    @property
-    def mean(self) -> float:
-        return statistics.fmean(self.top1)
-
-    @property
-    def std(self) -> float | None:
-        """Over seeds, of the sample; None with one seed."""
-        return statistics.stdev(self.top1) if len(self.top1) > 1 else None
 
 
 class Agreement(NamedTuple):

@@ -208,7 +208,7 @@ def _scaled(target: TargetResult) -> str:
 
 
 def _compared(target: TargetResult) -> str:
-    return ", ".join(f"{one.name} {statistics.fmean(one.top1):.2f} %" for one in target.baselines)
+    return ", ".join(f"{one.name} {one.mean:.2f} %" for one in target.baselines)
 
 
 def _ranked(target: TargetResult) -> str:

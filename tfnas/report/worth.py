@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from tfnas.latency.params import KNOWN, RANDOM
-from tfnas.report.inputs import TargetResult
+from tfnas.report.inputs import OverSeeds, TargetResult
 
 CONFIDENCE = 0.95
 UNEQUAL = (
@@ -61,22 +61,13 @@ def compared_networks(target: TargetResult) -> Compared:
 
 
 @dataclass(frozen=True)
-class Trained:
+class Trained(OverSeeds):
     """A network after training, once per seed."""
 
     name: str
     kind: Literal["found", "random", "known"]
     latency_ms: float
     top1: tuple[float, ...]
-
-    @property
-    def mean(self) -> float:
-        return statistics.fmean(self.top1)
-
-    @property
-    def std(self) -> float | None:
-        """Over seeds, of the sample; None with one seed."""
-        return statistics.stdev(self.top1) if len(self.top1) > 1 else None
 
 
 class Margin(NamedTuple):

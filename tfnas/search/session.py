@@ -64,7 +64,7 @@ def open_session(job: Job, space: Space) -> Iterator[Session]:
     samples = read_samples(job.inputs["train"]), read_samples(job.inputs["val"])
     num_classes = count_classes(*samples, source=str(job.inputs["train"]))
     root = image_root(params.prepare_data.root, job.inputs["images"])
-    loaders = Loaders(*_make_loaders(params, samples, root, device), num_classes)
+    loaders = Loaders(*search_loaders(params, samples, root, device), num_classes)
     setting = Setting(
         params.search, params.seed, device, params.device.precision, "/".join(job.name), params.derive.within
     )
@@ -113,7 +113,7 @@ def count_classes(train: Samples, val: Samples, *, source: str) -> int:
     return num_classes
 
 
-def _make_loaders(params: Params, samples: tuple[Samples, Samples], root: Path, device: Any) -> tuple[Loader, Loader]:
+def search_loaders(params: Params, samples: tuple[Samples, Samples], root: Path, device: Any) -> tuple[Loader, Loader]:
     """Shuffled whole batches: augmented ones for the weights, plain ones for alpha and beta."""
     train, val = samples
     augmented, exif = train_transform(params.resolution, params.search.augmentation), params.prepare_data.exif

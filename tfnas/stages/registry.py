@@ -218,11 +218,11 @@ _WARM_UP = tuple(
     )
 )
 _METRICS = Output("metrics.json", "metrics")
-_SUBSET = (
-    Input("train", "build_subset", "train.csv"),
-    Input("val", "build_subset", "val.csv"),
-    Input("images", "build_subset", "images"),
-)
+_PICTURES = (Input("manifest", "prepare_data", "manifest.csv"), Input("images", "prepare_data", "images"))
+_RANKING = Input("ranking", "rank_classes", "network.pt")
+_HELD_OUT = (Input("val", "build_subset", "val.csv"), Input("images", "build_subset", "images"))
+_SUBSET = (Input("train", "build_subset", "train.csv"), *_HELD_OUT)
+_SUPERNET = Input("supernet", "search", "supernet.pt")
 _TABLE = Input("table", "profile_latency", "latency_table.json")
 
 
@@ -252,7 +252,7 @@ _ALL = (
         name="rank_classes",
         paper="App. B",
         does="top-1 accuracy of each class",
-        inputs=(Input("manifest", "prepare_data", "manifest.csv"), Input("images", "prepare_data", "images")),
+        inputs=_PICTURES,
         outputs=(
             Output(
                 "class_accuracy.csv",
@@ -278,8 +278,7 @@ _ALL = (
         does="one class out of each accuracy group",
         inputs=(
             Input("class_accuracy", "rank_classes", "class_accuracy.csv"),
-            Input("manifest", "prepare_data", "manifest.csv"),
-            Input("images", "prepare_data", "images"),
+            *_PICTURES,
         ),
         outputs=(Output("train.csv"), Output("val.csv"), Output("classes.csv"), Output("images", "folder")),
         keys=("seed", "build_subset"),
@@ -340,7 +339,7 @@ _ALL = (
         name="derive",
         paper="Eq. 10, 11",
         does="the strongest network, measured end to end",
-        inputs=(Input("supernet", "search", "supernet.pt"), _TABLE),
+        inputs=(_SUPERNET, _TABLE),
         outputs=(
             Output("architecture.json", category="Networks", caption="architecture"),
             Output("initial.pt"),
@@ -362,9 +361,8 @@ _ALL = (
         inputs=(
             Input("architecture", "derive", "architecture.json"),
             Input("initial", "derive", "initial.pt"),
-            Input("ranking", "rank_classes", "network.pt"),
-            Input("manifest", "prepare_data", "manifest.csv"),
-            Input("images", "prepare_data", "images"),
+            _RANKING,
+            *_PICTURES,
         ),
         outputs=(
             Output("weights.pt"),
@@ -421,9 +419,8 @@ _ALL = (
         does="train the network to compare with, by the recipe of retrain",
         inputs=(
             Input("baseline", "scale_baseline", "network.json"),
-            Input("ranking", "rank_classes", "network.pt"),
-            Input("manifest", "prepare_data", "manifest.csv"),
-            Input("images", "prepare_data", "images"),
+            _RANKING,
+            *_PICTURES,
         ),
         outputs=(
             _history("Training of {network} for {target}, top-1 %", "val_top1", None),
@@ -440,10 +437,9 @@ _ALL = (
         paper="Sec. 3",
         does="evaluate the random networks to compare with in the searched supernet",
         inputs=(
-            Input("val", "build_subset", "val.csv"),
-            Input("images", "build_subset", "images"),
+            *_HELD_OUT,
             _TABLE,
-            Input("supernet", "search", "supernet.pt"),
+            _SUPERNET,
         ),
         outputs=(Output("supernet_top1.csv"), _METRICS),
         keys=(

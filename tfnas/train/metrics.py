@@ -1,17 +1,21 @@
-"""Loss and accuracies of a pass through the data, and history.csv, their record per epoch."""
+"""Loss and accuracies of a pass through the data; their record per epoch, history.csv; and what metrics.json says."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from tfnas.compute import distributed
 from tfnas.jobs.artifacts import write_csv
+
+if TYPE_CHECKING:
+    from tfnas.train.loop import TrainResult
 
 MIN_CLASSES_FOR_TOP5 = 5
 SEED_COLUMNS = ("seed", "top1_percent", "top5_percent", "loss")
@@ -103,3 +107,30 @@ def write_seeds(finals: Sequence[Metrics], path: str | Path) -> None:
     """Write CSV: seed (counted from 1), top1_percent, top5_percent (empty with fewer than five classes), loss."""
     rows = [{"seed": number, **asdict(final)} for number, final in enumerate(finals, start=1)]
     write_csv(path, SEED_COLUMNS, rows)
+
+
+def seeds_metrics(finished: Sequence[TrainResult]) -> dict[str, float]:
+    """How many trainings, mean and sample standard deviation of their top-1; empty for one."""
+    top1 = [result.final.top1_percent for result in finished if result.final is not None]
+    if len(top1) < 2:
+        return {}
+    return {
+        "seeds": len(top1),
+        "top1_mean_percent": statistics.fmean(top1),
+        "top1_std_percent": statistics.stdev(top1),
+    }
+
+
+def final_metrics(result: TrainResult, size: Mapping[str, int]) -> dict[str, float]:
+    """Validation of the weights that are written, their epoch, and the network's size."""
+    final = result.final
+    assert final is not None
+    top5 = {} if final.top5_percent is None else {"top5_percent": final.top5_percent}
+    return {
+        "top1_percent": final.top1_percent,
+        **top5,
+        "loss": final.loss,
+        "epochs": len(result.history),
+        "kept_epoch": result.kept_epoch,
+        **size,
+    }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -39,7 +38,7 @@ from tfnas.space import Architecture, count_macs, count_params
 from tfnas.space.given import check_rgb
 from tfnas.train.distillation import Teacher, read_teacher
 from tfnas.train.loop import Setting, TrainResult, evaluate, train
-from tfnas.train.metrics import TrainingEpoch, write_seeds, write_training_history
+from tfnas.train.metrics import TrainingEpoch, final_metrics, seeds_metrics, write_seeds, write_training_history
 from tfnas.train.params import NO_TEACHER, RecipeParams
 from tfnas.train.start import Start, calibrate
 from tfnas.train.weights import save_weights
@@ -376,33 +375,6 @@ def network_size(architecture: Architecture, sets: ImageSets) -> dict[str, int]:
     return {
         "params": count_params(architecture, sets.num_classes),
         "macs": count_macs(architecture, sets.resolution, sets.num_classes),
-    }
-
-
-def seeds_metrics(finished: Sequence[TrainResult]) -> dict[str, float]:
-    """How many trainings, mean and sample standard deviation of their top-1; empty for one."""
-    top1 = [result.final.top1_percent for result in finished if result.final is not None]
-    if len(top1) < 2:
-        return {}
-    return {
-        "seeds": len(top1),
-        "top1_mean_percent": statistics.fmean(top1),
-        "top1_std_percent": statistics.stdev(top1),
-    }
-
-
-def final_metrics(result: TrainResult, size: Mapping[str, int]) -> dict[str, float]:
-    """Validation of the weights that are written, their epoch, and the network's size."""
-    final = result.final
-    assert final is not None
-    top5 = {} if final.top5_percent is None else {"top5_percent": final.top5_percent}
-    return {
-        "top1_percent": final.top1_percent,
-        **top5,
-        "loss": final.loss,
-        "epochs": len(result.history),
-        "kept_epoch": result.kept_epoch,
-        **size,
     }
 
 

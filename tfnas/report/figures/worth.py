@@ -25,7 +25,7 @@ def worth_figure(compared: Compared) -> Figure:
 
     A bar is the deviation over seeds. Lines lead from the known networks and the found one to their names.
     """
-    found, random, known, target_ms, _ = compared
+    found, known, target_ms = compared.found, compared.known, compared.target_ms
     labels = [_label("found", found, "blue")]
     labels += [_label(shorten(network.name, LONGEST_NAME), network, "muted") for network in known]
     right = 14.0 + CHARACTER * max(len(label.text) for label in labels)
@@ -33,7 +33,7 @@ def worth_figure(compared: Compared) -> Figure:
         f"Target {found.name}", "top-1 accuracy after training, %", "latency measured, ms", right=right
     )
     _networks(axes, known, "neutral", "D", 4.5)
-    _networks(axes, random, "green", "o", 4.5)
+    _networks(axes, compared.random, "green", "o", 4.5)
     _networks(axes, [found], "blue", "o", 7.0)
     room_around_points(axes)
     if target_ms is not None:
