@@ -9,18 +9,37 @@ wildcard_constraints:
     number="[0-9]+",
 
 
+ruleorder: claims_warm_up > claims_unit
+
+
+# alpha and beta frozen, once for the variants of a seed that have it in common
+rule claims_warm_up:
+    input:
+        **unit_inputs(),
+    output:
+        str(unit_path(UNITS, WARM_UP, "{sharing}", "{number}")),
+        str(warm_up_path(UNITS, "{sharing}", "{number}")),
+    log:
+        "logs/claims/warm_up/{sharing}/seed_{number}.log",
+    conda:
+        "envs/tfnas.yaml"
+    threads: threads_of("warm_up")
+    resources:
+        **resources_of("warm_up"),
+    params:
+        values=values_of_warm_up,
+        others="",
+    message:
+        "claims: warm-up, weight sharing {wildcards.sharing}, seed {wildcards.number}; log: {log}"
+    shell:
+        f"{UNIT_SHELL} --variant warm_up"
+
+
 # one claim needs it or several: a search and, for accuracies, the training of its network
 rule claims_unit:
     input:
-        code=unit_code,
-        script=os.path.relpath(ROOT / "workflow/scripts/claims/unit.py"),
-        table="results/profile_latency/latency_table.json",
-        train="results/build_subset/train.csv",
-        val="results/build_subset/val.csv",
-        images="results/build_subset/images",
-        class_accuracy="results/rank_classes/class_accuracy.csv",
-        manifest="results/prepare_data/manifest.csv",
-        all_images="results/prepare_data/images",
+        **unit_inputs(),
+        warm_up=shared_warm_up,
         compared=compared_unit,
     output:
         str(unit_path(UNITS, "{variant}", "{sharing}", "{number}")),
@@ -33,14 +52,11 @@ rule claims_unit:
         **resources_of("search"),
     params:
         values=values_of_unit,
-        compared=lambda wildcards, input: f"--compared {input.compared}" if input.compared else "",
+        others=other_units,
     message:
         "claims: {wildcards.variant}, weight sharing {wildcards.sharing}, seed {wildcards.number}; log: {log}"
     shell:
-        "python {input.script:q} --params params.yaml --variant {wildcards.variant} --sharing {wildcards.sharing}"
-        " --number {wildcards.number} --table {input.table} --train {input.train} --val {input.val}"
-        " --images {input.images} --class-accuracy {input.class_accuracy} --manifest {input.manifest}"
-        " --all-images {input.all_images} {params.compared} --out $(dirname {output}) --log {log}"
+        f"{UNIT_SHELL} --variant {{wildcards.variant}}"
 
 
 # all verdicts on one page

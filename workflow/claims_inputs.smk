@@ -1,11 +1,17 @@
 # What the rules of claims.smk depend on.
 from tfnas.claims.claims import needed_variants
-from tfnas.claims.units import unit_path
-from tfnas.claims.variants import required_claims, unit_values, variants
+from tfnas.claims.units import unit_path, warm_up_path
+from tfnas.claims.variants import WARM_UP, required_claims, unit_values, variants, warm_up_values
 from tfnas.stages.params import files_in
 
 UNITS = Path("results/claims/units")
 UNIT_ROOMS = ("claims/unit.py", "search", "train", "data", "latency", "space", "compute")  # code that changes a unit
+UNIT_SHELL = (
+    "python {input.script:q} --params params.yaml --sharing {wildcards.sharing} --number {wildcards.number}"
+    " --table {input.table} --train {input.train} --val {input.val} --images {input.images}"
+    " --class-accuracy {input.class_accuracy} --manifest {input.manifest} --all-images {input.all_images}"
+    " {params.others} --out $(dirname {output[0]}) --log {log}"
+)
 
 
 def the_claims():
@@ -21,14 +27,48 @@ def unit_code(_):
     return [os.path.relpath(file) for room in rooms for file in ([room] if room.is_file() else files_in(room))]
 
 
+def unit_inputs():
+    """The other stages' results."""
+    return {
+        "code": unit_code,
+        "script": os.path.relpath(ROOT / "workflow/scripts/claims/unit.py"),
+        "table": "results/profile_latency/latency_table.json",
+        "train": "results/build_subset/train.csv",
+        "val": "results/build_subset/val.csv",
+        "images": "results/build_subset/images",
+        "class_accuracy": "results/rank_classes/class_accuracy.csv",
+        "manifest": "results/prepare_data/manifest.csv",
+        "all_images": "results/prepare_data/images",
+    }
+
+
 def page_code(_):
     return [os.path.relpath(file) for room in ("claims", "report") for file in files_in(ROOT / "tfnas" / room)]
+
+
+def shared_warm_up(wildcards):
+    """What a variant's search starts from; none where it runs its own warm-up."""
+    if not variants(the_claims())[wildcards.variant].shares_warm_up:
+        return []
+    seed = wildcards.sharing, wildcards.number
+    return [str(unit_path(UNITS, WARM_UP, *seed)), str(warm_up_path(UNITS, *seed))]
 
 
 def compared_unit(wildcards):
     """The unit that a variant's network is compared with; none for most."""
     name = variants(the_claims())[wildcards.variant].compared_at
     return [] if name is None else str(unit_path(UNITS, name, wildcards.sharing, wildcards.number))
+
+
+def other_units(_, input):
+    """Options that name them."""
+    warm_up = f"--warm-up {input.warm_up[0]}" if input.warm_up else ""
+    return f"{warm_up} --compared {input.compared}" if input.compared else warm_up
+
+
+def values_of_warm_up(wildcards):
+    values = warm_up_values(PARAMS, the_claims(), wildcards.sharing, int(wildcards.number))
+    return json.dumps(values, sort_keys=True)
 
 
 def values_of_unit(wildcards):

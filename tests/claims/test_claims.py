@@ -18,6 +18,7 @@ from tfnas.claims.variants import DEFAULT, LAMBDAS, required_claims, unit_search
 from tfnas.cli.init.presets import render_preset
 from tfnas.jobs.errors import UserError
 from tfnas.stages.params import Params, load_params
+from tfnas.stages.registry import STAGES
 
 SEEDS = 4
 BY_KEY = {claim.key: claim for claim in CLAIMS}
@@ -74,6 +75,14 @@ def test_every_variant_is_needed_and_its_parameters_are_valid(params, claims) ->
     assert {settings[name].lambda_ for name in known if name.startswith("lambda")} == set(LAMBDAS) - {0.1}
     rows = {row.variant for claim in CLAIMS for row in claim.rows}
     assert all(known[name].trains for name in rows)
+
+
+def test_variants_share_a_warm_up_where_they_change_nothing_that_it_depends_on(params, claims) -> None:
+    """What it depends on is what stage warm_up declares."""
+    depends = {key.split(".")[1] for key in STAGES["warm_up"].keys if key.startswith("search.")}
+    for variant in variants(claims).values():
+        assert variant.shares_warm_up == (variant.classes is None and not depends & variant.changes.keys())
+    assert sum(variant.shares_warm_up for variant in variants(claims).values()) == len(variants(claims)) - 4
 
 
 def test_a_units_values_change_with_what_changes_it_and_with_nothing_else(params, claims) -> None:

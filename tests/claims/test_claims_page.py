@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from tests.claims.test_claims import SEEDS, made_unit, noise
 from tfnas.claims.claims import CLAIMS, needed_variants
 from tfnas.claims.page import Evidence, mean_and_deviation, render_claims, times, told, verdicts
+from tfnas.claims.units import Unit
 from tfnas.claims.variants import required_claims
 from tfnas.claims.verdicts import t_test
 from tfnas.cli.init.presets import render_preset
@@ -88,9 +90,13 @@ def test_no_unit_at_all_still_makes_a_page(evidence) -> None:
 
 
 def test_times_add_up(evidence) -> None:
-    units = evidence.units
-    assert times(units)["hours"] == 1.0
-    assert times(units)["cpu_hours"] == pytest.approx(80.0 * len(units) / 3600)
+    hours = 80.0 * len(evidence.units) / 3600
+    assert times(evidence)["hours"] == 1.0
+    assert times(evidence)["cpu_hours"] == pytest.approx(hours)
+    began = {"began": "2025-12-31T23:00:00+00:00", "ended": "2025-12-31T23:30:00+00:00"}
+    warm_up = Unit(began | {"seconds": 40.0, "cpu_seconds": 36.0})
+    assert times(replace(evidence, warm_ups=(warm_up,)))["hours"] == 2.0
+    assert times(replace(evidence, warm_ups=(warm_up,)))["cpu_hours"] == pytest.approx(hours + 0.01)
 
 
 def test_numbers_are_written_with_their_spread() -> None:

@@ -12,9 +12,11 @@ import yaml
 
 from tests.helpers.engines.calls import snakemake
 from tests.helpers.projects import copy_project, set_param
-from tfnas.claims.unit import network_of
+from tfnas.claims.unit import UnitInputs, network_of, run_unit
+from tfnas.claims.variants import WARM_UP, required_claims
 from tfnas.latency import LatencyTable
 from tfnas.space import count_params, load_space
+from tfnas.stages.params import load_params
 
 pytestmark = pytest.mark.slow
 
@@ -47,6 +49,7 @@ TINY = {
     },
 }
 VARIANTS = {"tf_nas", "early_stopping", "ranked_classes", "random_classes"}
+TIMES = ("began", "ended", "seconds", "cpu_seconds", "search_cpu_seconds")
 
 
 @pytest.fixture
@@ -77,9 +80,36 @@ def check_records(folder: Path, units: dict[str, Any]) -> None:
         assert (count_params(network, unit["num_classes"]), len(network.blocks)) == (unit["params"], unit["depth"])
 
 
+def run_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The unit of TF-NAS with a warm-up of its own, in this process."""
+    monkeypatch.chdir(folder)
+    params, results = load_params("params.yaml"), Path("results")
+    inputs = UnitInputs(
+        table=results / "profile_latency" / "latency_table.json",
+        train=results / "build_subset" / "train.csv",
+        val=results / "build_subset" / "val.csv",
+        images=results / "build_subset" / "images",
+        class_accuracy=results / "rank_classes" / "class_accuracy.csv",
+        manifest=results / "prepare_data" / "manifest.csv",
+        all_images=results / "prepare_data" / "images",
+    )
+    return run_unit(params, required_claims(params, "params.yaml"), inputs, name="tf_nas", sharing="none", number=0)
+
+
+def test_a_shared_warm_up_changes_no_result(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = "results/claims/units/tf_nas/none/seed_0/unit.json"
+    snakemake(folder, path)
+    shared, alone = json.loads((folder / path).read_text()), run_alone(folder, monkeypatch)
+    timeless = {key: value for key, value in alone.items() if key not in TIMES}
+    assert {key: value for key, value in shared.items() if key not in TIMES} == timeless
+    warm_up = json.loads((folder / "results/claims/units/warm_up/none/seed_0/unit.json").read_text())
+    assert shared["search_cpu_seconds"] > warm_up["cpu_seconds"]
+
+
 def test_claims_run_resume_and_leave_the_ordinary_run_alone(folder: Path) -> None:
     snakemake(folder, "claims")
-    paths = sorted((folder / "results" / "claims" / "units").rglob("unit.json"))
+    found = (folder / "results" / "claims" / "units").rglob("unit.json")
+    paths = sorted(path for path in found if WARM_UP not in path.parts)
     units = {path.parts[-4]: json.loads(path.read_text()) for path in paths}
     assert units.keys() == VARIANTS
     assert all(0.0 <= unit["top1_percent"] <= 100.0 for unit in units.values())
@@ -99,7 +129,7 @@ def test_claims_run_resume_and_leave_the_ordinary_run_alone(folder: Path) -> Non
     assert "http://" not in page.replace("http://www.w3.org", "") and "<script src" not in page
 
     runs = tracked(folder)
-    assert {run.data.tags["variant"] for run in runs} == VARIANTS and len(runs) == len(VARIANTS)
+    assert sorted(run.data.tags["variant"] for run in runs) == sorted(VARIANTS | {WARM_UP})
     assert {run.data.tags["seed"] for run in runs} == {"0"} and {run.info.status for run in runs} == {"FINISHED"}
 
     written = {path: path.stat().st_mtime_ns for path in paths}

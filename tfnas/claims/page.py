@@ -12,7 +12,7 @@ from tfnas.claims.claims import CHANCES, LEARNS, Claim, Statement, chosen_claims
 from tfnas.claims.figures import FIGURES, WEIGHTS, figures
 from tfnas.claims.params import ClaimsParams
 from tfnas.claims.units import Runs, Unit, random_accuracy, read_units, share
-from tfnas.claims.variants import DEFAULT, EARLY_STOPPING, ONE_PATH
+from tfnas.claims.variants import DEFAULT, EARLY_STOPPING, ONE_PATH, WARM_UP
 from tfnas.claims.verdicts import ALPHA, MIN_SEEDS, Tested
 from tfnas.data import read_manifest
 from tfnas.latency import LatencyTable
@@ -33,6 +33,7 @@ class Evidence:
     runs: dict[str, Runs]  # by weight sharing
     table: LatencyTable
     images: dict[str, int]  # of training and of validation
+    warm_ups: tuple[Unit, ...] = ()  # that units have in common
 
     @property
     def units(self) -> list[Unit]:
@@ -61,7 +62,12 @@ def read_evidence(params: Params, claims: ClaimsParams, units: Path, table: Path
         sharing: read_units(units, names, sharing, claims.seeds) for sharing in claims.weight_sharing
     }
     images = {split: sum(record.split == split for record in records) for split in ("train", "val")}
-    return Evidence(params, claims, runs, LatencyTable.load(table), images)
+    warm_ups = [
+        unit
+        for sharing in claims.weight_sharing
+        for unit in read_units(units, [WARM_UP], sharing, claims.seeds)[WARM_UP].values()
+    ]
+    return Evidence(params, claims, runs, LatencyTable.load(table), images, tuple(warm_ups))
 
 
 def verdicts(evidence: Evidence) -> dict[str, Any]:
@@ -72,7 +78,7 @@ def verdicts(evidence: Evidence) -> dict[str, Any]:
         "units": {"finished": len(evidence.units), "wanted": evidence.wanted},
         "seeds": evidence.claims.seeds,
         "alpha": ALPHA,
-        "time": times(evidence.units),
+        "time": times(evidence),
         "weight_sharing": {
             sharing: {
                 "supernet_learns": _statement(LEARNS, runs),
@@ -102,16 +108,18 @@ def _statement(statement: Statement, runs: Runs) -> dict[str, Any]:
     }
 
 
-def times(units: list[Unit]) -> dict[str, float]:
-    """Hours that all units took together, of the clock and of the CPU; and from the first's start to the last's end."""
+def times(evidence: Evidence) -> dict[str, float]:
+    """Hours that warm-ups and units took together, by clock and by CPU; and from the first start to the last end."""
+    units = evidence.units
     if not units:
         return {}
-    began = min(datetime.fromisoformat(unit.values["began"]) for unit in units)
-    ended = max(datetime.fromisoformat(unit.values["ended"]) for unit in units)
+    run = [*evidence.warm_ups, *units]
+    began = min(datetime.fromisoformat(unit.values["began"]) for unit in run)
+    ended = max(datetime.fromisoformat(unit.values["ended"]) for unit in run)
     return {
         "hours": (ended - began).total_seconds() / 3600,
-        "unit_hours": sum(unit.values["seconds"] for unit in units) / 3600,
-        "cpu_hours": sum(unit.values["cpu_seconds"] for unit in units) / 3600,
+        "unit_hours": sum(unit.values["seconds"] for unit in run) / 3600,
+        "cpu_hours": sum(unit.values["cpu_seconds"] for unit in run) / 3600,
         "cpu_minutes_per_unit": statistics.median(unit.values["cpu_seconds"] for unit in units) / 60,
     }
 
@@ -130,7 +138,7 @@ def render_claims(evidence: Evidence) -> str:
             chances=CHANCES,
             alpha=ALPHA,
             min_seeds=MIN_SEEDS,
-            times=times(evidence.units),
+            times=times(evidence),
             counts={
                 verdict: sum(claim.verdict(runs) == verdict for runs in evidence.runs.values() for claim in tested)
                 for verdict in ("holds", "not shown", "contradicts")

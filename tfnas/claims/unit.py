@@ -1,6 +1,7 @@
 """One unit of work: a variant searched and, where a claim needs its accuracy, its network trained from scratch.
 
-Search and training are the library's own; a unit only chooses their parameters and keeps what the claims look at.
+Search and training are the library's own; a unit only chooses their parameters and keeps what the claims look at. The
+warm-up that most variants of a seed have in common is run once, as searches for several targets share theirs.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch.utils.data import Subset
 
 from tfnas.claims.params import ClaimsParams
 from tfnas.claims.units import KIND, VERSION
-from tfnas.claims.variants import Variant, unit_search, unit_seed, variants
+from tfnas.claims.variants import DEFAULT, WARM_UP, Variant, unit_search, unit_seed, variants, warm_up_values
 from tfnas.compute.devices import open_device
 from tfnas.compute.seeding import derive_seed, seed_everything
 from tfnas.data import (
@@ -34,8 +35,10 @@ from tfnas.search import EpochRecord, Loaders, search
 from tfnas.search import Setting as SearchSetting
 from tfnas.search.constraint import Constraint, read_constraint
 from tfnas.search.derivation import searchable_layers
+from tfnas.search.loop import run_warm_up
+from tfnas.search.result import WarmUp, load_warm_up
 from tfnas.search.session import search_loaders
-from tfnas.space import Architecture, Space, build_network, count_macs, count_params
+from tfnas.space import Architecture, Space, build_network, count_macs, count_params, load_space
 from tfnas.space.membership import assemble
 from tfnas.train.loop import Setting, evaluate, train
 from tfnas.train.session import ImageSets, retrain_sets
@@ -52,7 +55,7 @@ OnEpoch = Callable[[EpochRecord], None]
 
 @dataclass(frozen=True)
 class UnitInputs:
-    """Other stages' results, and the unit of `Variant.compared_at` where there is such."""
+    """Other stages' results, and units that a unit needs: the warm-up, and that of `Variant.compared_at`."""
 
     table: Path
     train: Path
@@ -61,6 +64,7 @@ class UnitInputs:
     class_accuracy: Path
     manifest: Path
     all_images: Path
+    warm_up: Path | None = None  # unit.json, next to supernet.pt
     compared: Path | None = None
 
 
@@ -89,8 +93,9 @@ def run_unit(
     settings = unit_search(params, variant, sharing)
     loaders = _loaders(params, claims, variant, inputs, seed, device)
     setting = SearchSetting(settings, seed, device, params.device.precision, f"claims/{name}", params.derive.within)
+    warm_up, warm_up_seconds = _warm_up_of(params, claims, variant, inputs, constraint.space, sharing, number)
     seed_everything(derive_seed(seed, "search"))
-    result = search(constraint, loaders, setting, on_epoch=on_epoch)
+    result = search(constraint, loaders, setting, warm_up=warm_up, on_epoch=on_epoch)
     searched = time.process_time()
     network = result.derive(name, constraint, params.derive.within).architecture
     unit = {
@@ -111,13 +116,53 @@ def run_unit(
         unit["top1_percent"] = trained_top1(params, inputs, network, seed, device)
     if variant.compared_at is not None:
         unit |= _compared(params, inputs, constraint.space, len(result.history), seed, device)
-    return unit | {
+    return unit | {"search_cpu_seconds": round(warm_up_seconds + searched - cpu, 1)} | _spent(began, start, cpu)
+
+
+def run_warm_up_unit(
+    params: Params,
+    claims: ClaimsParams,
+    inputs: UnitInputs,
+    *,
+    sharing: str,
+    number: int,
+    on_epoch: OnEpoch | None = None,
+) -> tuple[WarmUp, dict[str, Any]]:
+    """What the variants of `Variant.shares_warm_up` start from, and how long it took, as plain data.
+
+    Args, Raises: as in `run_unit`.
+    """
+    began, start, cpu = datetime.now(UTC), time.monotonic(), time.process_time()
+    variant, seed = variants(claims)[DEFAULT], unit_seed(params, number)
+    device = open_device(params.device.name, params.device.threads)
+    settings = unit_search(params, variant, sharing)
+    loaders = _loaders(params, claims, variant, inputs, seed, device)
+    setting = SearchSetting(settings, seed, device, params.device.precision, f"claims/{WARM_UP}", params.derive.within)
+    seed_everything(derive_seed(seed, "search"))
+    warm_up = run_warm_up(load_space(params.space), loaders, setting, on_epoch=on_epoch)
+    unit = {"kind": KIND, "format_version": VERSION, "variant": WARM_UP, "weight_sharing": sharing, "number": number}
+    return warm_up, unit | _spent(began, start, cpu)
+
+
+def _spent(began: datetime, start: float, cpu: float) -> dict[str, Any]:
+    """When a unit was run, and its seconds."""
+    return {
         "began": began.isoformat(timespec="seconds"),
         "ended": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(time.monotonic() - start, 1),
-        "search_cpu_seconds": round(searched - cpu, 1),
         "cpu_seconds": round(time.process_time() - cpu, 1),
     }
+
+
+def _warm_up_of(
+    params: Params, claims: ClaimsParams, variant: Variant, inputs: UnitInputs, space: Space, sharing: str, number: int
+) -> tuple[WarmUp | None, float]:
+    """The seed's warm-up and its CPU seconds; nothing where a variant has its own, which its search runs."""
+    if inputs.warm_up is None or not variant.shares_warm_up:
+        return None, 0.0
+    spent = read_json(inputs.warm_up, kind=KIND, version=VERSION)["cpu_seconds"]
+    values = warm_up_values(params, claims, sharing, number)
+    return load_warm_up(inputs.warm_up.parent / "supernet.pt", space, values), spent
 
 
 def _kept(record: EpochRecord) -> dict[str, Any]:

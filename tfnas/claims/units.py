@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from tfnas.claims.variants import WARM_UP
 from tfnas.jobs.artifacts import read_json
 
 KIND, VERSION = "claims unit", 1
@@ -57,6 +58,11 @@ Runs = dict[str, dict[int, Unit]]  # of one kind of weight sharing: by variant, 
 def unit_path(folder: Path, variant: str, sharing: str, number: int | str) -> Path:
     """Where a unit is."""
     return folder / variant / sharing / f"seed_{number}" / "unit.json"
+
+
+def warm_up_path(folder: Path, sharing: str, number: int | str) -> Path:
+    """Where the supernet is that most variants of a seed start from."""
+    return unit_path(folder, WARM_UP, sharing, number).with_name("supernet.pt")
 
 
 def read_units(folder: Path, names: Sequence[str], sharing: str, seeds: int) -> Runs:

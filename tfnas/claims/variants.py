@@ -23,6 +23,8 @@ LAMBDAS = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01)  # Table 13
 PAPER_LAMBDA = 0.1
 DEFAULT, ONE_PATH, UNSCALED, EARLY_STOPPING = "tf_nas", "one_path", "unscaled", "early_stopping"
 RANKED_CLASSES, RANDOM_CLASSES = "ranked_classes", "random_classes"
+WARM_UP = "warm_up"  # no variant: what most of them start from
+CHANGES_WARM_UP = frozenset({"depth_space"})  # of what the variants change; the warm-up depends on nothing else of it
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,11 @@ class Variant:
     trains: bool = True
     classes: str | None = None
     compared_at: str | None = None
+
+    @property
+    def shares_warm_up(self) -> bool:
+        """Whether its search starts from the seed's warm-up, which TF-NAS and most variants have in common."""
+        return self.classes is None and not CHANGES_WARM_UP & self.changes.keys()
 
 
 def variants(claims: ClaimsParams) -> dict[str, Variant]:
@@ -116,6 +123,12 @@ def unit_search(params: Params, variant: Variant, sharing: str) -> SearchParams:
 def unit_seed(params: Params, number: int) -> int:
     """The seed of the unit with a number, counted from 0."""
     return params.seed + number
+
+
+def warm_up_values(params: Params, claims: ClaimsParams, sharing: str, number: int) -> dict[str, Any]:
+    """All parameters that the warm-up of a seed depends on, and those of the search that it does not."""
+    values = unit_values(params, claims, DEFAULT, sharing, number)
+    return {key: values[key] for key in ("space", "resolution", "prepare_data", "device", "seed", "search")}
 
 
 def unit_values(params: Params, claims: ClaimsParams, name: str, sharing: str, number: int) -> dict[str, Any]:

@@ -1,11 +1,15 @@
-"""One unit of `snakemake claims`: a variant of the search, a kind of weight sharing, a seed; writes unit.json."""
+"""One unit of `snakemake claims`: a variant of the search, a kind of weight sharing, a seed; writes unit.json.
+
+The variant `warm_up` is what most others start from; it writes supernet.pt as well.
+"""
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 from tfnas.claims.claims import claims_of
-from tfnas.claims.unit import UnitInputs, run_unit
-from tfnas.claims.variants import required_claims, unit_values
+from tfnas.claims.unit import UnitInputs, run_unit, run_warm_up_unit
+from tfnas.claims.variants import WARM_UP, required_claims, unit_values, warm_up_values
 from tfnas.compute.devices import claim_gpu
 from tfnas.jobs.artifacts import write_json
 from tfnas.search.result import operation_names
@@ -14,7 +18,11 @@ from tfnas.stages.job import open_alone, run_script
 from tfnas.stages.params import check_named_files, load_params
 from tfnas.tracking.runs import tracked_run
 
-FILES = ("table", "train", "val", "images", "class-accuracy", "manifest", "all-images", "compared")
+FILES = ("table", "train", "val", "images", "class-accuracy", "manifest", "all-images")
+UNITS = {  # units that some need, as options
+    "warm-up": "the warm-up of the same seed",
+    "compared": "the unit whose network at the same epoch is trained as well",
+}
 
 
 def main() -> None:
@@ -22,16 +30,22 @@ def main() -> None:
     params = load_params(options.params)
     check_named_files(params, options.params)
     claims, names = required_claims(params, options.params), operation_names(load_space(params.space))
-    job = {"name": options.variant, "sharing": options.sharing, "number": options.number}
-    values = unit_values(params, claims, *job.values())
-    inputs = UnitInputs(**{name: getattr(options, name) for name in (file.replace("-", "_") for file in FILES)})
+    seed = {"sharing": options.sharing, "number": options.number}
+    warms_up = options.variant == WARM_UP
+    values = (warm_up_values if warms_up else partial(unit_values, name=options.variant))(params, claims, **seed)
+    names_of_files = (file.replace("-", "_") for file in (*FILES, *UNITS))
+    inputs = UnitInputs(**{name: getattr(options, name) for name in names_of_files})
     claim_gpu(params.device.name)
     with (
         open_alone(options),
         tracked_run("claims", values, params.tracking, options.params, tags=tags_of(options)) as run,
     ):
         log = lambda record: run.log_metrics(record.metrics(names), step=record.epoch)  # noqa: E731
-        unit = run_unit(params, claims, inputs, **job, on_epoch=log)
+        if warms_up:
+            warm_up, unit = run_warm_up_unit(params, claims, inputs, **seed, on_epoch=log)
+            warm_up.save(options.out / "supernet.pt", values)
+        else:
+            unit = run_unit(params, claims, inputs, name=options.variant, **seed, on_epoch=log)
         run.log_metrics({name: value for name, value in unit.items() if isinstance(value, int | float)})
         write_json(options.out / "unit.json", unit)
 
@@ -39,8 +53,10 @@ def main() -> None:
 def tags_of(options: argparse.Namespace) -> dict[str, str]:
     """The run's name, and what it can be found by."""
     name = f"{options.variant}-{options.sharing}-seed_{options.number}"
-    tags = {"claim": ", ".join(claims_of(options.variant)), "variant": options.variant, "sharing": options.sharing}
-    return {"name": name, **tags, "seed": str(options.number)}
+    tags = {"variant": options.variant, "sharing": options.sharing, "seed": str(options.number)}
+    if keys := claims_of(options.variant):
+        tags["claim"] = ", ".join(keys)
+    return {"name": name, **tags}
 
 
 def parse_options() -> argparse.Namespace:
@@ -48,9 +64,10 @@ def parse_options() -> argparse.Namespace:
     for name in ("variant", "sharing"):
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--number", type=int, required=True, help="of the seed, from 0")
-    for name in ("params", *FILES[:-1], "out", "log"):
+    for name in ("params", *FILES, "out", "log"):
         parser.add_argument(f"--{name}", type=Path, required=True)
-    parser.add_argument("--compared", type=Path, help="the unit whose network at the same epoch is trained as well")
+    for name, text in UNITS.items():
+        parser.add_argument(f"--{name}", type=Path, help=text)
     return parser.parse_args()
 
 
