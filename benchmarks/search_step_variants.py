@@ -22,7 +22,7 @@ from torch.nn import functional
 from tfnas.cli.init.presets import render_preset
 from tfnas.latency import Curve, LatencyTable, OperationKey
 from tfnas.search.constraint import latency_constraint
-from tfnas.search.derivation import searchable_layers
+from tfnas.search.derivation.strongest import searchable_layers
 from tfnas.search.sampling import gumbel_noise, gumbel_path, second_path
 from tfnas.search.state import SearchState, Setting
 from tfnas.search.steps import Stepper

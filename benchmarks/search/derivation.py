@@ -19,8 +19,8 @@ from torch import Tensor
 from tfnas.authors import read_latency_table
 from tfnas.latency import Curve, LatencyTable, reachable_range_ms
 from tfnas.search import Constraint, latency_constraint, scale_widths
-from tfnas.search.derivation import derive, searchable_layers
-from tfnas.search.derivation_within_budget import can_be_filled, derive_within_budget
+from tfnas.search.derivation.strongest import derive, searchable_layers
+from tfnas.search.derivation.within_budget import can_be_filled, derive_within_budget
 from tfnas.search.supernet.depth_spaces import DEPTH_SPACES
 from tfnas.space import Space, load_space
 

@@ -26,7 +26,7 @@ from tfnas.compute.seeding import derive_seed
 from tfnas.data import ImageDataset, eval_transform, image_root, make_loader, read_samples, train_transform
 from tfnas.search import Loaders, Setting, WarmUp, run_warm_up, search
 from tfnas.search.constraint import Constraint, read_constraint
-from tfnas.search.derivation import searchable_layers
+from tfnas.search.derivation.strongest import searchable_layers
 from tfnas.search.result import EpochRecord
 from tfnas.search.scaling.widths import WidthProblem
 from tfnas.space.membership import assemble

@@ -36,8 +36,8 @@ from tfnas.compute.seeding import derive_seed
 from tfnas.latency import LatencyTable, resolve_target_ms
 from tfnas.latency.measuring import Measuring
 from tfnas.search import Constraint, latency_constraint, scale_widths
-from tfnas.search.derivation import Derived
-from tfnas.search.derivation_within_budget import derive_within_budget
+from tfnas.search.derivation.strongest import Derived
+from tfnas.search.derivation.within_budget import derive_within_budget
 from tfnas.search.epoch import Loaders
 from tfnas.search.evaluation import random_networks
 from tfnas.search.loop import run_warm_up, search

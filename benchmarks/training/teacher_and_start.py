@@ -45,7 +45,7 @@ from tfnas.data.sources.fashion_mnist import list_fashion_mnist
 from tfnas.jobs.checkpoints import plain_state, read_tensors, write_tensors
 from tfnas.latency import LatencyTable, resolve_target_ms
 from tfnas.search import Loaders, Setting, latency_constraint, search
-from tfnas.search.inheritance import inherited_state
+from tfnas.search.derivation.inheritance import inherited_state
 from tfnas.search.params import SearchParams
 from tfnas.space import Architecture, build_network, load_space
 from tfnas.stages.params import Params, load_params

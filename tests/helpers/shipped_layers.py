@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tfnas.search.derivation import searchable_layers
+from tfnas.search.derivation.strongest import searchable_layers
 from tfnas.space import Layer, load_space
 from tfnas.space.space import shipped_spaces
 

@@ -17,7 +17,7 @@ from tfnas.report.inputs import Results
 from tfnas.report.page import render_page
 from tfnas.search import result as search_history
 from tfnas.search.constraint import latency_constraint
-from tfnas.search.derivation import Derived, searchable_layers
+from tfnas.search.derivation.strongest import Derived, searchable_layers
 from tfnas.space import Architecture, Space, count_macs, count_params, load_space, zoo
 from tfnas.space.membership import assemble
 from tfnas.stages import rank_baselines

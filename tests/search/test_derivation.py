@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from tfnas.search.derivation import derive, operation_strength, searchable_layers
+from tfnas.search.derivation.strongest import derive, operation_strength, searchable_layers
 from tfnas.search.supernet.sink_connecting import depth_strength
 from tfnas.search.supernet.supernet import Supernet
 

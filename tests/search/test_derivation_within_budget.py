@@ -12,8 +12,8 @@ import torch
 
 from tfnas.latency import OperationKey, reachable_range_ms
 from tfnas.search import Loaders, Setting, latency_constraint, run_warm_up, scale_widths, search
-from tfnas.search.derivation import derive, searchable_layers, stage_slices
-from tfnas.search.derivation_within_budget import SHARES, can_be_filled, derive_within_budget
+from tfnas.search.derivation.strongest import derive, searchable_layers, stage_slices
+from tfnas.search.derivation.within_budget import SHARES, can_be_filled, derive_within_budget
 from tfnas.search.supernet.depth_spaces import DEPTH_SPACES
 from tfnas.search.supernet.supernet import Supernet
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tfnas.search import Loaders, Setting, latency_constraint, search
-from tfnas.search.derivation import searchable_layers
+from tfnas.search.derivation.strongest import searchable_layers
 from tfnas.search.fused import fused_sum
 from tfnas.search.sampling import gumbel_path
 from tfnas.search.state import SearchState

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from tests.helpers.derived_networks import copy_shared_weights
 from tfnas.search import Loaders, Setting, latency_constraint, run_warm_up, search
-from tfnas.search.derivation import stage_slices
+from tfnas.search.derivation.strongest import stage_slices
 from tfnas.search.epoch import EpochRunner
 from tfnas.search.evaluation import Evaluation, evaluate, random_networks
 from tfnas.search.steps import Stepper

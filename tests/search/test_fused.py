@@ -14,7 +14,7 @@ from torch.nn import functional
 from tests.helpers.derived_networks import derived_block
 from tests.helpers.shipped_layers import distinct_layers
 from tfnas.search import fused
-from tfnas.search.derivation import searchable_layers
+from tfnas.search.derivation.strongest import searchable_layers
 from tfnas.search.fused import fused_sum
 from tfnas.search.sampling import gumbel_softmax
 from tfnas.search.supernet.mixed_op import MixedOp, SearchableLayer, plain_block, plain_sum

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tests.helpers.shipped_layers import distinct_layers
 from tfnas.search import fused
-from tfnas.search.derivation import searchable_layers
+from tfnas.search.derivation.strongest import searchable_layers
 from tfnas.search.fused import fused_entangled_sum
 from tfnas.search.supernet.mixed_op import initial_weights, plain_sum
 from tfnas.search.supernet.weight_entanglement import Share, entangled_weights

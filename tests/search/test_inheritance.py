@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from tfnas.search.inheritance import inherited_state
+from tfnas.search.derivation.inheritance import inherited_state
 from tfnas.search.supernet.depth_spaces import DEPTH_SPACES
 from tfnas.search.supernet.supernet import WEIGHT_SHARING, Supernet
 from tfnas.space import build_network

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tfnas.search import knapsack
-from tfnas.search.knapsack import NOT_KEPT, Knapsack, Segment
+from tfnas.search.derivation import knapsack
+from tfnas.search.derivation.knapsack import NOT_KEPT, Knapsack, Segment
 
 
 def random_knapsack(random, *, spread=0.5, room=None, choices=3):

@@ -15,7 +15,7 @@ from tfnas.latency import reachable_range_ms
 from tfnas.search import latency_constraint
 from tfnas.search.constraint import Constraint
 from tfnas.search.cost import Cost
-from tfnas.search.derivation_within_budget import can_be_filled, cost_ranges
+from tfnas.search.derivation.within_budget import can_be_filled, cost_ranges
 from tfnas.search.random_networks import _draw, _fillable, _network, random_network, random_network_at
 from tfnas.space import load_space
 from tfnas.space.membership import violations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from tfnas.search.derivation import searchable_layers
+from tfnas.search.derivation.strongest import searchable_layers
 from tfnas.search.supernet.sink_connecting import SinkConnectedStage, sink, stage_cost
 
 

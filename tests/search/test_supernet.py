@@ -8,7 +8,7 @@ from torch import nn
 
 from tests.helpers.derived_networks import copy_shared_weights
 from tfnas.search.cost import Latency
-from tfnas.search.derivation import searchable_layers
+from tfnas.search.derivation.strongest import searchable_layers
 from tfnas.search.supernet.supernet import WEIGHT_SHARING, Supernet
 from tfnas.space import build_network
 

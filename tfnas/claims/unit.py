@@ -34,7 +34,7 @@ from tfnas.jobs.artifacts import read_json
 from tfnas.search import EpochRecord, Loaders, search
 from tfnas.search import Setting as SearchSetting
 from tfnas.search.constraint import Constraint, read_constraint
-from tfnas.search.derivation import searchable_layers
+from tfnas.search.derivation.strongest import searchable_layers
 from tfnas.search.loop import run_warm_up
 from tfnas.search.result import WarmUp, load_warm_up
 from tfnas.search.session import search_loaders

@@ -14,7 +14,7 @@ from torch import Tensor
 from tfnas.data.images.loader import Batch, Loader
 from tfnas.jobs.errors import NonFiniteLossError, UserError
 from tfnas.search.constraint import Constraint
-from tfnas.search.derivation import Derived
+from tfnas.search.derivation.strongest import Derived
 from tfnas.search.evaluation import Evaluation, evaluate, random_networks
 from tfnas.search.result import EpochRecord, derived_columns
 from tfnas.search.sampling import gumbel_noise, gumbel_path, second_path

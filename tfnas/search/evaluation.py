@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tfnas.data.images.loader import Batch
-from tfnas.search.derivation import Derived, derive
+from tfnas.search.derivation.strongest import Derived, derive
 from tfnas.search.result import SearchResult
 from tfnas.search.state import SearchState, Setting
 from tfnas.search.steps import Stepper

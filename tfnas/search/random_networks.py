@@ -15,8 +15,8 @@ from tfnas.compute.seeding import derive_seed
 from tfnas.jobs.errors import UserError
 from tfnas.latency.params import RANDOM, baseline_kind
 from tfnas.search.constraint import Constraint
-from tfnas.search.derivation import Derived, derived_network, searchable_layers, stage_slices
-from tfnas.search.derivation_within_budget import can_be_filled, cost_ranges, derive_within_budget, spans
+from tfnas.search.derivation.strongest import Derived, derived_network, searchable_layers, stage_slices
+from tfnas.search.derivation.within_budget import can_be_filled, cost_ranges, derive_within_budget, spans
 from tfnas.search.scaling.elasticity_scaling import scale_widths
 from tfnas.space import Space
 

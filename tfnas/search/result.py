@@ -17,8 +17,8 @@ from tfnas.jobs.artifacts import atomic_path
 from tfnas.jobs.checkpoints import read_tensors, write_tensors
 from tfnas.jobs.errors import UserError
 from tfnas.search.constraint import Constraint
-from tfnas.search.derivation import Derived, searchable_layers
-from tfnas.search.derivation_within_budget import derive_by
+from tfnas.search.derivation.strongest import Derived, searchable_layers
+from tfnas.search.derivation.within_budget import derive_by
 from tfnas.search.supernet.depth_spaces import SKIP
 from tfnas.search.supernet.supernet import Supernet
 from tfnas.space import Space

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tfnas.compute.seeding import derive_seed
-from tfnas.search.derivation import Derived
+from tfnas.search.derivation.strongest import Derived
 from tfnas.search.params import EarlyStoppingParams, SearchParams
 from tfnas.search.result import EpochRecord
 from tfnas.search.supernet.mixed_op import Operation

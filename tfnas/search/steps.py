@@ -19,7 +19,7 @@ from tfnas.data.images.loader import Batch
 from tfnas.jobs.errors import NonFiniteLossError
 from tfnas.search.constraint import Constraint
 from tfnas.search.cost import cost_loss
-from tfnas.search.derivation import Derived
+from tfnas.search.derivation.strongest import Derived
 from tfnas.search.sampling import gumbel_softmax
 from tfnas.search.state import SearchState, Setting
 

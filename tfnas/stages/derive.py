@@ -16,7 +16,7 @@ from tfnas.latency import measure_architecture_ms
 from tfnas.latency.backends import BackendOptions, device_of, open_backend
 from tfnas.search.constraint import read_constraint, read_table
 from tfnas.search.cost import Latency
-from tfnas.search.inheritance import inherited_state
+from tfnas.search.derivation.inheritance import inherited_state
 from tfnas.search.result import read_searched
 from tfnas.space import Architecture, count_macs, count_params
 from tfnas.space.given import given_network

@@ -18,7 +18,7 @@ from tfnas.jobs.artifacts import atomic_path, write_json
 from tfnas.jobs.progress import track
 from tfnas.latency.params import KNOWN, baseline_kind
 from tfnas.search.constraint import read_constraint
-from tfnas.search.derivation import Derived
+from tfnas.search.derivation.strongest import Derived
 from tfnas.search.epoch import set_epoch
 from tfnas.search.evaluation import top1_at_own_widths
 from tfnas.search.random_networks import random_baseline

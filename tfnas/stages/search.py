@@ -13,8 +13,8 @@ from typing import NamedTuple
 from tfnas.compute import distributed
 from tfnas.jobs.artifacts import write_json
 from tfnas.search.constraint import Constraint, read_constraint
-from tfnas.search.derivation import Derived
-from tfnas.search.derivation_within_budget import can_be_filled
+from tfnas.search.derivation.strongest import Derived
+from tfnas.search.derivation.within_budget import can_be_filled
 from tfnas.search.loop import search
 from tfnas.search.result import EpochRecord, SearchResult, WarmUp, load_warm_up, write_history, write_no_supernet
 from tfnas.search.session import interrupted_run, log_to, open_session

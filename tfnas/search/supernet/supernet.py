@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from tfnas.latency import OperationKey
 from tfnas.search.constraint import Constraint
 from tfnas.search.cost import Cost
-from tfnas.search.derivation import Derived, searchable_layers, stage_slices
-from tfnas.search.derivation_within_budget import derive_by
+from tfnas.search.derivation.strongest import Derived, searchable_layers, stage_slices
+from tfnas.search.derivation.within_budget import derive_by
 from tfnas.search.supernet.depth_spaces import DEPTH_SPACES, candidate_mask, operation_logits
 from tfnas.search.supernet.mixed_op import BatchNorm, MixedOp, Operation, SearchableLayer
 from tfnas.search.supernet.sink_connecting import SinkConnectedStage

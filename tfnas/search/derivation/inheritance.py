@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from tfnas.search.derivation import Derived
+from tfnas.search.derivation.strongest import Derived
 from tfnas.search.supernet.supernet import Supernet
 from tfnas.space import build_network
 

@@ -25,8 +25,8 @@ from torch import Tensor
 
 from tfnas.latency import OperationKey
 from tfnas.search.constraint import Constraint
-from tfnas.search.derivation import Derived, derive, derived_network, searchable_layers, stage_slices
-from tfnas.search.knapsack import NOT_KEPT, ROUNDING, SAME, Knapsack, Segment
+from tfnas.search.derivation.knapsack import NOT_KEPT, ROUNDING, SAME, Knapsack, Segment
+from tfnas.search.derivation.strongest import Derived, derive, derived_network, searchable_layers, stage_slices
 from tfnas.search.supernet.depth_spaces import DEPTH_SPACES, candidate_mask, operation_logits
 from tfnas.space import Space
 from tfnas.space.membership import fixed_blocks
