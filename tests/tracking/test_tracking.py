@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
 from tfnas.jobs.errors import UserError
 from tfnas.jobs.sections import flatten
+from tfnas.tracking.lost import PROCESS, end_lost_runs
 from tfnas.tracking.params import TrackingParams
 from tfnas.tracking.runs import model_alias, tracked_run
 
@@ -67,6 +70,49 @@ def test_a_job_killed_while_it_makes_the_store_leaves_none(folder) -> None:
     assert job.wait() == -signal.SIGKILL and not (folder / "mlflow.db").exists()
     subprocess.run([sys.executable, "-c", JOB, "A"], cwd=folder, check=True)
     assert [run.info.status for run in runs(folder)] == ["FINISHED"]
+
+
+def kill_a_job(folder: Path) -> None:
+    """Kill a job while its run is open."""
+    waits = JOB.replace("for epoch in range(3):", "Path('open').touch()\n    for epoch in iter(int, 1):")
+    waits = waits.replace("run.log_metrics", "__import__('time').sleep(600)  #")
+    job = subprocess.Popen([sys.executable, "-c", waits, "A"], cwd=folder)
+    while not (folder / "open").exists():
+        assert job.poll() is None
+        time.sleep(0.05)
+    job.kill()
+    job.wait()
+
+
+def test_the_run_of_a_killed_job_is_ended_by_the_next_job_and_opened_again_by_one_that_resumes_it(folder) -> None:
+    kill_a_job(folder)
+    (lost,) = runs(folder)
+    assert lost.info.status == "RUNNING"
+    with tracked_run("search", {}, TRACKING, Path("params.yaml"), target="B") as run:
+        assert {found.info.run_id: found.info.status for found in runs(folder)} == {
+            lost.info.run_id: "KILLED",
+            run.id: "RUNNING",
+        }
+    with tracked_run("search", {}, TRACKING, Path("params.yaml"), target="A", resumes=lost.info.run_id) as run:
+        assert run.id == lost.info.run_id
+        subprocess.run([sys.executable, "-c", JOB, "C"], cwd=folder, check=True)
+        assert {found.info.status for found in runs(folder) if found.info.run_id == run.id} == {"RUNNING"}
+    assert {found.info.status for found in runs(folder)} == {"FINISHED"}
+
+
+@pytest.mark.parametrize("tag", ["", "elsewhere 1 0", "{host} {pid} {start}"])
+def test_a_run_is_ended_only_if_its_process_was_here_and_is_gone(folder, tag: str) -> None:
+    import mlflow
+
+    process = psutil.Process()
+    text = tag.format(host=socket.gethostname(), pid=process.pid, start=process.create_time())
+    mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
+    experiment = mlflow.create_experiment("test")
+    client = mlflow.MlflowClient()
+    kept = client.create_run(experiment, tags={PROCESS: text} if text else {})
+    reused = client.create_run(experiment, tags={PROCESS: f"{socket.gethostname()} {process.pid} 1000"})
+    assert end_lost_runs(client, experiment) == [reused.info.run_id]
+    assert client.get_run(kept.info.run_id).info.status == "RUNNING"
 
 
 def test_a_job_that_is_no_stages_has_a_name_and_tags_of_its_own(folder) -> None:

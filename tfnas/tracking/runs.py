@@ -16,6 +16,7 @@ from tfnas.jobs.artifacts import atomic_path, digest_text, git_commit
 from tfnas.jobs.checkpoints import experiment_name, project_folder
 from tfnas.jobs.errors import reason_of
 from tfnas.jobs.sections import flatten
+from tfnas.tracking.lost import PROCESS, end_lost_runs, this_process
 from tfnas.tracking.outbox import FOLDER, Entry, Outbox, send_kept
 from tfnas.tracking.params import TrackingParams
 from tfnas.tracking.store import LOCK, SQLITE, check_file, explained, follow_move, model_name, store_file, store_uri
@@ -100,7 +101,7 @@ def tracked_run(
 
     All jobs of one commit and one parameter file share a pipeline id. Parameters of the job's own target are logged as
     `target.*`, so that runs of two targets can be compared row by row. The runs of a DVC experiment are prefixed with
-    its name, and are kept in the project's store, wherever DVC runs them.
+    its name, and are kept in the project's store, wherever DVC runs them. Runs that killed jobs left open are ended.
 
     Args:
         tags: more tags; `name` among them takes the place of target, dataset and network in the run's name.
@@ -120,13 +121,15 @@ def tracked_run(
     name = "-".join(part for part in parts if part)
     if (experiment := experiment_name()) is not None:
         name = f"{experiment}: {name}"
+    _unless_it_fails("the end of killed jobs", lambda: _end_lost_runs(tracking.experiment))
     commit = git_commit()
     pipeline = digest_text(commit + params_file.read_text(encoding="utf-8"))[:12]
     known = {"stage": stage, "target": target, "dataset": dataset, "network": network}
-    known |= {"git_commit": commit, "pipeline_id": pipeline, "dvc_experiment": experiment} | more
+    known |= {"git_commit": commit, "pipeline_id": pipeline, "dvc_experiment": experiment, PROCESS: this_process()}
+    known |= more
     if resumes is not None and (last_step := _last_step(resumes, tracking.experiment)) is not None:
         with explained(uri):
-            run = mlflow.start_run(run_id=resumes)
+            run = mlflow.start_run(run_id=resumes, tags={PROCESS: this_process()})
         with _outlives_outage(run) as outbox:
             yield Run(resumes, outbox, last_step=last_step)
         return
@@ -157,6 +160,16 @@ def _outlives_outage(run: mlflow.ActiveRun) -> Iterator[Outbox]:
         except Exception:  # of any library that a store uses
             outbox.put(Entry(status=status))
         outbox.close()
+
+
+def _end_lost_runs(name: str) -> None:
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    experiment = client.get_experiment_by_name(name)
+    assert experiment is not None  # `_open_store` made it
+    for run_id in end_lost_runs(client, experiment.experiment_id):
+        logger.info("MLflow run %s, of a job that was killed: ended as KILLED", run_id)
 
 
 def _send(run_id: str, entry: Entry) -> None:
