@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfnas.cli._console import OutputFolder, check_numbers, layout
@@ -38,9 +37,8 @@ COLUMNS = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--table",
-        type=Path,
-        metavar="FILE",
-        help="latency table; also show what it predicts for the networks of its space",
+        metavar="FILE_OR_NAME",
+        help="latency table, or a name of `tfnas table list`; also show what it predicts for the networks of its space",
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
     parser.add_argument("--backend", metavar="NAME", help="torch-eager, torch-compile, onnx-runtime or your own")
@@ -61,9 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from tfnas.latency import LatencyTable
+    from tfnas.tables.shipped import open_table
 
-    table = LatencyTable.load(options.table) if options.table else None
+    table = open_table(options.table) if options.table else None
     complete(options, table)
     _check(options)
     from tfnas.latency.baselines import write_comparison

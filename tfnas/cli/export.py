@@ -53,9 +53,8 @@ def _add_measuring_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments for timing the exports."""
     parser.add_argument(
         "--table",
-        type=Path,
-        metavar="FILE",
-        help="latency table (default: the one that the architecture was derived with)",
+        metavar="FILE_OR_NAME",
+        help="latency table, or a name of `tfnas table list` (default: the one that the architecture was derived with)",
     )
     parser.add_argument(
         "--batch-size", type=int, metavar="B", help="images per timed run (default: the table's; else 1)"

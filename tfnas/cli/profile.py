@@ -165,6 +165,16 @@ def summary(table: LatencyTable, space: Space, rows: list[Validated], path: Path
     return "\n".join(lines)
 
 
+def _told_hits(metrics: dict[str, float], prefix: str) -> str:
+    """The hit rates, with the interval of the first."""
+    from tfnas.latency.validation import WITHIN_PERCENT, hit_rates_text
+
+    name = f"{prefix}within_{WITHIN_PERCENT[0]}_percent"
+    low, high = metrics.get(f"{name}_low"), metrics.get(f"{name}_high")
+    interval = "" if low is None else f" (95 % interval of the first {low:.0f} to {high:.0f} %)"
+    return f"{hit_rates_text(metrics, prefix)}{interval}"
+
+
 def _validation_lines(metrics: dict[str, float], rows: list[Validated]) -> Iterator[str]:
     published = sum(row.is_published for row in rows)
     groups = (("", len(rows) - published, "random networks of all sizes"), ("published_", published, "of the paper"))
@@ -176,7 +186,7 @@ def _validation_lines(metrics: dict[str, float], rows: list[Validated]) -> Itera
             ranked = f", rank correlation {metrics[rank]:.3f}" if rank in metrics else ""
             yield (
                 f"{count} {what}, measured whole: the table is {metrics[f'{prefix}bias_percent']:+.1f} % off on"
-                f" average ({metrics[error]:.1f} % without signs{interval}{ranked})"
+                f" average ({metrics[error]:.1f} % without signs{interval}{ranked}); {_told_hits(metrics, prefix)}"
             )
     if "calibration_applied" in metrics:
         before, after = (metrics[f"calibration_error_{name}_percent"] for name in ("before", "after"))

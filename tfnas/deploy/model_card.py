@@ -22,6 +22,7 @@ from tfnas.latency import LatencyTable
 from tfnas.latency.measuring import BUSY_SHARE
 from tfnas.latency.timing import Timer, Timing, measuring
 from tfnas.space import Architecture, count_macs, count_params
+from tfnas.tables.shipped import open_table
 
 ROUNDS, WARMUP_RUNS = 5, 3
 DRAWING, CLASSES = "architecture.svg", "classes.txt"
@@ -209,13 +210,15 @@ class LatencyTarget:
     how: str  # batch, threads and runtime, for a reader
 
 
-def read_latency_target(architecture: Architecture, file: Path | None, table: Path | None) -> LatencyTarget | None:
+def read_latency_target(
+    architecture: Architecture, file: Path | None, table: str | Path | None
+) -> LatencyTarget | None:
     """From the latency table, and from the metrics.json that derive wrote next to the architecture's file.
 
     None where no table is known, or where derive found the network outside of its space.
 
     Args:
-        table: latency_table.json; None for the one named by the provenance next to `file`, if any.
+        table: latency_table.json, or a shipped table's name; None for the one that the provenance next to `file` names.
 
     Raises:
         UserError: a file is damaged, or the table has no such operation.
@@ -225,7 +228,7 @@ def read_latency_target(architecture: Architecture, file: Path | None, table: Pa
         table = beside.input_named("latency_table.json")
     if table is None:
         return None
-    found = LatencyTable.load(table)
+    found = open_table(table)
     target_ms = None
     if file is not None and beside is not None and beside.stage == "derive":
         derived = read_json(file.with_name("metrics.json"))
