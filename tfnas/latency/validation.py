@@ -17,7 +17,7 @@ import numpy as np
 from tfnas.compute.seeding import derive_seed
 from tfnas.jobs.artifacts import write_text
 from tfnas.latency.params import ProfileLatencyParams
-from tfnas.latency.table import Curve, LatencyTable
+from tfnas.latency.table import LatencyTable
 from tfnas.space import Architecture, Candidate, Space, zoo
 from tfnas.space.membership import assemble, violations
 
@@ -299,13 +299,13 @@ def fit_calibration(
 
     Args:
         fastest_ms: the sum of the fastest network of the space; default the fastest given.
-        fewest: networks; below `FEWEST_FOR_FIT`, the scale alone is fitted.
+        fewest: networks to fit it to.
     """
     sums, measured = np.asarray(sums_ms, float), np.asarray(measured_ms, float)
     if len(sums) < fewest:
         return None
     judged = np.append(sums, sums.min() if fastest_ms is None else fastest_ms)
-    for fit in (_theil_sen, _factor) if len(sums) >= FEWEST_FOR_FIT else (_factor,):
+    for fit in (_theil_sen, _factor):
         scale, offset_ms = fit(sums, measured)
         factors = scale + offset_ms / judged
         if BOUNDS[0] < min(scale, factors.min()) and max(scale, factors.max()) < BOUNDS[1]:
@@ -370,14 +370,6 @@ def apply_calibration(table: LatencyTable, calibration: Calibration) -> LatencyT
     return replace(
         table,
         base_ms=scale * table.base_ms + calibration.offset_ms,
-        curves={key: _scaled(curve, scale) for key, curve in table.curves.items()},
+        curves={key: curve.scaled(scale) for key, curve in table.curves.items()},
         details={**table.details, "calibration": calibration.as_details(applied=True)},
-    )
-
-
-def _scaled(curve: Curve, scale: float) -> Curve:
-    return replace(
-        curve,
-        latencies_ms=tuple(scale * ms for ms in curve.latencies_ms),
-        spreads_ms=tuple(scale * ms for ms in curve.spreads_ms),
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 from tfnas.authors.latency_tables import open_external_table
 from tfnas.compute.devices import find_device
 from tfnas.jobs.artifacts import write_json
+from tfnas.latency.adaptation import FEWEST_NETWORKS, adapt_table, spread_by_latency
 from tfnas.latency.backends import BackendOptions, device_of, open_backend
 from tfnas.latency.measuring import Measuring
 from tfnas.latency.params import ProfileLatencyParams
@@ -82,6 +83,29 @@ def profile(space: Space, measuring: Measuring, *, seed: int) -> tuple[LatencyTa
     networks, fitted = _whole_networks(space, measuring.params, seed=seed)
     table, networks_ms = profile_space(space, measuring, networks=networks, seed=seed)
     return calibrated(table, space, networks, networks_ms, fitted=fitted, applied=measuring.params.calibrated)
+
+
+def adapt(
+    source: LatencyTable, space: Space, measuring: Measuring, *, samples: int | None = None, seed: int
+) -> tuple[LatencyTable, list[Validated]]:
+    """Another device's table, adapted to this one by a few samples; and the whole networks among them next to it.
+
+    Args:
+        samples: at most; None: as many as the budget of `measuring` allows.
+    """
+    params = measuring.params
+    networks = spread_by_latency(validation_networks(space, params.validation_networks, seed), source)
+    table, networks_ms = adapt_table(source, space, measuring, networks=networks, samples=samples, seed=seed)
+    count = len(networks_ms)
+    return calibrated(
+        table,
+        space,
+        networks[:count],
+        networks_ms,
+        fitted=count,
+        applied=params.calibrated,
+        fewest=FEWEST_NETWORKS,
+    )
 
 
 def _whole_networks(space: Space, params: ProfileLatencyParams, *, seed: int) -> tuple[list[Architecture], int]:
