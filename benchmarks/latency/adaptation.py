@@ -1,7 +1,7 @@
 """How far off is a table that was adapted by 5, 10 or 20 samples, next to one measured in full on the same device?
 
     python benchmarks/latency/adaptation.py run --out adaptation.jsonl      # tf-nas at 224, about 45 min, idle machine
-    python benchmarks/latency/adaptation.py run --space tf-nas-tiny --minutes 0.3 --devices torch onnx --on-busy warn --out s.jsonl
+    python benchmarks/latency/adaptation.py run --space tf-nas-tiny --minutes 0.3 --devices torch onnx --out tiny.jsonl
     python benchmarks/latency/adaptation.py show adaptation.jsonl
 
 One machine has several "devices": PyTorch and ONNX Runtime, one and two threads. Each gets a full table, and 32 random

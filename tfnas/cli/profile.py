@@ -134,7 +134,7 @@ def run(options: argparse.Namespace) -> None:
         check_source(source, space, f"tfnas profile: --from {options.source}")
     measuring = Measuring(
         params,
-        space=space.digest if source is None else f"{space.digest} from {options.source}",
+        space=space.digest if source is None else f"{space.digest} from {_identity(source)}",
         resolution=options.resolution or space.resolution,
         backend=backend,
         journal=options.out.with_name(f"{options.out.name}.partial"),
@@ -146,6 +146,11 @@ def run(options: argparse.Namespace) -> None:
     table.save(options.out)
     measuring.discard()
     print(summary(table, space, rows, options.out))
+
+
+def _identity(source: LatencyTable) -> str:
+    """What tells a source from another: the samples' networks are chosen by it."""
+    return f"{source.device} {source.base_ms} {source.details.get('measured_at')}"
 
 
 def read_source(options: argparse.Namespace) -> LatencyTable | None:
