@@ -138,8 +138,22 @@ def summary(
     lines.append("* As published by the source, on ImageNet at 224x224; not measured here.")
     if table is not None and not same_device:
         lines.append(f"The table was measured on another device ({table.device}): its error is not shown.")
+    if same_device:
+        lines.append(told_hits(rows))
     lines.append(f"{options.out}: comparison.csv, comparison.svg, comparison.png")
     return "\n".join(lines)
+
+
+def told_hits(rows: Sequence[Compared]) -> str:
+    """How many of the paper's networks the table predicts within 5 % and 10 %."""
+    from tfnas.latency.validation import Validated, hit_rates_text, validation_metrics
+
+    known = [row for row in rows if row.table_ms is not None]
+    judged = [Validated(row.baseline.name, row.table_ms, row.timing.median_ms) for row in known]
+    metrics = validation_metrics(judged)
+    if not metrics:
+        return "The table has the operations of none of these networks."
+    return f"Of {len(judged)} networks that the table has the operations of, {hit_rates_text(metrics, 'published_')}."
 
 
 def table_rows(rows: Sequence[Compared], same_device: bool) -> Iterator[tuple[str, ...]]:
