@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ship_table import full_profile
 
 from tfnas.latency import LatencyTable
 from tfnas.latency.adaptation import ADAPTED_FROM
@@ -125,23 +126,8 @@ def table_difference(table: LatencyTable, other: LatencyTable) -> float:
 
 def _params(device: str, options: argparse.Namespace) -> ProfileLatencyParams:
     backend, threads = DEVICES[device]
-    return ProfileLatencyParams(
-        table=None,
-        device="cpu",
-        backend=backend,
-        precision="float32",
-        channels_last=False,
-        threads=threads,
-        batch_size=1,
-        num_classes=1000,
-        minutes=options.minutes,
-        tolerance=0.01,
-        warmup_runs=2,
-        repeats=8,
-        validation_networks=options.networks,
-        calibrated=True,
-        on_busy=options.on_busy,
-    )
+    how = {"minutes": options.minutes, "networks": options.networks, "on_busy": options.on_busy}
+    return full_profile(backend, threads, **how)
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

@@ -36,7 +36,7 @@ def measure(name: str, work: Path) -> None:
     space_name, backend, threads = PLAN[name]
     space = load_space(space_name)
     if not (folder / "validation.csv").exists():
-        params = _params(backend, threads)
+        params = full_profile(backend, threads)
         folder.mkdir(parents=True, exist_ok=True)
         measuring = Measuring(params, space=space.digest, resolution=space.resolution, journal=folder / "visits.jsonl")
         table, rows = profile(space, measuring, seed=0)
@@ -46,7 +46,10 @@ def measure(name: str, work: Path) -> None:
     write_packed(pack(folder, space, commit=git_commit() or "unknown"), FOLDER / f"{name}.json")
 
 
-def _params(backend: str, threads: int) -> ProfileLatencyParams:
+def full_profile(
+    backend: str, threads: int, *, minutes: float = MINUTES, networks: int = 32, on_busy: str = "refuse"
+) -> ProfileLatencyParams:
+    """One CPU, float32, batch 1, ImageNet's classes."""
     return ProfileLatencyParams(
         table=None,
         device="cpu",
@@ -56,13 +59,13 @@ def _params(backend: str, threads: int) -> ProfileLatencyParams:
         threads=threads,
         batch_size=1,
         num_classes=1000,
-        minutes=MINUTES,
+        minutes=minutes,
         tolerance=0.01,
         warmup_runs=2,
         repeats=8,
-        validation_networks=32,
+        validation_networks=networks,
         calibrated=True,
-        on_busy="refuse",
+        on_busy=on_busy,
     )
 
 
