@@ -46,6 +46,9 @@ def test_compare_prints_writes_and_draws(table, few_baselines, tmp_path, capsys)
     assert set(rows) == {"TF-NAS-D", "TF-NAS-D-wose", "shufflenet_v2_x0_5"}
     ms, by_table = (float(rows["TF-NAS-D"][name]) for name in ("latency_ms", "table_ms"))
     assert f"{100 * (by_table / ms - 1):+.1f} %" in text
+    known = [row for row in rows.values() if row["table_ms"]]
+    hits = sum(abs(float(row["table_ms"]) / float(row["latency_ms"]) - 1) <= 0.1 for row in known)
+    assert f"{100 * hits / len(known):.0f} % within 10 %" in text
     svg = (tmp_path / "out/comparison.svg").read_text()
     assert all(name in svg for name in rows) and "published top-1" in svg
     assert (tmp_path / "out/comparison.png").read_bytes().startswith(b"\x89PNG")
@@ -56,6 +59,7 @@ def test_compare_shows_no_error_of_another_devices_table(table, few_baselines, t
     options = ["--table", tmp_path / "t.json", "--repeats", 1, "--warmup-runs", 0, "--out", tmp_path / "out"]
     assert main(["compare", *map(str, options)]) == 0
     text = capsys.readouterr().out
+    assert "within 10 %" not in text
     assert "another device (Another)" in text and " %  " not in text.split("TF-NAS-D ")[1].split("M")[0]
 
 

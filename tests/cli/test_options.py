@@ -25,6 +25,7 @@ COMMANDS = {  # each option that names what is written
     "--per-class": ["evaluate", "none.pt", "--data", "none"],
     "--json": ["evaluate", "none.pt", "--data", "none"],
     "--out:import": ["import", "config", "none"],
+    "--out:table": ["table", "copy", "tf-nas-tiny-epyc-torch"],
 }
 
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import rankdata
+from scipy.stats import binom, rankdata
 from torch import nn
 
-from tfnas.latency import measure_architecture_ms
+from tfnas.latency import measure_architecture_ms, reachable_range_ms
 from tfnas.latency.profiler import profile_space
 from tfnas.latency.validation import (
     FEWEST_FOR_FIT,
@@ -23,6 +23,7 @@ from tfnas.latency.validation import (
     mean_interval,
     published_members,
     random_architecture,
+    share_interval,
     validated,
     validation_metrics,
     validation_networks,
@@ -30,7 +31,7 @@ from tfnas.latency.validation import (
 )
 from tfnas.space import Architecture, Space, count_params, load_space, zoo
 from tfnas.space.membership import assemble, violations
-from tfnas.stages.profile_latency import _calibrated
+from tfnas.stages.profile_latency import calibrated
 
 
 @pytest.mark.parametrize("name", ["tf-nas", "mobilenet-v2"])
@@ -104,19 +105,23 @@ def test_metrics_against_their_definitions(pairs) -> None:
         assert metrics["spearman"] == pytest.approx(np.corrcoef(*ranks)[0, 1], abs=1e-9)
     else:
         assert "spearman" not in metrics
+    for limit in (5, 10):
+        hits = sum(abs(error) <= limit for error in errors)
+        assert metrics[f"within_{limit}_percent"] == pytest.approx(100 * hits / len(errors))
+        assert (f"within_{limit}_percent_low" in metrics) is (len(errors) >= 5)
 
 
 def test_no_network_gives_no_metric_and_a_file_with_a_header(tmp_path) -> None:
     assert validation_metrics([]) == {}
     write_validation([], tmp_path / "validation.csv")
-    assert (tmp_path / "validation.csv").read_text() == "network,table_ms,measured_ms\n"
+    assert (tmp_path / "validation.csv").read_text() == "network,table_ms,measured_ms,unseen_ms\n"
 
 
 def test_file_holds_the_rows(tmp_path) -> None:
-    rows = [Validated("random-1", 1.25, 1.5), Validated("random-2", 2.0, 0.125)]
+    rows = [Validated("random-1", 1.25, 1.5, 1.25), Validated("random-2", 2.0, 0.125, 3.0)]
     write_validation(rows, tmp_path / "validation.csv")
     with (tmp_path / "validation.csv").open() as file:
-        assert [Validated(n, float(t), float(m)) for n, t, m in list(csv.reader(file))[1:]] == rows
+        assert [Validated(name, *map(float, numbers)) for name, *numbers in list(csv.reader(file))[1:]] == rows
 
 
 def test_one_network_is_measured_whole_without_touching_random_state(space, make_profile_params) -> None:
@@ -153,6 +158,7 @@ def test_published_networks_are_judged_apart() -> None:
     assert metrics["bias_percent"] == pytest.approx(9.7, abs=0.1)
     assert metrics["published_bias_percent"] == pytest.approx(-25)
     assert "published_mean_absolute_percentage_error_low" not in metrics  # of one network, nothing can be said
+    assert metrics["published_within_10_percent"] == 0 and metrics["within_10_percent"] > 0
     error = "mean_absolute_percentage_error"
     assert metrics[f"{error}_low"] <= metrics[error] <= metrics[f"{error}_high"]
 
@@ -190,6 +196,33 @@ def test_one_disturbed_network_has_no_weight() -> None:
     assert (found.scale, found.offset_ms) == pytest.approx((1.1, 0.5))
     assert found.error_after_percent == pytest.approx(100 * (2 / 3) / 16)  # the disturbed one's own
     assert found.error_before_percent == pytest.approx(100 * np.mean(1 - sums / measured))
+
+
+@pytest.mark.parametrize("share", [0.6, 0.9, 1.0])
+@pytest.mark.parametrize("count", [5, 10, 32])
+def test_interval_of_a_share_holds_it_and_is_never_without_width(share, count) -> None:
+    """Its coverage, computed exactly over the binomial distribution, is about 95 %."""
+    intervals = [share_interval(hits, count) for hits in range(count + 1)]
+    assert all(0 <= low < high <= 100 + 1e-9 for low, high in intervals)
+    held = [low <= 100 * share <= high + 1e-9 for low, high in intervals]
+    assert binom.pmf(range(count + 1), count, share)[held].sum() > 0.89
+
+
+def test_a_network_is_judged_by_the_correction_without_it(space, fake_device, make_measuring) -> None:
+    """One disturbed network of many: corrected without it or with it, it is the same miss, and no hit."""
+    table, networks = profile_space(space, make_measuring(fake_device())).table, validation_networks(space, 12, seed=1)
+    sums = np.array([table.latency_ms(network) for network in networks])
+    measured = 1.3 * sums + 0.1 * np.sin(np.arange(12))
+    _, rows = calibrated(table, space, networks, list(measured), fitted=12, applied=True)
+    for i, row in enumerate(rows):
+        others = fit_calibration(
+            np.delete(sums, i), np.delete(measured, i), fastest_ms=reachable_range_ms(space, table)[0]
+        )
+        assert row.predicted_ms == pytest.approx(others.scale * sums[i] + others.offset_ms)
+    metrics = validation_metrics(rows)
+    errors = np.array([100 * abs(row.unseen_ms / row.measured_ms - 1) for row in rows])
+    assert metrics["mean_absolute_percentage_error"] == pytest.approx(errors.mean())
+    assert metrics["within_5_percent"] == pytest.approx(100 * np.mean(errors <= 5))
 
 
 def test_error_after_is_of_each_network_by_the_fit_to_the_others() -> None:
@@ -254,7 +287,8 @@ def test_a_table_without_bias_stays_as_measured(space, fake_device, make_measuri
     sums = np.array([table.latency_ms(network) for network in networks])
     noisy = sums * np.exp(0.03 * np.random.default_rng(0).normal(size=12))
     for measured, applied in ((sums, False), (noisy, False), (1.3 * sums, True)):
-        found = _calibrated(table, space, networks, list(measured), applied=True)
+        found, rows = calibrated(table, space, networks, list(measured), fitted=12, applied=True)
+        assert all((row.unseen_ms is not None) is applied for row in rows)
         assert found.details["calibration"]["applied"] is applied
         assert (found == table) is not applied
-    assert _calibrated(table, space, networks, list(1.3 * sums), applied=False) == table
+    assert calibrated(table, space, networks, list(1.3 * sums), fitted=12, applied=False)[0] == table

@@ -90,7 +90,7 @@ def test_a_table_that_was_not_validated_and_absent_provenance_are_said(
     make_results: Callable[..., Path], params: Params, tmp_path: Path
 ) -> None:
     folder = make_results(tmp_path / "results", params)
-    (folder / "profile_latency/validation.csv").write_text("network,table_ms,measured_ms\n")
+    (folder / "profile_latency/validation.csv").write_text("network,table_ms,measured_ms,unseen_ms\n")
     for path in folder.rglob("provenance.json"):
         path.unlink()
     html = render_page(read_results(params, folder), title="x")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfnas.cli._console import OutputFolder, check_numbers, layout
@@ -38,9 +37,8 @@ COLUMNS = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--table",
-        type=Path,
-        metavar="FILE",
-        help="latency table; also show what it predicts for the networks of its space",
+        metavar="FILE_OR_NAME",
+        help="latency table, or a name of `tfnas table list`; also show what it predicts for the networks of its space",
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
     parser.add_argument("--backend", metavar="NAME", help="torch-eager, torch-compile, onnx-runtime or your own")
@@ -61,9 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from tfnas.latency import LatencyTable
+    from tfnas.tables.shipped import open_table
 
-    table = LatencyTable.load(options.table) if options.table else None
+    table = open_table(options.table) if options.table else None
     complete(options, table)
     _check(options)
     from tfnas.latency.baselines import write_comparison
@@ -140,8 +138,22 @@ def summary(
     lines.append("* As published by the source, on ImageNet at 224x224; not measured here.")
     if table is not None and not same_device:
         lines.append(f"The table was measured on another device ({table.device}): its error is not shown.")
+    if same_device:
+        lines.append(told_hits(rows))
     lines.append(f"{options.out}: comparison.csv, comparison.svg, comparison.png")
     return "\n".join(lines)
+
+
+def told_hits(rows: Sequence[Compared]) -> str:
+    """How many of the paper's networks the table predicts within 5 % and 10 %."""
+    from tfnas.latency.validation import Validated, hit_rates_text, validation_metrics
+
+    known = [row for row in rows if row.table_ms is not None]
+    judged = [Validated(row.baseline.name, row.table_ms, row.timing.median_ms) for row in known]
+    metrics = validation_metrics(judged)
+    if not metrics:
+        return "The table has the operations of none of these networks."
+    return f"Of {len(judged)} networks that the table has the operations of, {hit_rates_text(metrics, 'published_')}."
 
 
 def table_rows(rows: Sequence[Compared], same_device: bool) -> Iterator[tuple[str, ...]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from tfnas.deploy.export import Checked
     from tfnas.deploy.load import Origin
     from tfnas.deploy.model_card import Card, LatencyTarget, Measured
+    from tfnas.deploy.preprocessing import Preprocessed
     from tfnas.space import Architecture
 
 HELP = (
@@ -46,6 +48,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="X",
         help="largest allowed difference in a logit (default: 1e-4)",
     )
+    parser.add_argument(
+        "--with-preprocessing",
+        action="store_true",
+        help="also write an ONNX file that resizes, cuts and normalizes itself: a uint8 picture of any size in,"
+        " probabilities out",
+    )
     _add_measuring_arguments(parser)
 
 
@@ -53,9 +61,8 @@ def _add_measuring_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments for timing the exports."""
     parser.add_argument(
         "--table",
-        type=Path,
-        metavar="FILE",
-        help="latency table (default: the one that the architecture was derived with)",
+        metavar="FILE_OR_NAME",
+        help="latency table, or a name of `tfnas table list` (default: the one that the architecture was derived with)",
     )
     parser.add_argument(
         "--batch-size", type=int, metavar="B", help="images per timed run (default: the table's; else 1)"
@@ -73,6 +80,8 @@ def run(options: argparse.Namespace) -> None:
     unknown = next((name for name in formats if name not in FORMATS), None)
     if unknown is not None:
         raise UserError(f"export: --formats {unknown!r}: unknown format; known: {', '.join(FORMATS)}")
+    if options.with_preprocessing and "onnx" not in formats:
+        raise UserError("export: --with-preprocessing: is for ONNX; add onnx to --formats")
     from tfnas.deploy.model_card import write_card
 
     card = export(options, formats)
@@ -94,7 +103,34 @@ def export(options: argparse.Namespace, formats: list[str]) -> Card:
     options.threads = options.threads or subject.origin.value("device.threads", 1)
     options.batch_size = options.batch_size or (latency_target.batch_size if latency_target else 1)
     checked, measured = export_and_measure(subject, formats, options)
-    return describe(subject, latency_target, checked, measured, options)
+    preprocessed = _with_preprocessing(subject, options) if options.with_preprocessing else None
+    card = describe(subject, latency_target, checked, measured, preprocessed, options)
+    return label_files(card, options.out)
+
+
+def _with_preprocessing(subject: Subject, options: argparse.Namespace) -> Preprocessed:
+    from tfnas.deploy.preprocessing import export_with_preprocessing
+
+    exported = options.out / f"{subject.architecture.name}.onnx"
+    how = {"threads": options.threads, "tolerance": options.tolerance}
+    return export_with_preprocessing(subject.network, options.resolution, exported, **how)
+
+
+def label_files(card: Card, folder: Path) -> Card:
+    """Write into the ONNX files what is on the card; returns it with the files' digests."""
+    from tfnas.deploy.preprocessing import metadata, write_metadata
+    from tfnas.jobs.artifacts import digest_file
+
+    how = {"device": card.device, "batch_size": card.batch_size, "threads": card.threads, "busy": card.busy}
+    latency = how | {"ms": {name: timing.median_ms for name, timing in card.measured.items()}}
+    if card.latency_target is not None:
+        latency["by_table_ms"] = card.latency_target.table_ms
+    classes = card.trained_on.classes
+    facts = metadata(card.architecture.name, card.resolution, classes=classes, exif=card.exif, latency=latency)
+    for name in card.files:
+        if name.endswith(".onnx"):
+            write_metadata(folder / name, facts)
+    return replace(card, digests={name: digest_file(folder / name) for name in card.files})
 
 
 def describe(
@@ -102,13 +138,14 @@ def describe(
     latency_target: LatencyTarget | None,
     checked: Mapping[Path, Checked],
     measured: Measured,
+    preprocessed: Preprocessed | None,
     options: argparse.Namespace,
 ) -> Card:
     """The card of a network, its files and their latencies."""
     from tfnas.compute.devices import device_name
     from tfnas.deploy.load import read_trained_on
     from tfnas.deploy.model_card import Card
-    from tfnas.jobs.artifacts import digest_file, read_json
+    from tfnas.jobs.artifacts import read_json
 
     origin, metrics = subject.origin, options.weights.with_name("metrics.json")
     return Card(
@@ -125,7 +162,7 @@ def describe(
         measured=measured.timings,
         busy=measured.busy,
         differences={path.name: runner.difference for path, runner in checked.items()},
-        digests={path.name: digest_file(path) for path in checked},
+        preprocessed=preprocessed,
         random_weights=subject.random_weights,
     )
 
@@ -206,6 +243,12 @@ def summary(card: Card, folder: Path) -> str:
         f"{folder / name}: largest difference to eager {difference:.2g}, batches 1 and 7"
         for name, difference in card.differences.items()
     ]
+    made = card.preprocessed
+    if made is not None:
+        lines.append(
+            f"{made.path}: pixels differ by {made.levels:.2g} of 255 from the training's, probabilities by"
+            f" {made.difference:.2g} from eager's, on pictures of odd sizes"
+        )
     latency_target = card.latency_target
     if latency_target is not None:
         target = "" if latency_target.target_ms is None else f"target {latency_target.target_ms:.3f} ms, "

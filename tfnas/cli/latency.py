@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfnas.cli._console import OutputFile, layout
@@ -30,10 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--table",
-        type=Path,
         required=True,
-        metavar="FILE",
-        help="latency table written by `tfnas profile` or the stage profile_latency",
+        metavar="FILE_OR_NAME",
+        help="latency table written by `tfnas profile` or the stage profile_latency, or a name of `tfnas table list`",
     )
     parser.add_argument(
         "--plot",
@@ -46,9 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     if options.network is None and options.plot is None:
         raise UserError("tfnas latency: name a network (see `tfnas zoo list`), or --plot FILE")
-    from tfnas.latency import LatencyTable
+    from tfnas.tables.shipped import open_table
 
-    table = LatencyTable.load(options.table)
+    table = open_table(options.table)
     if options.network is not None:
         print_layers(options.network, table)
     if options.plot is not None:

@@ -16,12 +16,14 @@ from tfnas.data.images.decoding import APPLY, BACKGROUND
 from tfnas.data.images.transforms import CROP_FRACTION, MEAN, STD, THUMBNAIL
 from tfnas.deploy.export import Runner
 from tfnas.deploy.load import Origin, TrainedOn, read_origin
+from tfnas.deploy.preprocessing import IMAGE, Preprocessed
 from tfnas.jobs.artifacts import read_json, write_text
 from tfnas.jobs.sections import flatten
 from tfnas.latency import LatencyTable
 from tfnas.latency.measuring import BUSY_SHARE
 from tfnas.latency.timing import Timer, Timing, measuring
 from tfnas.space import Architecture, count_macs, count_params
+from tfnas.tables.shipped import open_table
 
 ROUNDS, WARMUP_RUNS = 5, 3
 DRAWING, CLASSES = "architecture.svg", "classes.txt"
@@ -48,6 +50,12 @@ class Card:
     digests: Mapping[str, str] = field(default_factory=dict)  # SHA-256 by file
     busy: bool = False  # other programs ran during the measurements
     random_weights: bool = False  # never trained
+    preprocessed: Preprocessed | None = None  # the file with preprocessing, where one was asked for
+
+    @property
+    def files(self) -> list[str]:
+        """Names of all exported files."""
+        return [*self.differences, *([self.preprocessed.path.name] if self.preprocessed else [])]
 
     @property
     def exif(self) -> str:
@@ -96,6 +104,13 @@ def _use(card: Card) -> Iterator[str]:
     model = next((name for name in card.differences if name.endswith(".onnx")), None)
     if model is not None:
         yield from ("", "```python", *_program(model, size, card.exif, named=bool(classes)), "```")
+        yield from ("", "All of this is in the file's metadata too (`get_modelmeta().custom_metadata_map`).")
+    if card.preprocessed is not None:
+        yield from (
+            "",
+            f"`{card.preprocessed.path.name}` does all but the decoding, turning and laying on white itself:",
+        )
+        yield from ("", "```python", *_short_program(card.preprocessed.path.name, named=bool(classes)), "```")
 
 
 def _program(model: str, size: int, exif: str, *, named: bool) -> Iterator[str]:
@@ -117,6 +132,18 @@ def _program(model: str, size: int, exif: str, *, named: bool) -> Iterator[str]:
         yield "print(classes[logits[0].argmax()])"
     else:
         yield "print(logits[0].argmax())"
+
+
+def _short_program(model: str, *, named: bool) -> Iterator[str]:
+    """The same by the file with preprocessing."""
+    yield from ("import json", "import numpy as np", "import onnxruntime", "from PIL import Image", "")
+    yield f'session = onnxruntime.InferenceSession("{model}")'
+    yield 'image = np.asarray(Image.open("picture.jpg").convert("RGB"))  # (H, W, 3) uint8 of any size'
+    yield f'(probabilities,) = session.run(None, {{"{IMAGE}": image}})'
+    if named:
+        yield 'classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])'
+    best = "classes[probabilities.argmax()]" if named else "probabilities.argmax()"
+    yield f"print({best}, probabilities.max())"
 
 
 def _accuracy(card: Card) -> Iterator[str]:
@@ -169,6 +196,10 @@ def _latency(card: Card) -> Iterator[str]:
 
 def _files(card: Card) -> Iterator[str]:
     rows = [(f"`{name}`", f"{gap:.2g}", card.digests.get(name, "")[:16]) for name, gap in card.differences.items()]
+    made = card.preprocessed
+    if made is not None:
+        gap = f"{made.difference:.2g} of a probability; {made.levels:.2g} of 255 of a pixel"
+        rows.append((f"`{made.path.name}`", gap, card.digests.get(made.path.name, "")[:16]))
     yield from _table(("file", "largest difference of a logit to eager", "SHA-256 begins"), rows)
 
 
@@ -209,13 +240,15 @@ class LatencyTarget:
     how: str  # batch, threads and runtime, for a reader
 
 
-def read_latency_target(architecture: Architecture, file: Path | None, table: Path | None) -> LatencyTarget | None:
+def read_latency_target(
+    architecture: Architecture, file: Path | None, table: str | Path | None
+) -> LatencyTarget | None:
     """From the latency table, and from the metrics.json that derive wrote next to the architecture's file.
 
     None where no table is known, or where derive found the network outside of its space.
 
     Args:
-        table: latency_table.json; None for the one named by the provenance next to `file`, if any.
+        table: latency_table.json, or a shipped table's name; None for the one that the provenance next to `file` names.
 
     Raises:
         UserError: a file is damaged, or the table has no such operation.
@@ -225,7 +258,7 @@ def read_latency_target(architecture: Architecture, file: Path | None, table: Pa
         table = beside.input_named("latency_table.json")
     if table is None:
         return None
-    found = LatencyTable.load(table)
+    found = open_table(table)
     target_ms = None
     if file is not None and beside is not None and beside.stage == "derive":
         derived = read_json(file.with_name("metrics.json"))

@@ -161,7 +161,7 @@ def _table(
         base_ms=sum(parts_ms.values()),
         curves={key: _curve(key, widths, found, measuring, alignment) for key, widths in knots.items()},
         fixed_stages=tuple(stage.stage for stage in space.stages if stage.fixed is not None),
-        details={**_details(measuring, found, parts_ms), FIXED_PARTS: space.fixed_content()},
+        details={**how_measured(measuring, found, parts_ms), FIXED_PARTS: space.fixed_content()},
     )
 
 
@@ -177,7 +177,7 @@ def _curve(key: OperationKey, widths: Sequence[int], found: Estimates, measuring
     )
 
 
-def _details(measuring: Measuring, found: Estimates, parts_ms: dict[str, float]) -> dict[str, Any]:
+def how_measured(measuring: Measuring, found: Estimates, parts_ms: dict[str, float]) -> dict[str, Any]:
     """How the table was measured, as recorded in its file."""
     tours: list[Visit] = [visit for visit in measuring.visits if len(visit.points) > 1]
     uncertain = [point.uncertainty for point in found.points.values() if np.isfinite(point.uncertainty)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -93,6 +93,34 @@ class Curve:
         if aligned.all() or not aligned.any():
             return (widths, latencies_ms), (widths, latencies_ms)
         return (widths[aligned], latencies_ms[aligned]), (widths[~aligned], latencies_ms[~aligned])
+
+    def reclassed(self, alignment: int) -> Curve:
+        """The curve of the same shape whose two classes of widths are by another alignment.
+
+        The knots of each class move to the nearest width that is now of that class; without classes (1), the curve of
+        the widths that were not favored is left. Nothing is known of spreads and counts any more.
+        """
+        if alignment == self.alignment:
+            return replace(self, spreads_ms=(), counts=())
+        aligned, others = self._classes
+        low, high = self.widths[0], self.widths[-1]
+        found: dict[int, float] = {}
+        for width in self.widths:
+            multiple = min(max(round(width / alignment), -(-low // alignment)), high // alignment) * alignment
+            if alignment > 1 and low <= multiple:
+                found[multiple] = float(np.interp(multiple, *aligned))
+            beside = width if alignment == 1 or width % alignment else width + (1 if width < high else -1)
+            found[beside] = float(np.interp(beside, *others))
+        widths = tuple(sorted(found))
+        return Curve(widths, tuple(found[width] for width in widths), alignment=alignment)
+
+    def scaled(self, factor: float | np.ndarray) -> Curve:
+        """Every latency and spread times a factor, one for all knots or one for each."""
+        return replace(
+            self,
+            latencies_ms=tuple(np.multiply(self.latencies_ms, factor).tolist()),
+            spreads_ms=tuple(np.multiply(self.spreads_ms, factor).tolist()) if self.spreads_ms else (),
+        )
 
     @cached_property
     def dense_ms(self) -> np.ndarray:

@@ -7,7 +7,7 @@ no larger than the noise of measuring a network, so a correction with more freed
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,7 +17,7 @@ import numpy as np
 from tfnas.compute.seeding import derive_seed
 from tfnas.jobs.artifacts import write_text
 from tfnas.latency.params import ProfileLatencyParams
-from tfnas.latency.table import Curve, LatencyTable
+from tfnas.latency.table import LatencyTable
 from tfnas.space import Architecture, Candidate, Space, zoo
 from tfnas.space.membership import assemble, violations
 
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from tfnas.latency.backends.registry import Stopwatch
     from tfnas.latency.timing import Probe, Timing
 
-COLUMNS = ("network", "table_ms", "measured_ms")
+VALIDATED = ("table_ms", "measured_ms", "unseen_ms")  # columns of validation.csv, after the network's name
+WITHIN_PERCENT = (5, 10)  # of the measured latency: the hit rates that nn-Meter, LitePred and HELP report
 SPREAD = 0.25  # standard deviation of one choice around the size of a random network
 AT_AN_END = 0.5  # of a random network's stages: their widths are at an end of their range
 FEWEST_FOR_INTERVAL = 5  # networks
@@ -42,6 +43,12 @@ class Validated(NamedTuple):
     network: str
     table_ms: float
     measured_ms: float
+    unseen_ms: float | None = None  # by the table as corrected without this network; None: it was not fitted to it
+
+    @property
+    def predicted_ms(self) -> float:
+        """By a table that has not seen the network."""
+        return self.table_ms if self.unseen_ms is None else self.unseen_ms
 
     @property
     def is_published(self) -> bool:
@@ -91,11 +98,22 @@ def published_members(space: Space) -> list[Architecture]:
     return [network for network in map(zoo.load, zoo.names()) if not any(violations(network, space))]
 
 
-def validated(table: LatencyTable, networks: Sequence[Architecture], networks_ms: Sequence[float]) -> list[Validated]:
-    """The table's latencies of networks next to the measured ones."""
+def validated(
+    table: LatencyTable,
+    networks: Sequence[Architecture],
+    networks_ms: Sequence[float],
+    *,
+    unseen_ms: Sequence[float] = (),
+) -> list[Validated]:
+    """The table's latencies of networks next to the measured ones.
+
+    Args:
+        unseen_ms: of the first networks, those that the table's correction was fitted to: by the fit to the others.
+    """
+    rest = [None] * (len(networks) - len(unseen_ms))
     return [
-        Validated(network.name, table.latency_ms(network), measured_ms)
-        for network, measured_ms in zip(networks, networks_ms, strict=True)
+        Validated(network.name, table.latency_ms(network), measured_ms, unseen)
+        for network, measured_ms, unseen in zip(networks, networks_ms, [*unseen_ms, *rest], strict=True)
     ]
 
 
@@ -166,8 +184,9 @@ def measure_architecture_ms(
 def validation_metrics(rows: Sequence[Validated]) -> dict[str, float]:
     """Errors of the table on random networks, and on published ones under the same names after `published_`.
 
-    Percent of the measured latency, and rank correlations (Spearman's, Kendall's). Numbers that do not exist
-    (no network, or all of one latency) are omitted.
+    Percent of the measured latency, the shares of networks within 5 % and 10 % of it, and rank correlations
+    (Spearman's, Kendall's). Each network is judged by the table as corrected without it. Numbers that do not exist (no
+    network, or all of one latency) are omitted.
     """
     random = [row for row in rows if not row.is_published]
     published = _group_metrics([row for row in rows if row.is_published])
@@ -179,17 +198,46 @@ def _group_metrics(rows: Sequence[Validated]) -> dict[str, float]:
         return {}
     from scipy.stats import kendalltau, spearmanr
 
-    table_ms = np.array([row.table_ms for row in rows])
+    predicted_ms = np.array([row.predicted_ms for row in rows])
     measured_ms = np.array([row.measured_ms for row in rows])
-    percent = 100.0 * (table_ms / measured_ms - 1.0)
+    percent = 100.0 * (predicted_ms / measured_ms - 1.0)
     metrics = {"mean_absolute_percentage_error": float(abs(percent).mean()), "bias_percent": float(percent.mean())}
     if len(rows) >= FEWEST_FOR_INTERVAL:
         low, high = mean_interval(abs(percent))
         metrics |= {"mean_absolute_percentage_error_low": low, "mean_absolute_percentage_error_high": high}
-    if len(set(table_ms)) > 1 and len(set(measured_ms)) > 1:
-        metrics["spearman"] = float(spearmanr(table_ms, measured_ms).statistic)
-        metrics["kendall"] = float(kendalltau(table_ms, measured_ms).statistic)
+    metrics |= _hit_rates(percent)
+    if len(set(predicted_ms)) > 1 and len(set(measured_ms)) > 1:
+        metrics["spearman"] = float(spearmanr(predicted_ms, measured_ms).statistic)
+        metrics["kendall"] = float(kendalltau(predicted_ms, measured_ms).statistic)
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
+
+
+def _hit_rates(percent: np.ndarray) -> dict[str, float]:
+    """Shares of networks within each of `WITHIN_PERCENT`, in percent, with 95 % intervals."""
+    rates: dict[str, float] = {}
+    for limit in WITHIN_PERCENT:
+        hits, name = int((abs(percent) <= limit).sum()), f"within_{limit}_percent"
+        rates[name] = 100.0 * hits / len(percent)
+        if len(percent) >= FEWEST_FOR_INTERVAL:
+            rates[f"{name}_low"], rates[f"{name}_high"] = share_interval(hits, len(percent))
+    return rates
+
+
+def hit_rates_text(metrics: Mapping[str, float], prefix: str = "") -> str:
+    """The hit rates as words, for a reader: `97 % are within 5 %, 100 % within 10 %`."""
+    first, *more = ((metrics[f"{prefix}within_{limit}_percent"], limit) for limit in WITHIN_PERCENT)
+    return ", ".join([f"{first[0]:.0f} % are within {first[1]} %", *(f"{rate:.0f} % within {n} %" for rate, n in more)])
+
+
+def share_interval(hits: int, count: int) -> tuple[float, float]:
+    """95 % interval of a share over such networks, in percent (E. B. Wilson, JASA 22, 1927).
+
+    No bootstrap: 32 hits of 32 would be certain by it, as each of its samples has only hits.
+    """
+    from scipy.stats import binomtest
+
+    found = binomtest(hits, count).proportion_ci(0.95, method="wilson")
+    return 100.0 * float(found.low), 100.0 * float(found.high)
 
 
 def mean_interval(values: np.ndarray) -> tuple[float, float]:
@@ -208,9 +256,9 @@ def mean_interval(values: np.ndarray) -> tuple[float, float]:
 
 
 def write_validation(rows: Sequence[Validated], path: str | Path) -> None:
-    """Write validation.csv: network, table_ms, measured_ms."""
-    lines = [",".join(COLUMNS)]
-    lines += [f"{row.network},{row.table_ms:.6f},{row.measured_ms:.6f}" for row in rows]
+    """Write validation.csv: network, table_ms, measured_ms, unseen_ms (by the table as corrected without it)."""
+    lines = [",".join(("network", *VALIDATED))]
+    lines += [f"{row.network},{row.table_ms:.6f},{row.measured_ms:.6f},{row.predicted_ms:.6f}" for row in rows]
     write_text(path, "\n".join(lines) + "\n")
 
 
@@ -224,6 +272,7 @@ class Calibration:
     error_before_percent: float  # mean absolute error of the plain sum, relative to the measured latency
     error_after_percent: float  # cross-validated
     least_gain_percent: float  # of the first over the second, with `CONFIDENCE`
+    unseen_ms: tuple[float, ...]  # each network's latency by the fit to all the others
 
     @property
     def helps(self) -> bool:
@@ -231,12 +280,16 @@ class Calibration:
         return self.least_gain_percent > 0.0
 
     def as_details(self, *, applied: bool) -> dict[str, Any]:
-        """As recorded in a table's details."""
-        return {**asdict(self), "applied": applied}
+        """As recorded in a table's details, without the networks one by one."""
+        return {name: value for name, value in asdict(self).items() if name != "unseen_ms"} | {"applied": applied}
 
 
 def fit_calibration(
-    sums_ms: Sequence[float], measured_ms: Sequence[float], *, fastest_ms: float | None = None
+    sums_ms: Sequence[float],
+    measured_ms: Sequence[float],
+    *,
+    fastest_ms: float | None = None,
+    fewest: int = FEWEST_FOR_FIT,
 ) -> Calibration | None:
     """Fit scale and offset by Theil and Sen's line, a median of absolute slopes: one disturbed network has no weight.
 
@@ -246,9 +299,10 @@ def fit_calibration(
 
     Args:
         fastest_ms: the sum of the fastest network of the space; default the fastest given.
+        fewest: networks to fit it to.
     """
     sums, measured = np.asarray(sums_ms, float), np.asarray(measured_ms, float)
-    if len(sums) < FEWEST_FOR_FIT:
+    if len(sums) < fewest:
         return None
     judged = np.append(sums, sums.min() if fastest_ms is None else fastest_ms)
     for fit in (_theil_sen, _factor):
@@ -258,8 +312,8 @@ def fit_calibration(
             break
     else:
         return None
-    before = _errors_percent(sums, measured)
-    after = _errors_percent(_by_the_others(fit, sums, measured), measured)
+    unseen_ms = _by_the_others(fit, sums, measured)
+    before, after = _errors_percent(sums, measured), _errors_percent(unseen_ms, measured)
     return Calibration(
         scale=scale,
         offset_ms=offset_ms,
@@ -267,6 +321,7 @@ def fit_calibration(
         error_before_percent=float(before.mean()),
         error_after_percent=float(after.mean()),
         least_gain_percent=_least_mean(before - after),
+        unseen_ms=tuple(unseen_ms.tolist()),
     )
 
 
@@ -315,14 +370,6 @@ def apply_calibration(table: LatencyTable, calibration: Calibration) -> LatencyT
     return replace(
         table,
         base_ms=scale * table.base_ms + calibration.offset_ms,
-        curves={key: _scaled(curve, scale) for key, curve in table.curves.items()},
+        curves={key: curve.scaled(scale) for key, curve in table.curves.items()},
         details={**table.details, "calibration": calibration.as_details(applied=True)},
-    )
-
-
-def _scaled(curve: Curve, scale: float) -> Curve:
-    return replace(
-        curve,
-        latencies_ms=tuple(scale * ms for ms in curve.latencies_ms),
-        spreads_ms=tuple(scale * ms for ms in curve.spreads_ms),
     )

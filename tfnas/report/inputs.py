@@ -14,6 +14,7 @@ from tfnas.jobs.artifacts import PROVENANCE, read_json
 from tfnas.jobs.errors import UserError
 from tfnas.latency import LatencyTable
 from tfnas.latency.params import KNOWN, baseline_kind
+from tfnas.latency.validation import VALIDATED
 from tfnas.space import Architecture
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def read_results(params: Params, folder: Path) -> Results:
         classes=_read_classes(folder),
         table=LatencyTable.load(profile / "latency_table.json"),
         validation=read_typed_rows(
-            profile / "validation.csv", texts=("network",), numbers=("table_ms", "measured_ms"), may_be_empty=True
+            profile / "validation.csv", texts=("network",), numbers=VALIDATED, may_be_empty=True
         ),
         targets=[_read_target(params, folder, name) for name in params.targets],
         compared=_read_comparison(params),

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from tfnas.authors.latency_tables import open_external_table
 from tfnas.compute.devices import find_device
 from tfnas.jobs.artifacts import write_json
+from tfnas.latency.adaptation import FEWEST_NETWORKS, adapt_table, spread_by_latency
 from tfnas.latency.backends import BackendOptions, device_of, open_backend
 from tfnas.latency.measuring import Measuring
 from tfnas.latency.params import ProfileLatencyParams
 from tfnas.latency.profiler import NETWORK_VISITS, profile_space
 from tfnas.latency.table import LatencyTable, reachable_range_ms
 from tfnas.latency.validation import (
+    FEWEST_FOR_FIT,
     Validated,
     apply_calibration,
     fit_calibration,
@@ -79,8 +82,30 @@ def profile(space: Space, measuring: Measuring, *, seed: int) -> tuple[LatencyTa
     """The table, corrected where params ask for it and it helps, and whole networks next to it."""
     networks, fitted = _whole_networks(space, measuring.params, seed=seed)
     table, networks_ms = profile_space(space, measuring, networks=networks, seed=seed)
-    table = _calibrated(table, space, networks[:fitted], networks_ms[:fitted], applied=measuring.params.calibrated)
-    return table, validated(table, networks, networks_ms)
+    return calibrated(table, space, networks, networks_ms, fitted=fitted, applied=measuring.params.calibrated)
+
+
+def adapt(
+    source: LatencyTable, space: Space, measuring: Measuring, *, samples: int | None = None, seed: int
+) -> tuple[LatencyTable, list[Validated]]:
+    """Another device's table, adapted to this one by a few samples; and the whole networks among them next to it.
+
+    Args:
+        samples: at most; None: as many as the budget of `measuring` allows.
+    """
+    params = measuring.params
+    networks = spread_by_latency(validation_networks(space, params.validation_networks, seed), source)
+    table, networks_ms = adapt_table(source, space, measuring, networks=networks, samples=samples, seed=seed)
+    count = len(networks_ms)
+    return calibrated(
+        table,
+        space,
+        networks[:count],
+        networks_ms,
+        fitted=count,
+        applied=params.calibrated,
+        fewest=FEWEST_NETWORKS,
+    )
 
 
 def _whole_networks(space: Space, params: ProfileLatencyParams, *, seed: int) -> tuple[list[Architecture], int]:
@@ -89,22 +114,39 @@ def _whole_networks(space: Space, params: ProfileLatencyParams, *, seed: int) ->
     return [*random, *(published_members(space) if random else ())], len(random)
 
 
-def _calibrated(
-    table: LatencyTable, space: Space, networks: list[Architecture], networks_ms: list[float], *, applied: bool
-) -> LatencyTable:
-    """The table, corrected if `applied` and the correction helps; its details record the benefit of the correction."""
-    sums_ms = [table.latency_ms(network) for network in networks]
-    calibration = fit_calibration(sums_ms, networks_ms, fastest_ms=reachable_range_ms(space, table)[0])
+def calibrated(
+    table: LatencyTable,
+    space: Space,
+    networks: Sequence[Architecture],
+    networks_ms: Sequence[float],
+    *,
+    fitted: int,
+    applied: bool,
+    fewest: int = FEWEST_FOR_FIT,
+) -> tuple[LatencyTable, list[Validated]]:
+    """The table, corrected if `applied` and the correction helps, and all networks next to it.
+
+    The table's details record the benefit of the correction.
+
+    Args:
+        fitted: the number of networks, the first ones, that the correction is fitted to.
+        fewest: networks to fit it to.
+    """
+    sums_ms = [table.latency_ms(network) for network in networks[:fitted]]
+    fastest_ms = reachable_range_ms(space, table)[0]
+    calibration = fit_calibration(sums_ms, networks_ms[:fitted], fastest_ms=fastest_ms, fewest=fewest)
     if calibration is None:
         if applied:
-            logger.warning("%d validation networks allow no correction of the table", len(networks))
-        return table
+            logger.warning("%d validation networks allow no correction of the table", fitted)
+        return table, validated(table, networks, networks_ms)
     if applied and calibration.helps:
-        return apply_calibration(table, calibration)
+        table = apply_calibration(table, calibration)
+        return table, validated(table, networks, networks_ms, unseen_ms=calibration.unseen_ms)
     if applied:
         before, after = calibration.error_before_percent, calibration.error_after_percent
         logger.info("not corrected: %.2f %% off as it is, %.2f %% corrected, no sure gain", before, after)
-    return replace(table, details={**table.details, "calibration": calibration.as_details(applied=False)})
+    table = replace(table, details={**table.details, "calibration": calibration.as_details(applied=False)})
+    return table, validated(table, networks, networks_ms)
 
 
 def _validate(table: LatencyTable, space: Space, params: ProfileLatencyParams, *, seed: int) -> list[Validated]:

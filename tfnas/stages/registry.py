@@ -29,6 +29,7 @@ CHANGES_NO_RESULT = (
     "deploy",
     "engines",
     "jobs",
+    "tables",
     "tracking",
     "stages/__init__.py",
     "stages/job.py",

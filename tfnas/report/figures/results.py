@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tfnas.jobs.artifacts import shorten
 from tfnas.latency import LatencyTable
-from tfnas.latency.validation import Validated, validation_metrics
+from tfnas.latency.validation import VALIDATED, Validated, hit_rates_text, validation_metrics
 from tfnas.report.figures.drawing import (
     EndLabel,
     label_ends,
@@ -110,8 +110,11 @@ def _told_network(row: Row) -> str:
 
 
 def validation_error_text(validation: Sequence[Row]) -> str:
-    """Mean of |table / measured - 1| in percent, of the random networks and of the paper's, with 95 % intervals."""
-    rows = [Validated(str(row["network"]), row["table_ms"], row["measured_ms"]) for row in validation]
+    """Mean of |table / measured - 1| in percent, of the random networks and of the paper's, with hit rates.
+
+    Each network is judged by the table as corrected without it.
+    """
+    rows = [Validated(str(row["network"]), *(row[name] for name in VALIDATED)) for row in validation]
     metrics = validation_metrics(rows)
     published = sum(row.is_published for row in rows)
     parts = []
@@ -119,8 +122,9 @@ def validation_error_text(validation: Sequence[Row]) -> str:
         if count:
             error = f"{prefix}mean_absolute_percentage_error"
             low, high = metrics.get(f"{error}_low"), metrics.get(f"{error}_high")
-            interval = "" if low is None else f" (95 % interval {low:.1f} to {high:.1f} %)"
-            parts.append(f"{metrics[error]:.1f} %{interval} on {count} {what} network{'s' * (count > 1)}")
+            interval = "" if low is None else f"95 % interval {low:.1f} to {high:.1f} %; "
+            hits = hit_rates_text(metrics, prefix)
+            parts.append(f"{metrics[error]:.1f} % ({interval}{hits}) on {count} {what} network{'s' * (count > 1)}")
     return " and ".join(parts)
 
 

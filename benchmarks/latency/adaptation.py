@@ -1,0 +1,185 @@
+"""How far off is a table that was adapted by 5, 10 or 20 samples, next to one measured in full on the same device?
+
+    python benchmarks/latency/adaptation.py run --out adaptation.jsonl      # tf-nas at 224, about 45 min, idle machine
+    python benchmarks/latency/adaptation.py run --space tf-nas-tiny --minutes 0.3 --devices torch onnx --out tiny.jsonl
+    python benchmarks/latency/adaptation.py show adaptation.jsonl
+
+One machine has several "devices": PyTorch and ONNX Runtime, one and two threads. Each gets a full table, and 32 random
+and the published networks measured whole in the same minutes, which are the truth. Then each source is adapted to each
+target; the samples' networks are other random ones (another seed). Killed, it resumes: finished tables and rows are
+kept in the folder next to --out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ship_table import full_profile
+
+from tfnas.latency import LatencyTable
+from tfnas.latency.adaptation import ADAPTED_FROM
+from tfnas.latency.measuring import Measuring
+from tfnas.latency.params import ProfileLatencyParams
+from tfnas.latency.validation import (
+    Validated,
+    published_members,
+    validated,
+    validation_metrics,
+    validation_networks,
+)
+from tfnas.space import Space, load_space
+from tfnas.stages.profile_latency import adapt, profile
+
+DEVICES = {"torch": ("torch-eager", 1), "torch, 2 threads": ("torch-eager", 2), "onnx": ("onnx-runtime", 1)}
+PAIRS = (("torch", "onnx"), ("onnx", "torch"), ("torch", "torch, 2 threads"))
+SAMPLES = (5, 10, 20)
+COLUMNS = (
+    *("from, to", "samples", "seconds", "error", "worst seed", "it said", "within 5 %", "within 10 %", "Spearman"),
+    *("full table", "source x one factor"),
+)
+SEEDS = (1, 2, 3)  # of the samples; 0 is that of the truth
+
+
+def run(options: argparse.Namespace) -> None:
+    space, work = load_space(options.space), options.out.with_suffix(".work")
+    work.mkdir(parents=True, exist_ok=True)
+    done = {_name(row) for row in read_rows(options.out)}
+    tables = {device: full_table(device, space, work, options) for device in options.devices}
+    for source, target in (pair for pair in PAIRS if set(pair) <= set(options.devices)):
+        for samples in SAMPLES:
+            for seed in SEEDS:
+                if (source, target, samples, seed) not in done:
+                    row = adapted_row(tables, source, target, samples, seed, space, work, options)
+                    with options.out.open("a") as file:
+                        file.write(json.dumps(row) + "\n")
+
+
+def full_table(
+    device: str, space: Space, work: Path, options: argparse.Namespace
+) -> tuple[LatencyTable, list[Validated]]:
+    """A table measured in full, and the truth of whole networks."""
+    path = work / f"{device}.json"
+    rows_path = path.with_suffix(".rows.json")
+    if not rows_path.exists():
+        journal = path.with_suffix(".jsonl")
+        measuring = Measuring(
+            _params(device, options), space=space.digest, resolution=space.resolution, journal=journal
+        )
+        table, rows = profile(space, measuring, seed=0)
+        table.save(path)
+        rows_path.write_text(json.dumps(rows))
+        measuring.discard()
+    return LatencyTable.load(path), [Validated(*row) for row in json.loads(rows_path.read_text())]
+
+
+def adapted_row(
+    tables: dict[str, tuple[LatencyTable, list[Validated]]],
+    source: str,
+    target: str,
+    samples: int,
+    seed: int,
+    space: Space,
+    work: Path,
+    options: argparse.Namespace,
+) -> dict[str, Any]:
+    """One adaptation, judged by the target's truth, next to the full table and the source times the best one factor."""
+    journal = work / f"{source} to {target} {samples} {seed}.jsonl"
+    measuring = Measuring(_params(target, options), space=space.digest, resolution=space.resolution, journal=journal)
+    full, truth = tables[target]
+    table, seen = adapt(tables[source][0], space, measuring, samples=samples, seed=seed)
+    measuring.discard()
+    networks = [*validation_networks(space, options.networks, 0), *published_members(space)]
+    measured_ms = [row.measured_ms for row in truth]
+    factor = float(
+        np.median([ms / tables[source][0].latency_ms(n) for n, ms in zip(networks, measured_ms, strict=True)])
+    )
+    one_factor = [
+        row._replace(table_ms=factor * row.table_ms) for row in validated(tables[source][0], networks, measured_ms)
+    ]
+    return {
+        "source": source,
+        "target": target,
+        "samples": samples,
+        "seed": seed,
+        "space": space.name,
+        "seconds": measuring.seconds,
+        "cpu_share": measuring.cpu_share,
+        "adapted": validation_metrics(validated(table, networks, measured_ms)),
+        "full": validation_metrics(truth),
+        "one_factor": validation_metrics(one_factor),
+        "median_difference_percent": table_difference(table, full),
+        "said": validation_metrics(seen),
+        ADAPTED_FROM: table.details[ADAPTED_FROM],
+    }
+
+
+def table_difference(table: LatencyTable, other: LatencyTable) -> float:
+    """Median relative difference over all operations and widths, in percent."""
+    differences = [abs(curve.dense_ms / other.curves[key].dense_ms - 1.0) for key, curve in table.curves.items()]
+    return 100.0 * float(np.median(np.concatenate(differences)))
+
+
+def _params(device: str, options: argparse.Namespace) -> ProfileLatencyParams:
+    backend, threads = DEVICES[device]
+    how = {"minutes": options.minutes, "networks": options.networks, "on_busy": options.on_busy}
+    return full_profile(backend, threads, **how)
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The finished rows; a truncated last line is none."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("}")]
+
+
+def _name(row: dict[str, Any]) -> tuple[str, str, int, int]:
+    return row["source"], row["target"], row["samples"], row["seed"]
+
+
+def show(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """A Markdown table: means over the seeds, on random networks that nothing was fitted to."""
+    yield "| " + " | ".join(COLUMNS) + " |"
+    yield "|" + "---|" * len(COLUMNS)
+    error = "mean_absolute_percentage_error"
+    for source, target in PAIRS:
+        for samples in SAMPLES:
+            some = [row for row in rows if _name(row)[:3] == (source, target, samples)]
+            if some:
+                found = {
+                    key: [row["adapted"][key] for row in some]
+                    for key in (error, "within_5_percent", "within_10_percent")
+                }
+                spearman = np.mean([row["adapted"].get("spearman", np.nan) for row in some])
+                cells = [f"{source}, {target}", samples, f"{np.mean([row['seconds'] for row in some]):.0f}"]
+                cells += [f"{np.mean(found[error]):.1f} %", f"{max(found[error]):.1f} %"]
+                cells += [f"{np.mean([row['said'][error] for row in some]):.1f} %"]
+                cells += [f"{np.mean(found[key]):.0f} %" for key in ("within_5_percent", "within_10_percent")]
+                cells += [f"{spearman:.3f}", f"{some[0]['full'][error]:.1f} %", f"{some[0]['one_factor'][error]:.1f} %"]
+                yield "| " + " | ".join(map(str, cells)) + " |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    running = commands.add_parser("run")
+    running.add_argument("--out", type=Path, required=True)
+    running.add_argument("--space", default="tf-nas")
+    running.add_argument("--minutes", type=float, default=10.0, help="of each full table")
+    running.add_argument("--networks", type=int, default=32)
+    running.add_argument("--devices", choices=list(DEVICES), nargs="+", default=list(DEVICES))
+    running.add_argument("--on-busy", choices=("warn", "refuse"), default="refuse")
+    showing = commands.add_parser("show")
+    showing.add_argument("rows", type=Path)
+    options = parser.parse_args()
+    if options.command == "run":
+        run(options)
+    else:
+        print("\n".join(show(read_rows(options.rows))))
+
+
+if __name__ == "__main__":
+    main()
