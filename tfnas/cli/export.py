@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from tfnas.cli._console import OutputFolder, check_numbers
 from tfnas.cli.evaluate import add_network_arguments, choose_architecture, names_a_network
 from tfnas.jobs.errors import UserError
+from tfnas.jobs.extras import require
 
 if TYPE_CHECKING:
     from torch import nn
@@ -73,6 +74,8 @@ def run(options: argparse.Namespace) -> None:
     unknown = next((name for name in formats if name not in FORMATS), None)
     if unknown is not None:
         raise UserError(f"export: --formats {unknown!r}: unknown format; known: {', '.join(FORMATS)}")
+    if "onnx" in formats:
+        require("onnx", by="tfnas export --formats onnx")
     from tfnas.deploy.model_card import write_card
 
     card = export(options, formats)
