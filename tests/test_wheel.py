@@ -52,7 +52,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("inputs/weights/mine.pt", "results/retrain/A/weights.pt", "workflow/__pycache__/x.pyc"):
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         (tree / name).write_text("not for others")
-    shutil.unpack_archive(build("sdist", tree, out), out)
+    shutil.unpack_archive(build("sdist", tree, out), out, filter="data")
     (source,) = out.glob("*/pyproject.toml")
     return build("wheel", source.parent, out)
 

@@ -46,9 +46,14 @@ def run(options: argparse.Namespace) -> None:
     text = preset.render()
     backup = write_params(options.out, text)
     print(f"{options.out}: written from preset {options.preset}{backup}.")
-    if options.out == PARAMS and (told := lay_out(Path.cwd())):
+    tell_how_to_run(options.out, "Look at `targets`, then run:")
+
+
+def tell_how_to_run(params: Path, words: str) -> None:
+    """Make the folder of a params.yaml a project where tfnas can (`lay_out`), and print the command that runs it."""
+    if params == PARAMS and (told := lay_out(Path.cwd())):
         print(told)
-    print(f"Look at `targets`, then run: {run_command(options.out.parent)}")
+    print(words, run_command(params.parent))
 
 
 def _title(name: str) -> str:

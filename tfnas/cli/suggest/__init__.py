@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from tfnas.cli._console import OutputFile
-from tfnas.cli.init import OWN_IMAGES, PARAMS, set_root, write_params
+from tfnas.cli.init import OWN_IMAGES, PARAMS, set_root, tell_how_to_run, write_params
 from tfnas.cli.init.presets import Entry, Preset, TrainingImages, fit_to_images, load_preset, training_images
 from tfnas.jobs.errors import UserError
 from tfnas.jobs.extras import require
@@ -60,7 +60,8 @@ def run(options: argparse.Namespace) -> None:
     )
     backup = write_params(options.out, text)
     print(printed)
-    print(f"\n{options.out}: written{backup}. Next: snakemake --cores all")
+    print(f"\n{options.out}: written{backup}.")
+    tell_how_to_run(options.out, "Next:")
 
 
 def read_constraint(limit: str | None, relative: float | None) -> str:
