@@ -22,6 +22,7 @@ from tfnas.engines.sync import (
 )
 from tfnas.engines.trust import code_files, user_files, values_as_text
 from tfnas.jobs.errors import UserError
+from tfnas.jobs.extras import require
 from tfnas.compute.devices import visible_gpus
 from tfnas.jobs.locks import ENGINE
 from tfnas.jobs.user import provide_for_user
@@ -30,6 +31,7 @@ from tfnas.stages.params import searches_nothing
 from tfnas.stages.registry import STAGES
 
 try:
+    require("pipeline", by="snakemake")
     PARAMS = check_workdir_params()  # before Snakemake reads the file: our errors say more
 except UserError as error:
     raise WorkflowError(str(error)) from None

@@ -37,7 +37,7 @@ from tfnas.jobs.checkpoints import read_tensors
 from tfnas.stages.params import load_params
 from tfnas.stages.registry import STAGES
 
-MADE_FOR = ("Makefile", "pyproject.toml")  # `make run`
+MADE_FOR = ("Makefile", "pyproject.toml", "constraints.txt")  # `make run`
 FEWER = {
     "search.epochs": 6,
     "search.warmup_epochs": 2,
@@ -69,7 +69,7 @@ def make_project(folder: Path, **changes: object) -> Path:
     copy_project(folder)
     for name in MADE_FOR:
         shutil.copy(ROOT / name, folder / name)
-    os.utime(folder / "pyproject.toml", (0, 0))  # older than the environment: make installs nothing
+        os.utime(folder / name, (0, 0))  # older than the environment: make installs nothing
     (folder / ".venv").symlink_to((ROOT / ".venv").resolve())
     for key, value in {**FEWER, **changes}.items():
         set_param(folder, key, value)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -137,9 +136,3 @@ def test_a_deviation_is_noticed(project, undisturbed, right, wrong, noticed) -> 
     assert right in text
     path.write_text(text.replace(right, wrong, 2))
     assert any(line.startswith(noticed) for line in differences(dvc_jobs(project), undisturbed))
-
-
-def test_the_rules_environment_has_the_versions_of_the_package() -> None:
-    environment = yaml.safe_load((ROOT / "workflow" / "envs" / "tfnas.yaml").read_text())
-    (pip,) = (part["pip"] for part in environment["dependencies"] if isinstance(part, dict))
-    assert pip == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from tfnas.cli._console import check_outputs
 from tfnas.jobs.errors import UserError, explain_disk, hide_secrets
+from tfnas.jobs.extras import explain_missing
 from tfnas.jobs.user import provide_for_user
 
 
@@ -38,6 +39,11 @@ def _run(arguments: Sequence[str] | None) -> int:
         return 2
     except BrokenPipeError:
         raise
+    except ModuleNotFoundError as error:
+        if (missing := explain_missing(error)) is None:
+            raise
+        print(f"error: {options.command}: {missing}", file=sys.stderr)
+        return 2
     except OSError as error:
         if (reason := explain_disk(error)) is None:
             raise

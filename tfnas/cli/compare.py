@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from tfnas.cli._console import OutputFolder, check_numbers, layout
 from tfnas.jobs.errors import UserError
+from tfnas.jobs.extras import require
 
 if TYPE_CHECKING:
     from tfnas.latency import LatencyTable
@@ -64,6 +65,7 @@ def run(options: argparse.Namespace) -> None:
     table = open_table(options.table) if options.table else None
     complete(options, table)
     _check(options)
+    require("report", by="tfnas compare")
     from tfnas.latency.baselines import write_comparison
     from tfnas.report.figures.latency import draw_comparison
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfnas.cli._console import OutputFile, layout
 from tfnas.jobs.errors import UserError
+from tfnas.jobs.extras import require
 
 if TYPE_CHECKING:
     from tfnas.engines.compare import Difference
@@ -36,6 +37,7 @@ def run(options: argparse.Namespace) -> None:
 
     if options.out is not None and options.out.suffix not in (".md", ".csv"):
         raise UserError(f"compare-runs: --out {options.out}: the name must end in .md or .csv")
+    require("pipeline", by="tfnas compare-runs")
     names = options.a, options.b or WORKSPACE
     sides = [read_side(options.folder, name) for name in names]
     found = differences(*sides)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from tfnas.cli._console import OutputFolder, check_numbers
 from tfnas.cli.evaluate import add_network_arguments, choose_architecture, names_a_network
 from tfnas.jobs.errors import UserError
+from tfnas.jobs.extras import require
 
 if TYPE_CHECKING:
     from torch import nn
@@ -82,6 +83,8 @@ def run(options: argparse.Namespace) -> None:
         raise UserError(f"export: --formats {unknown!r}: unknown format; known: {', '.join(FORMATS)}")
     if options.with_preprocessing and "onnx" not in formats:
         raise UserError("export: --with-preprocessing: is for ONNX; add onnx to --formats")
+    if "onnx" in formats:
+        require("onnx", by="tfnas export --formats onnx")
     from tfnas.deploy.model_card import write_card
 
     card = export(options, formats)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from tfnas.cli._console import OutputFile, layout
 from tfnas.jobs.errors import UserError
+from tfnas.jobs.extras import require
 
 if TYPE_CHECKING:
     from tfnas.latency import LatencyTable
@@ -44,6 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     if options.network is None and options.plot is None:
         raise UserError("tfnas latency: name a network (see `tfnas zoo list`), or --plot FILE")
+    if options.plot is not None:
+        require("report", by="tfnas latency --plot")
     from tfnas.tables.shipped import open_table
 
     table = open_table(options.table)

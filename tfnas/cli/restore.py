@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from tfnas.jobs.errors import UserError
+from tfnas.jobs.extras import require
 
 HELP = (
     "Restore the results recorded in dvc.lock from the DVC cache, and tell Snakemake about them. Use it after"
@@ -19,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    require("pipeline", by="tfnas restore")
     from tfnas.engines.snakemake import check_idle
     from tfnas.engines.sync import restore
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from tfnas.jobs.extras import require
+
 HELP = "Tell Snakemake and DVC what the other has done, without running anything again."
 
 
@@ -13,6 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    require("pipeline", by="tfnas sync")
     from tfnas.engines.snakemake import check_idle
     from tfnas.engines.sync import sync
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from tfnas.cli._console import OutputFile, layout
 from tfnas.jobs.errors import UserError
+from tfnas.jobs.extras import require
 
 if TYPE_CHECKING:
     from tfnas.space import Architecture
@@ -69,6 +70,8 @@ def _check(options: argparse.Namespace) -> None:
         path = getattr(options, kind)
         if path is not None and path.suffix.lower() != f".{kind}":
             raise UserError(f"zoo show: --{kind} {path}: the name must end in .{kind}")
+        if path is not None:
+            require("report", by=f"tfnas zoo show --{kind}")
 
 
 def read_network(name_or_file: str) -> Architecture:

@@ -3,7 +3,7 @@
 Every Snakemake keeps `PRESENCE` locked while it lives, and the kernel frees that lock however the process ends. So
 Snakemake's own lock, which a `kill -9` leaves behind, is known to be stale when nobody holds `PRESENCE`.
 
-Snakemake 9.27, which pyproject.toml pins, keeps a JSON file for each output under `.snakemake/metadata`. Its `endtime`
+Snakemake 9.27, which constraints.txt pins, keeps a JSON file for each output under `.snakemake/metadata`. Its `endtime`
 is the output's modification time when its job ended or when it was touched. A file with another time has been written
 since by something else: DVC, or a person.
 """

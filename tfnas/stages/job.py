@@ -20,6 +20,7 @@ from tfnas.compute import distributed
 from tfnas.compute.devices import claim_gpu
 from tfnas.jobs.artifacts import PROVENANCE, digest_file, remove_unfinished, write_provenance
 from tfnas.jobs.errors import UserError, explain_disk, hide_secrets, redact
+from tfnas.jobs.extras import explain_missing
 from tfnas.jobs.locks import ENDS_WITHIN_SECONDS, ENGINE, end_with_engine, held_lock
 from tfnas.jobs.user import provide_for_user
 from tfnas.stages.params import (
@@ -266,7 +267,7 @@ def _log_small_file(run: Run, path: Path) -> None:
 
 
 def run_script(main: Callable[[], None]) -> None:
-    """Run a script's main; a user's mistake or a full disk becomes one line and exit code 2.
+    """Run a script's main; a user's mistake, a missing extra or a full disk becomes one line and exit code 2.
 
     A bug keeps its traceback, in the log as well. An interrupted job says how to resume it.
     """
@@ -277,8 +278,9 @@ def run_script(main: Callable[[], None]) -> None:
         main()
     except UserError as error:
         sys.exit(_report(error))
-    except OSError as error:
-        if (reason := explain_disk(error)) is None:
+    except (OSError, ModuleNotFoundError) as error:
+        reason = explain_disk(error) if isinstance(error, OSError) else explain_missing(error)
+        if reason is None:
             _log_in_any_case()
             logger.exception("failed")
             raise

@@ -1,7 +1,7 @@
 """Both pipeline files resolved to concrete jobs, for comparison.
 
 Snakemake keeps state in its process, so its jobs are listed by another one. The list sits behind a private attribute
-in 9.27, the version that pyproject.toml pins.
+in 9.27, the version that constraints.txt pins.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfnas.cli._console import check_numbers, layout
+from tfnas.jobs.extras import require
 
 if TYPE_CHECKING:
     from tfnas.cli.estimate.measured import Measured
@@ -25,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     check_numbers(options, "estimate", {"cores": 1})
+    require("pipeline", by="tfnas estimate")
     from tfnas.stages.params import check_named_files, load_params
 
     params = load_params(options.params)

@@ -7,10 +7,14 @@ from pathlib import Path
 
 from tfnas.cli._console import OutputFile
 from tfnas.cli.init.presets import Preset, load_preset, preset_names, render_preset
+from tfnas.cli.init.project import lay_out, run_command
 from tfnas.jobs.artifacts import write_text
 from tfnas.jobs.errors import UserError
 
-HELP = "Write params.yaml from a preset: digits, fashion-mnist, imagefolder, imagenet-gpu, imagenet-cpu, ..."
+HELP = (
+    "Write params.yaml from a preset: digits, fashion-mnist, imagefolder, imagenet-gpu, imagenet-cpu, ...; where tfnas"
+    " was installed by pip, also the pipeline's files into a folder that has none."
+)
 PARAMS = OutputFile("params.yaml")
 OWN_IMAGES = "imagefolder"
 
@@ -42,7 +46,14 @@ def run(options: argparse.Namespace) -> None:
     text = preset.render()
     backup = write_params(options.out, text)
     print(f"{options.out}: written from preset {options.preset}{backup}.")
-    print("Look at `targets`, then run: snakemake --cores all")
+    tell_how_to_run(options.out, "Look at `targets`, then run:")
+
+
+def tell_how_to_run(params: Path, words: str) -> None:
+    """Make the folder of a params.yaml a project where tfnas can (`lay_out`), and print the command that runs it."""
+    if params == PARAMS and (told := lay_out(Path.cwd())):
+        print(told)
+    print(words, run_command(params.parent))
 
 
 def _title(name: str) -> str:

@@ -17,11 +17,12 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
+from tfnas.cli.init.project import pipeline_files
 from tfnas.cli.init.sizes import fit_sizes, images_of_a_batch
 from tfnas.jobs.errors import UserError
 from tfnas.jobs.sections import spell
 
-PRESETS = Path(__file__).parents[3] / "presets"  # of the checkout, which the pipeline needs anyway
+PRESETS = pipeline_files() / "presets"
 BASE, TARGETS = "base", "targets"
 COMMENT_COLUMN = 30
 LINE = re.compile(r"(?P<indent> *)(?P<name>\w+):(?: +(?P<value>[^#\s].*?))?(?: +# (?P<comment>.*))?")

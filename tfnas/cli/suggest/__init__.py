@@ -7,9 +7,10 @@ import re
 from pathlib import Path
 
 from tfnas.cli._console import OutputFile
-from tfnas.cli.init import OWN_IMAGES, PARAMS, set_root, write_params
+from tfnas.cli.init import OWN_IMAGES, PARAMS, set_root, tell_how_to_run, write_params
 from tfnas.cli.init.presets import Entry, Preset, TrainingImages, fit_to_images, load_preset, training_images
 from tfnas.jobs.errors import UserError
+from tfnas.jobs.extras import require
 
 HELP = (
     "Look at your images and your device, write params.yaml for a latency limit, and say what will be done, how long"
@@ -48,6 +49,7 @@ def run(options: argparse.Namespace) -> None:
         raise UserError(f"suggest: --hours {options.hours:g}: write more than 0, such as 2")
     if not options.data.is_dir():
         raise UserError(f"suggest: --data {options.data}: there is no such folder; name the one that holds your images")
+    require("pipeline", by="tfnas suggest")
     images = _look(options.data)
     from tfnas.cli.suggest.advice import check_device, suggest
 
@@ -58,7 +60,8 @@ def run(options: argparse.Namespace) -> None:
     )
     backup = write_params(options.out, text)
     print(printed)
-    print(f"\n{options.out}: written{backup}. Next: snakemake --cores all")
+    print(f"\n{options.out}: written{backup}.")
+    tell_how_to_run(options.out, "Next:")
 
 
 def read_constraint(limit: str | None, relative: float | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ Batch = tuple[Tensor, Tensor]  # (N, 3, H, W) images, (N,) labels
 Key = tuple[int, int, int]  # epoch, index, how often the epoch has had that index before
 CACHE_BYTES = 256 << 20  # of decoded pictures kept by each process
 PREFETCHED_BATCHES = 4  # of each worker process
+# Linux's way up to Python 3.13. From 3.14 on its default imports torch anew in each process, and pickles the data set.
+WORKERS_START = "fork" if sys.platform == "linux" else None
 SHARED_MEMORY = "/dev/shm"  # through which worker processes hand over their batches
 SHARED_ADVICE = f"enlarge {SHARED_MEMORY} (docker run --shm-size=1g), or write device.workers: 0"
 _KILLED = ("DataLoader worker", "shared memory(shm)", "/torch_")  # in torch's messages about a lost worker
@@ -100,6 +103,7 @@ def make_loader(
         num_workers=workers,
         persistent_workers=workers > 0,
         prefetch_factor=PREFETCHED_BATCHES if workers else None,
+        multiprocessing_context=WORKERS_START if workers else None,
         pin_memory=pin_memory,
         collate_fn=_take,  # type: ignore[arg-type]
         generator=torch.Generator(),  # else each pass would draw from torch's global one

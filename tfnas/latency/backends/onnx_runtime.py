@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tfnas.jobs.errors import UserError
+from tfnas.jobs.extras import require
 from tfnas.latency.backends.registry import BackendOptions
 
 OPSET = 17
@@ -30,6 +31,7 @@ class OnnxRuntime:
 
     def __init__(self, options: BackendOptions | None = None) -> None:
         self.options = options or BackendOptions()
+        require("onnx", by=f"profile_latency.backend: {self.name}")
         wrong = _refused(self.options)
         if wrong:
             raise UserError(f"profile_latency.{wrong}")
