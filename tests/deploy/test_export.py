@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,12 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.helpers.runtimes import NEEDS, RUNTIME_PARAMS
 from tfnas.cli import main
-from tfnas.cli.export import fresh_network
+from tfnas.cli.export import FORMATS, RUNTIMES, fresh_network
 from tfnas.deploy import classify
-from tfnas.deploy.export import EXPORTS, export_checked, max_difference
+from tfnas.deploy.export import EXPORTS, export_checked, files_of, max_difference
+from tfnas.deploy.export import RUNTIMES as CONVERTING
 from tfnas.deploy.load import TrainedOn, read_origin, read_trained_on
 from tfnas.jobs.artifacts import digest_file
 from tfnas.jobs.errors import UserError
@@ -46,7 +49,7 @@ def one_conversion(converted, monkeypatch) -> None:
     monkeypatch.setitem(EXPORTS, "onnx", (write_once, load))
 
 
-@pytest.mark.parametrize("suffix", list(EXPORTS))
+@pytest.mark.parametrize("suffix", ["onnx", "pt2"])
 def test_any_batch_and_eagers_logits(network, tmp_path, suffix) -> None:
     runner = export_checked(network, 16, tmp_path / f"network.{suffix}", threads=1, tolerance=1e-4)
     for size in (1, 2, 7, 33):
@@ -54,6 +57,45 @@ def test_any_batch_and_eagers_logits(network, tmp_path, suffix) -> None:
         np.testing.assert_allclose(runner(images).detach(), network(images).detach(), atol=1e-5)
     assert 0 <= runner.difference < 1e-5
     assert [path.name for path in tmp_path.iterdir()] == [f"network.{suffix}"]
+
+
+@pytest.mark.parametrize("name", RUNTIME_PARAMS)
+def test_a_runtimes_file_gives_eagers_logits_wherever_it_lies(name, network, tmp_path) -> None:
+    path = tmp_path / f"network.{FORMATS[name]}"
+    checked = export_checked(network, 16, path, threads=1, tolerance=1e-4)
+    assert 0 <= checked.difference < 1e-5
+    assert sorted(tmp_path.iterdir()) == sorted(files_of(path))
+    (tmp_path / "elsewhere").mkdir()
+    moved = [file.rename(tmp_path / "elsewhere" / file.name) for file in files_of(path)]
+    _, load = EXPORTS[path.suffix.removeprefix(".")]
+    images = torch.randn(3, 3, 16, 16)
+    found = load(moved[0], threads=1)(images)
+    np.testing.assert_allclose(found, network(images).detach(), atol=1e-5)
+
+
+def test_every_format_has_its_writer_and_a_name_on_the_card() -> None:
+    suffixes = [Path(f"network.{end}").suffix for end in FORMATS.values()]
+    assert suffixes == [f".{suffix}" for suffix in EXPORTS] == list(RUNTIMES)
+    assert {name: FORMATS[name] for name in NEEDS} == {runtime.name: runtime.suffix for runtime in CONVERTING.values()}
+
+
+@pytest.mark.parametrize("name", [p for p in RUNTIME_PARAMS if p.values[0] in ("openvino", "ncnn")])
+def test_the_card_lists_the_weights_file_of_a_runtime(retrained, tmp_path, name) -> None:
+    out = tmp_path / "out"
+    assert main(["export", str(retrained), "--out", str(out), "--repeats", "1", "--formats", name]) == 0
+    card, path = (out / "MODEL_CARD.md").read_text(), out / f"small.{FORMATS[name]}"
+    assert "one image (N = 1)" in card
+    for file in files_of(path):
+        assert re.search(rf"^\| `{re.escape(file.name)}` \|.*\| {digest_file(file)[:16]} \|$", card, re.MULTILINE)
+
+
+def test_a_runtime_that_is_not_installed_is_one_line_before_any_work(retrained, tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "pnnx", None)
+    monkeypatch.setattr("tfnas.jobs.extras._is_there", lambda module: module != "pnnx")
+    assert main(["export", str(retrained), "--out", str(tmp_path / "out"), "--formats", "onnx,ncnn"]) == 2
+    error = capsys.readouterr().err
+    assert "tfnas export --formats ncnn: needs pnnx" in error and "pip install 'tfnas[ncnn]'" in error
+    assert error.count("\n") == 1 and not (tmp_path / "out").exists()
 
 
 def test_the_onnx_file_is_whole_and_valid(network, tmp_path) -> None:
@@ -193,7 +235,7 @@ def test_classes_of_another_data_set_are_not_taken(retrained, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--formats", "onnx,tflite"], "--formats 'tflite': unknown format; known: onnx, pt2"),
+        (["--formats", "onnx,tflite"], "--formats 'tflite': unknown format; known: onnx, pt2, openvino"),
         (["--repeats", "0"], "--repeats 0: must be 1 or more"),
         (["--architecture", "TF-NAS-Z"], "unknown network 'TF-NAS-Z'"),
         (["--table", "none.json"], "none.json: cannot be read"),

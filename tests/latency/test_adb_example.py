@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from tests.helpers.examples import load_backend
 from tfnas.jobs.errors import UserError
 from tfnas.latency.backends import BackendOptions, OwnClock
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "adb_backend"
 FAKE_ADB = f"""#!{sys.executable}
 import shutil, sys
 from pathlib import Path
@@ -48,13 +46,7 @@ def phone(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def open_example():
-    """The object that the package's entry point names."""
-    points = tomllib.loads((EXAMPLE / "pyproject.toml").read_text())["project"]["entry-points"]
-    module, _, attribute = points["tfnas.latency_backends"]["adb"].partition(":")
-    spec = importlib.util.spec_from_file_location(module, EXAMPLE / f"{module}.py")
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    return getattr(loaded, attribute)
+    return load_backend("adb")
 
 
 def test_runs_are_timed_on_the_phone(phone, open_example, monkeypatch) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.helpers.networks import vary_batch_norm
 from tfnas.compute.devices import device_name, time_calls
 from tfnas.jobs.errors import UserError
 from tfnas.latency.backends import BackendOptions, TorchEager, device_of, known_backends, open_backend, stopwatch_of
@@ -35,17 +36,6 @@ def result(backend, module, example):
     return array
 
 
-def varied(module):
-    """BatchNorm that does something, so that a wrong folding shows."""
-    for layer in module.modules():
-        if isinstance(layer, torch.nn.BatchNorm2d):
-            torch.nn.init.uniform_(layer.weight, 0.5, 2.0)
-            torch.nn.init.normal_(layer.bias)
-            torch.nn.init.normal_(layer.running_mean)
-            torch.nn.init.uniform_(layer.running_var, 0.5, 2.0)
-    return module.eval()
-
-
 @pytest.fixture(autouse=True)
 def inference():
     torch.manual_seed(0)
@@ -56,7 +46,7 @@ def inference():
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("block", BLOCKS, ids=str)
 def test_eager_in_either_layout_is_the_module_itself(block, channels_last) -> None:
-    module, example = varied(MBInvRes(block)), torch.randn(2, 8, 9, 9)
+    module, example = vary_batch_norm(MBInvRes(block)), torch.randn(2, 8, 9, 9)
     expected = module(example).numpy()
     backend = open_backend("torch-eager", BackendOptions(channels_last=channels_last))
     assert np.allclose(result(backend, module, example), expected, atol=1e-5)
@@ -64,14 +54,14 @@ def test_eager_in_either_layout_is_the_module_itself(block, channels_last) -> No
 
 @pytest.mark.parametrize("block", BLOCKS, ids=str)
 def test_onnx_runtime_computes_the_same_block(block) -> None:
-    module, example = varied(MBInvRes(block)), torch.randn(2, 8, 9, 9)
+    module, example = vary_batch_norm(MBInvRes(block)), torch.randn(2, 8, 9, 9)
     assert np.allclose(result(open_backend("onnx-runtime"), module, example), module(example), atol=1e-4)
 
 
 @pytest.mark.slow  # inductor compiles C++
 @needs_compiler
 def test_torch_compile_computes_the_same_block() -> None:
-    module, example = varied(MBInvRes(BLOCKS[0])), torch.randn(1, 8, 9, 9)
+    module, example = vary_batch_norm(MBInvRes(BLOCKS[0])), torch.randn(1, 8, 9, 9)
     assert np.allclose(result(open_backend("torch-compile"), module, example), module(example), atol=1e-4)
 
 
@@ -91,7 +81,7 @@ def test_torch_compile_compiles_a_shape_of_a_class_however_many_it_has_seen(monk
 
 
 def test_whole_network_is_the_same_in_onnx_runtime(space) -> None:
-    network = varied(build_network(random_architecture(space, "n", np.random.default_rng(1)), 5))
+    network = vary_batch_norm(build_network(random_architecture(space, "n", np.random.default_rng(1)), 5))
     example = torch.randn(2, 3, 16, 16)
     expected = network(example).numpy()
     assert np.abs(expected).max() > 1e-3
@@ -99,7 +89,7 @@ def test_whole_network_is_the_same_in_onnx_runtime(space) -> None:
 
 
 def test_autocast_is_in_force_in_each_run() -> None:
-    module, example = varied(MBInvRes(BLOCKS[1])), torch.randn(1, 8, 9, 9)
+    module, example = vary_batch_norm(MBInvRes(BLOCKS[1])), torch.randn(1, 8, 9, 9)
     run = TorchEager(BackendOptions(precision="bfloat16")).prepare(module, example)
     assert run().dtype == torch.bfloat16 and run().dtype == torch.bfloat16
     assert not torch.is_autocast_enabled("cpu")

@@ -42,7 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="latency table, or a name of `tfnas table list`; also show what it predicts for the networks of its space",
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
-    parser.add_argument("--backend", metavar="NAME", help="torch-eager, torch-compile, onnx-runtime or your own")
+    parser.add_argument(
+        "--backend", metavar="NAME", help="torch-eager, onnx-runtime, openvino, ... as in `tfnas profile`"
+    )
     parser.add_argument("--precision", help="float32, or bfloat16 or float16 under autocast")
     parser.add_argument(
         "--channels-last", action="store_true", default=None, help="use the channels-last memory layout"

@@ -23,10 +23,18 @@ if TYPE_CHECKING:
     from tfnas.space import Architecture
 
 HELP = (
-    "Write a trained network as ONNX and as a torch.export program, check both against PyTorch eager, time them, and"
-    " write a model card."
+    "Write a trained network as ONNX, as a torch.export program, or for another runtime; check each against PyTorch"
+    " eager, time them, and write a model card."
 )
-FORMATS = ("onnx", "pt2")
+FORMATS = {  # and the ends of their files' names
+    "onnx": "onnx",
+    "pt2": "pt2",
+    "openvino": "xml",
+    "executorch": "pte",
+    "litert": "tflite",
+    "ncnn": "ncnn.param",
+}
+DEFAULT_FORMATS = "onnx,pt2"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +48,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=OutputFolder, required=True, metavar="DIR", help="folder to write into")
     add_network_arguments(parser)
     parser.add_argument(
-        "--formats", default=",".join(FORMATS), metavar="LIST", help="onnx, pt2 or both (default: onnx,pt2)"
+        "--formats",
+        default=DEFAULT_FORMATS,
+        metavar="LIST",
+        help=f"of {', '.join(FORMATS)} (default: {DEFAULT_FORMATS})",
     )
     parser.add_argument(
         "--tolerance",
@@ -85,8 +96,12 @@ def run(options: argparse.Namespace) -> None:
         raise UserError("export: --with-preprocessing: is for ONNX; add onnx to --formats")
     if "onnx" in formats:
         require("onnx", by="tfnas export --formats onnx")
+    from tfnas.deploy.export import RUNTIMES as CONVERTING
     from tfnas.deploy.model_card import write_card
 
+    for runtime in CONVERTING.values():
+        if runtime.name in formats:
+            runtime.check_installed(by=f"tfnas export --formats {runtime.name}")
     card = export(options, formats)
     write_card(card, options.out)
     print(summary(card, options.out))
@@ -133,7 +148,8 @@ def label_files(card: Card, folder: Path) -> Card:
     for name in card.files:
         if name.endswith(".onnx"):
             write_metadata(folder / name, facts)
-    return replace(card, digests={name: digest_file(folder / name) for name in card.files})
+    digests = {name: digest_file(folder / name) for name in card.files}
+    return replace(card, digests={**card.digests, **digests})
 
 
 def describe(
@@ -146,9 +162,10 @@ def describe(
 ) -> Card:
     """The card of a network, its files and their latencies."""
     from tfnas.compute.devices import device_name
+    from tfnas.deploy.export import files_of
     from tfnas.deploy.load import read_trained_on
     from tfnas.deploy.model_card import Card
-    from tfnas.jobs.artifacts import read_json
+    from tfnas.jobs.artifacts import digest_file, read_json
 
     origin, metrics = subject.origin, options.weights.with_name("metrics.json")
     return Card(
@@ -166,6 +183,7 @@ def describe(
         busy=measured.busy,
         differences={path.name: runner.difference for path, runner in checked.items()},
         preprocessed=preprocessed,
+        digests={file.name: digest_file(file) for path in checked for file in files_of(path)},
         random_weights=subject.random_weights,
     )
 
@@ -182,7 +200,7 @@ def export_and_measure(
     from tfnas.deploy.model_card import measure
 
     resolution, threads = options.resolution, options.threads
-    paths = [options.out / f"{subject.architecture.name}.{suffix}" for suffix in formats]
+    paths = [options.out / f"{subject.architecture.name}.{FORMATS[name]}" for name in formats]
     checked = {
         path: export_checked(subject.network, resolution, path, threads=threads, tolerance=options.tolerance)
         for path in paths
@@ -236,7 +254,14 @@ def fresh_network(name: Path) -> Subject:
     return Subject(architecture, name if name.is_file() else None, network, Origin({}), random_weights=True)
 
 
-RUNTIMES = {".onnx": "ONNX Runtime", ".pt2": "torch.export"}
+RUNTIMES = {  # by the file's suffix
+    ".onnx": "ONNX Runtime",
+    ".pt2": "torch.export",
+    ".xml": "OpenVINO",
+    ".pte": "ExecuTorch",
+    ".tflite": "LiteRT",
+    ".param": "ncnn",
+}
 
 
 def summary(card: Card, folder: Path) -> str:

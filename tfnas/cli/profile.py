@@ -102,8 +102,8 @@ def _add_device_arguments(parser: argparse.ArgumentParser) -> None:
         "--backend",
         default="torch-eager",
         metavar="NAME",
-        help="runtime of the networks: torch-eager, torch-compile, onnx-runtime, or one that you installed"
-        " (default: torch-eager)",
+        help="runtime of the networks: torch-eager, torch-compile, onnx-runtime, openvino, executorch, litert, ncnn, or"
+        " one that you installed (default: torch-eager)",
     )
     parser.add_argument(
         "--precision", default="float32", help="float32, or bfloat16 or float16 under autocast (default: float32)"

@@ -1,4 +1,6 @@
-"""A network as a file that runs without this package: ONNX, or a program of torch.export.
+"""A network as a file that runs without this package: ONNX, a program of torch.export, or the file of a runtime.
+
+The runtimes' files take one image (N = 1), for which they are optimized; ONNX and torch.export take any N.
 
 TorchScript is not among them: torch 2.14 calls torch.jit deprecated and names torch.export in its place.
 """
@@ -9,6 +11,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +20,12 @@ from torch import Tensor, nn
 
 from tfnas.jobs.artifacts import atomic_path
 from tfnas.jobs.errors import UserError
+from tfnas.latency.backends.converted import ConvertingBackend
+from tfnas.latency.backends.executorch import ExecuTorch
+from tfnas.latency.backends.litert import LiteRt
+from tfnas.latency.backends.ncnn import Ncnn
 from tfnas.latency.backends.onnx_runtime import open_session
+from tfnas.latency.backends.openvino import OpenVino
 
 CHECKED_BATCHES = (1, 7)  # sizes that an export must run with
 INPUT, OUTPUT = "images", "logits"
@@ -64,10 +72,40 @@ def run_program(path: Path, *, threads: int) -> Runner:
     return torch.export.load(path).module()
 
 
-EXPORTS: dict[str, tuple[Callable[[nn.Module, int, Path], None], Callable[..., Runner]]] = {
+def export_for(runtime: type[ConvertingBackend], network: nn.Module, resolution: int, path: Path) -> None:
+    """Write the runtime's file of the network, for one (1, 3, R, R) image; some need a second file (`files_of`)."""
+    with torch.inference_mode():
+        runtime.write(network.eval(), torch.zeros(1, 3, resolution, resolution), path)
+
+
+def run_with(runtime: type[ConvertingBackend], path: Path, *, threads: int) -> Runner:
+    """The network in a runtime's file; the images of a batch run one after another."""
+    loaded = runtime.load(path, threads=threads)
+
+    def run(images: Tensor) -> Tensor:
+        logits = []
+        for image in images.split(1):
+            loaded.set_input(image.numpy())
+            logits.append(torch.from_numpy(loaded().output()))
+        return torch.cat(logits)
+
+    return run
+
+
+RUNTIMES: dict[str, type[ConvertingBackend]] = {
+    runtime.suffix.rpartition(".")[2]: runtime for runtime in (OpenVino, ExecuTorch, LiteRt, Ncnn)
+}
+EXPORTS: dict[str, tuple[Callable[[nn.Module, int, Path], None], Callable[..., Runner]]] = {  # by the file's suffix
     "onnx": (export_onnx, run_onnx),
     "pt2": (export_program, run_program),
+    **{suffix: (partial(export_for, runtime), partial(run_with, runtime)) for suffix, runtime in RUNTIMES.items()},
 }
+
+
+def files_of(path: Path) -> list[Path]:
+    """All files of an export whose main file is `path`: the weights may be in a second one."""
+    runtime = RUNTIMES.get(path.suffix.removeprefix("."))
+    return [path] if runtime is None else runtime.files(path)
 
 
 def max_difference(network: nn.Module, runner: Runner, resolution: int) -> float:
@@ -87,14 +125,15 @@ def export_checked(network: nn.Module, resolution: int, path: Path, *, threads: 
     """Export by the file's suffix, run the file, and compare; returns its runner with the `difference`.
 
     Raises:
-        UserError: its logits are further from eager's than `tolerance`; the file is removed.
+        UserError: its logits are further from eager's than `tolerance`; its files are removed.
     """
     write, load = EXPORTS[path.suffix.removeprefix(".")]
     write(network, resolution, path)
     runner = load(path, threads=threads)
     difference = max_difference(network, runner, resolution)
     if not difference <= tolerance:
-        path.unlink()
+        for file in files_of(path):
+            file.unlink()
         raise UserError(
             f"{path}: logits differ from eager's by {difference:.2g}, more than {tolerance:g}; the file was removed;"
             " raise --tolerance if that is good enough"

@@ -97,6 +97,9 @@ def _use(card: Card) -> Iterator[str]:
     yield f"{round(size / CROP_FRACTION)} pixels and the center cut out; one of {THUMBNAIL} or less to {size}, uncut."
     yield f"RGB in [0, 1], less the mean {list(MEAN)}, divided by {list(STD)}."
     names = "" if classes else "; their names are not recorded"
+    if any(name.endswith((".xml", ".pte", ".tflite", ".param")) for name in card.differences):
+        yield "OpenVINO, ExecuTorch, LiteRT and ncnn files take one image (N = 1); LiteRT's as (1, H, W, 3), and"
+        yield "ExecuTorch's in channels-last memory."
     yield f"Output: `logits`, (N, {card.num_classes}), one per class{names}."
     if classes:
         more = f", ... (all of them in `{CLASSES}`)" if len(classes) > SHOWN_CLASSES else ""
@@ -195,11 +198,12 @@ def _latency(card: Card) -> Iterator[str]:
 
 
 def _files(card: Card) -> Iterator[str]:
-    rows = [(f"`{name}`", f"{gap:.2g}", card.digests.get(name, "")[:16]) for name, gap in card.differences.items()]
+    gaps = {name: f"{gap:.2g}" for name, gap in card.differences.items()}
     made = card.preprocessed
     if made is not None:
-        gap = f"{made.difference:.2g} of a probability; {made.levels:.2g} of 255 of a pixel"
-        rows.append((f"`{made.path.name}`", gap, card.digests.get(made.path.name, "")[:16]))
+        gaps[made.path.name] = f"{made.difference:.2g} of a probability; {made.levels:.2g} of 255 of a pixel"
+    names = dict.fromkeys([*gaps, *card.digests])  # the weights of some are a file of their own
+    rows = [(f"`{name}`", gaps.get(name, "(weights)"), card.digests.get(name, "")[:16]) for name in names]
     yield from _table(("file", "largest difference of a logit to eager", "SHA-256 begins"), rows)
 
 

@@ -15,7 +15,9 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {  # modules, as they are imported
     "pipeline": ("snakemake", "dvc", "mlflow", "pyarrow", "sklearn"),
     "report": ("matplotlib", "jinja2"),
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
-    # a runtime's extra: one row here, one in pyproject.toml
+    "openvino": ("onnx", "openvino"),
+    "executorch": ("executorch",),
+    "ncnn": ("onnx", "ncnn", "pnnx"),
 }
 
 

@@ -118,5 +118,14 @@ def split_repeats(repeats: int) -> list[int]:
 
 
 def build(probe: Probe, device: torch.device) -> tuple[nn.Module, torch.Tensor]:
-    """The module in eval mode and an example input, both on the device."""
+    """The module in eval mode and an example input, both on the device; always with the same random weights.
+
+    A backend that takes seconds to convert a module recognizes one that it has seen (`backends/converted.py`).
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return _build(probe, device)
+
+
+def _build(probe: Probe, device: torch.device) -> tuple[nn.Module, torch.Tensor]:
     return probe.build().eval().to(device), torch.randn(probe.input_shape, device=device)

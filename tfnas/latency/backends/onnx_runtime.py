@@ -11,9 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tfnas.jobs.errors import UserError
 from tfnas.jobs.extras import require
-from tfnas.latency.backends.registry import BackendOptions
+from tfnas.latency.backends.registry import BackendOptions, refuse_other_than_cpu
 
 OPSET = 17
 INPUT, OUTPUT = "image", "output"
@@ -32,9 +31,7 @@ class OnnxRuntime:
     def __init__(self, options: BackendOptions | None = None) -> None:
         self.options = options or BackendOptions()
         require("onnx", by=f"profile_latency.backend: {self.name}")
-        wrong = _refused(self.options)
-        if wrong:
-            raise UserError(f"profile_latency.{wrong}")
+        refuse_other_than_cpu(self.options, self.name)
 
     @property
     def version(self) -> str:
@@ -87,14 +84,3 @@ def export_static_onnx(module: nn.Module, example: Tensor) -> bytes:
             output_names=[OUTPUT],
         )
     return file.getvalue()
-
-
-def _refused(options: BackendOptions) -> str | None:
-    """The option that ONNX Runtime's CPU provider does not support, as `key: value: why; fix`."""
-    if options.device != "cpu":
-        return f"device: {options.device}: the backend onnx-runtime is for the CPU; write cpu, or backend: torch-eager"
-    if options.precision != "float32":
-        return f"precision: {options.precision}: the backend onnx-runtime computes in float32; write float32"
-    if options.channels_last:
-        return "channels_last: true: ONNX Runtime chooses its own memory layout; write false"
-    return None

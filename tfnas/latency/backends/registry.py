@@ -25,6 +25,10 @@ SHIPPED = {
     "torch-eager": "tfnas.latency.backends.torch:TorchEager",
     "torch-compile": "tfnas.latency.backends.torch:TorchCompile",
     "onnx-runtime": "tfnas.latency.backends.onnx_runtime:OnnxRuntime",
+    "openvino": "tfnas.latency.backends.openvino:OpenVino",
+    "executorch": "tfnas.latency.backends.executorch:ExecuTorch",
+    "litert": "tfnas.latency.backends.litert:LiteRt",
+    "ncnn": "tfnas.latency.backends.ncnn:Ncnn",
 }
 
 
@@ -79,6 +83,24 @@ class OwnClock(Protocol):
     def time_runs(self, run: Callable[[], object], repeats: int) -> Sequence[float]:
         """Milliseconds of each of `repeats` runs of what `prepare` returned. Warm-up runs are asked for first."""
         ...
+
+
+def refuse_other_than_cpu(options: BackendOptions, name: str) -> None:
+    """Check the options of a runtime that computes on the CPU in float32, in a memory layout of its own.
+
+    Raises:
+        UserError: an option that it does not take, and what to write instead.
+    """
+    where = f"the backend {name}"
+    if options.device != "cpu":
+        wrong = f"device: {options.device}: {where} is for the CPU; write cpu, or backend: torch-eager"
+    elif options.precision != "float32":
+        wrong = f"precision: {options.precision}: {where} computes in float32; write float32"
+    elif options.channels_last:
+        wrong = f"channels_last: true: {where} chooses its own memory layout; write false"
+    else:
+        return
+    raise UserError(f"profile_latency.{wrong}")
 
 
 Stopwatch = Callable[["torch.device", Callable[[], object], int], Sequence[float]]

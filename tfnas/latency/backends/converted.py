@@ -1,0 +1,145 @@
+"""What runtimes have in common that read a file of their own format: conversion, kept files, and one way to run them.
+
+Each runtime is a class with `write` (module to file) and `load` (file to something that runs). The latency backend and
+the format of `tfnas export` are the same code, so a table is about the files that are deployed.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import logging
+import os
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import ClassVar, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tfnas.jobs.artifacts import atomic_path
+from tfnas.jobs.extras import require
+from tfnas.latency.backends.onnx_runtime import export_static_onnx
+from tfnas.latency.backends.registry import BackendOptions, refuse_other_than_cpu
+
+
+class Loaded(Protocol):
+    """A file of a runtime, loaded: each call runs it once."""
+
+    def set_input(self, images: np.ndarray) -> None:
+        """Keep what the calls run on: (N, C, H, W) float32, of the shape that was converted."""
+        ...
+
+    def __call__(self) -> Loaded:
+        """Run once, and return itself: `output` reads the result, which is not timed."""
+        ...
+
+    def output(self) -> np.ndarray:
+        """A copy of the last call's result, laid out as PyTorch does."""
+        ...
+
+
+class ConvertingBackend(ABC):
+    """A CPU runtime in float32 that runs files of its own format.
+
+    Raises:
+        UserError: an option that it does not take; its packages are not installed.
+    """
+
+    name: ClassVar[str]
+    package: ClassVar[str]  # as pip names it: its version is the backend's
+    converter: ClassVar[str | None] = None  # another package that writes its files
+    suffix: ClassVar[str]  # of its files, without the first dot
+    weights_apart: ClassVar[bool] = False  # in a second file, whose suffix is .bin
+    here = True  # runs in the calling thread, so interruptions can be detected
+
+    def __init__(self, options: BackendOptions | None = None) -> None:
+        self.options = options or BackendOptions()
+        refuse_other_than_cpu(self.options, self.name)
+        self.check_installed(by=f"profile_latency.backend: {self.name}")
+
+    @classmethod
+    def check_installed(cls, *, by: str) -> None:
+        """Check that the packages are there.
+
+        Raises:
+            UserError: one is missing; the text says how to install it.
+        """
+        require(cls.name, by=by)
+
+    @property
+    def version(self) -> str:
+        names = filter(None, (self.package, self.converter))
+        return ", ".join(f"{name} {version(name)}" for name in names)
+
+    def prepare(self, module: nn.Module, example: Tensor) -> Callable[[], object]:
+        loaded = self.load(keep_converted(self, module, example), threads=self.options.threads)
+        loaded.set_input(example.numpy())
+        return loaded
+
+    @classmethod
+    @abstractmethod
+    def write(cls, module: nn.Module, example: Tensor, path: Path) -> None:
+        """Convert the module, for inputs of the example's shape, into a file; atomically."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, path: Path, *, threads: int) -> Loaded:
+        """Open a file that `write` wrote."""
+
+    @classmethod
+    def files(cls, path: Path) -> list[Path]:
+        """All files of a model whose main file is `path`."""
+        return [path, path.with_suffix(".bin")] if cls.weights_apart else [path]
+
+
+def keep_converted(backend: ConvertingBackend, module: nn.Module, example: Tensor) -> Path:
+    """The converted file, from the cache if this very module was converted before.
+
+    Conversion takes up to seconds per block and a profile visits each block several times, always with the same
+    weights. The key is the module as ONNX (graph, weights and shape), the runtime's version and torch's.
+    """
+    digest = hashlib.sha256(export_static_onnx(module, example))
+    digest.update(f"{backend.name} {backend.version} {torch.__version__}".encode())
+    path = cache_folder() / backend.name / f"{digest.hexdigest()[:32]}.{backend.suffix}"
+    if not path.is_file():
+        backend.write(module, example, path)
+    return path
+
+
+def cache_folder() -> Path:
+    """Where converted blocks are kept, across runs; it may be deleted at any time."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "tfnas" / "converted"
+
+
+def move_pair(model: Path, weights: Path, path: Path) -> None:
+    """Put a model's two files at `path` and next to it; the model, which is looked for, comes last."""
+    with atomic_path(path) as first, atomic_path(path.with_suffix(".bin")) as second:
+        first.write_bytes(model.read_bytes())
+        second.write_bytes(weights.read_bytes())
+
+
+@contextmanager
+def for_export(module: nn.Module, example: Tensor) -> Iterator[tuple[nn.Module, Tensor]]:
+    """Copies that torch.export takes, although the originals were made under `inference_mode`, as in a profile."""
+    with torch.inference_mode(False), torch.no_grad():
+        yield copy.deepcopy(module).requires_grad_(False), example.clone()
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Suppress what a conversion says about itself; errors are still raised."""
+    before = logging.root.manager.disable
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        try:
+            yield
+        finally:
+            logging.disable(before)
