@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 import yaml
 from PIL import Image
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from tfnas.cli import main
 from tfnas.cli.init.presets import PRESETS, Preset, load_preset, preset_names, render_preset
+from tfnas.compute.params import DeviceParams
+from tfnas.latency.backends import BackendOptions, open_backend
 from tfnas.space import load_space
 from tfnas.stages.params import Params, load_params
 
@@ -204,6 +206,22 @@ def test_the_presets_of_the_paper_hold_its_numbers(name, space, milliseconds, ba
     targets = list(params.targets.values())
     assert tuple(target.constraint.latency_ms for target in targets) == milliseconds
     assert tuple(target.dropout for target in targets) == DROPOUTS[milliseconds]
+
+
+def test_the_preset_for_8_bits_searches_without_what_is_hard_to_quantize(load_preset_params) -> None:
+    params = load_preset_params("imagenet-cpu-int8")
+    space = load_space(params.space)
+    assert not any(candidate.se_ratio for candidate in space.candidates)
+    assert {space.stem.act, space.head.act, *(stage.act for stage in space.stages)} == {"relu6"}
+    assert (params.profile_latency.precision, params.profile_latency.device) == ("int8", "cpu")
+    assert params.device.precision == "float32"
+    open_backend(params.profile_latency.backend, BackendOptions.of(params.profile_latency))
+
+
+@pytest.mark.parametrize("precision", ["int8"])
+def test_training_and_search_never_compute_in_8_bits(precision) -> None:
+    with pytest.raises(ValidationError, match="float32"):
+        ComputeParams.model_validate({"name": "cpu", "threads": 1, "workers": 0, "precision": precision})
 
 
 @pytest.mark.parametrize("name", preset_names())

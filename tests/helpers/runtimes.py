@@ -21,3 +21,10 @@ def runtime_param(name: str) -> object:
 
 
 RUNTIME_PARAMS = [runtime_param(name) for name in NEEDS]
+
+
+def int8_param(name: str) -> object:
+    """A backend or format that has 8 bits as a test's parameter, skipped where its packages are absent."""
+    module = {"onnx": "onnxruntime", "onnx-runtime": "onnxruntime", "openvino": "nncf"}[name]
+    absent = importlib.util.find_spec(module) is None
+    return pytest.param(name, marks=pytest.mark.skipif(absent, reason=f"{module} not installed"))

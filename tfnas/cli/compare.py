@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backend", metavar="NAME", help="torch-eager, onnx-runtime, openvino, ... as in `tfnas profile`"
     )
-    parser.add_argument("--precision", help="float32, or bfloat16 or float16 under autocast")
+    parser.add_argument("--precision", help="float32, bfloat16, float16 or int8, as in `tfnas profile`")
     parser.add_argument(
         "--channels-last", action="store_true", default=None, help="use the channels-last memory layout"
     )
@@ -121,8 +121,8 @@ def complete(options: argparse.Namespace, table: LatencyTable | None) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
-    if options.precision not in ("float32", "bfloat16", "float16"):
-        raise UserError(f"tfnas compare: --precision {options.precision}: write float32, bfloat16 or float16")
+    if options.precision not in ("float32", "bfloat16", "float16", "int8"):
+        raise UserError(f"tfnas compare: --precision {options.precision}: write float32, bfloat16, float16 or int8")
     lowest = {"threads": 1, "batch_size": 1, "resolution": 32, "repeats": 1, "warmup_runs": 0, "seed": 0}
     check_numbers(options, "tfnas compare", lowest)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -16,10 +16,11 @@ from tfnas.jobs.extras import require
 if TYPE_CHECKING:
     from torch import nn
 
-    from tfnas.deploy.export import Checked
+    from tfnas.deploy.export import Checked, Runner
     from tfnas.deploy.load import Origin
     from tfnas.deploy.model_card import Card, LatencyTarget, Measured
     from tfnas.deploy.preprocessing import Preprocessed
+    from tfnas.deploy.quantization import ImageSets, Quantized
     from tfnas.space import Architecture
 
 HELP = (
@@ -35,6 +36,8 @@ FORMATS = {  # and the ends of their files' names
     "ncnn": "ncnn.param",
 }
 DEFAULT_FORMATS = "onnx,pt2"
+INT8_EXTRAS = {"onnx": "onnx", "openvino": "openvino-int8"}  # of the formats that have 8 bits
+NUMBERS = ("resolution", "threads", "batch_size", "repeats", "calibration_images")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,9 +67,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--with-preprocessing",
         action="store_true",
         help="also write an ONNX file that resizes, cuts and normalizes itself: a uint8 picture of any size in,"
-        " probabilities out",
+        " probabilities out; with int8, of the quantized network",
     )
+    _add_int8_arguments(parser)
     _add_measuring_arguments(parser)
+
+
+def _add_int8_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments for quantization."""
+    parser.add_argument(
+        "--precision",
+        choices=("float32", "int8"),
+        default="float32",
+        help="int8: also write the onnx and openvino files quantized, NAME_int8 (default: float32)",
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="images for int8: results/prepare_data, a CIFAR set, or a folder with train/<class>/* and val/<class>/*"
+        " (default: those that the weights were trained on)",
+    )
+    parser.add_argument(
+        "--calibration-images",
+        type=int,
+        default=256,
+        metavar="N",
+        help="training images that int8 is calibrated on (default: 256)",
+    )
+    parser.add_argument(
+        "--max-drop",
+        type=float,
+        default=1.0,
+        metavar="X",
+        help="points of top-1 on the validation images that int8 may cost (default: 1.0)",
+    )
 
 
 def _add_measuring_arguments(parser: argparse.ArgumentParser) -> None:
@@ -85,7 +120,7 @@ def _add_measuring_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    check_numbers(options, "export", dict.fromkeys(("resolution", "threads", "batch_size", "repeats"), 1))
+    check_numbers(options, "export", dict.fromkeys(NUMBERS, 1))
     if not options.tolerance >= 0:
         raise UserError(f"export: --tolerance {options.tolerance}: must be 0 or more")
     formats = list(dict.fromkeys(options.formats.split(",")))
@@ -96,6 +131,7 @@ def run(options: argparse.Namespace) -> None:
         raise UserError("export: --with-preprocessing: is for ONNX; add onnx to --formats")
     if "onnx" in formats:
         require("onnx", by="tfnas export --formats onnx")
+    _check_int8(options, formats)
     from tfnas.deploy.export import RUNTIMES as CONVERTING
     from tfnas.deploy.model_card import write_card
 
@@ -105,6 +141,25 @@ def run(options: argparse.Namespace) -> None:
     card = export(options, formats)
     write_card(card, options.out)
     print(summary(card, options.out))
+
+
+def _check_int8(options: argparse.Namespace, formats: list[str]) -> None:
+    """Check the options of quantization.
+
+    Raises:
+        UserError: one has no meaning, or a package is missing.
+    """
+    if options.precision != "int8":
+        if options.data is not None:
+            raise UserError(f"export: --data {options.data}: is for --precision int8; add it, or leave --data out")
+        return
+    if not options.max_drop >= 0:
+        raise UserError(f"export: --max-drop {options.max_drop}: must be 0 or more")
+    quantizing = [name for name in formats if name in INT8_EXTRAS]
+    if not quantizing:
+        raise UserError("export: --precision int8: is for onnx and openvino; add one to --formats")
+    for name in quantizing:
+        require(INT8_EXTRAS[name], by=f"tfnas export --precision int8 --formats {name}")
 
 
 def export(options: argparse.Namespace, formats: list[str]) -> Card:
@@ -120,18 +175,41 @@ def export(options: argparse.Namespace, formats: list[str]) -> Card:
     options.resolution = options.resolution or subject.origin.resolution or 224
     options.threads = options.threads or subject.origin.value("device.threads", 1)
     options.batch_size = options.batch_size or (latency_target.batch_size if latency_target else 1)
-    checked, measured = export_and_measure(subject, formats, options)
+    made = export_and_measure(subject, formats, options, _image_sets(subject, options))
     preprocessed = _with_preprocessing(subject, options) if options.with_preprocessing else None
-    card = describe(subject, latency_target, checked, measured, preprocessed, options)
+    card = describe(subject, latency_target, made, preprocessed, options)
     return label_files(card, options.out)
 
 
 def _with_preprocessing(subject: Subject, options: argparse.Namespace) -> Preprocessed:
+    from tfnas.deploy.export import run_onnx
     from tfnas.deploy.preprocessing import export_with_preprocessing
+    from tfnas.deploy.quantization import SUFFIX
 
-    exported = options.out / f"{subject.architecture.name}.onnx"
+    exported, network = options.out / f"{subject.architecture.name}.onnx", subject.network
+    if options.precision == "int8":
+        exported = exported.with_stem(f"{exported.stem}{SUFFIX}")
+        network = run_onnx(exported, threads=options.threads)
     how = {"threads": options.threads, "tolerance": options.tolerance}
-    return export_with_preprocessing(subject.network, options.resolution, exported, **how)
+    return export_with_preprocessing(network, options.resolution, exported, **how)
+
+
+def _image_sets(subject: Subject, options: argparse.Namespace) -> ImageSets | None:
+    """The images that int8 needs; None for float32.
+
+    Raises:
+        UserError: there are none, or the weights are random.
+    """
+    if options.precision != "int8":
+        return None
+    if subject.random_weights:
+        raise UserError(
+            f"export: {options.weights}: has no trained weights, whose accuracy in int8 could be compared; pass a"
+            " weights.pt, or measure latency alone by `tfnas compare --precision int8 --backend onnx-runtime`"
+        )
+    from tfnas.deploy.quantization import read_image_sets
+
+    return read_image_sets(subject.origin, subject.network, options.resolution, data=options.data)
 
 
 def label_files(card: Card, folder: Path) -> Card:
@@ -145,9 +223,11 @@ def label_files(card: Card, folder: Path) -> Card:
         latency["by_table_ms"] = card.latency_target.table_ms
     classes = card.trained_on.classes
     facts = metadata(card.architecture.name, card.resolution, classes=classes, exif=card.exif, latency=latency)
+    preprocessed = [card.preprocessed.path.name] if card.preprocessed else []
+    quantized = [*card.int8_files, *(preprocessed if card.quantized else [])]
     for name in card.files:
         if name.endswith(".onnx"):
-            write_metadata(folder / name, facts)
+            write_metadata(folder / name, facts | {"precision": "int8" if name in quantized else "float32"})
     digests = {name: digest_file(folder / name) for name in card.files}
     return replace(card, digests={**card.digests, **digests})
 
@@ -155,8 +235,7 @@ def label_files(card: Card, folder: Path) -> Card:
 def describe(
     subject: Subject,
     latency_target: LatencyTarget | None,
-    checked: Mapping[Path, Checked],
-    measured: Measured,
+    made: Exports,
     preprocessed: Preprocessed | None,
     options: argparse.Namespace,
 ) -> Card:
@@ -179,22 +258,39 @@ def describe(
         device=device_name("cpu"),
         batch_size=options.batch_size,
         threads=options.threads,
-        measured=measured.timings,
-        busy=measured.busy,
-        differences={path.name: runner.difference for path, runner in checked.items()},
+        measured=made.measured.timings,
+        busy=made.measured.busy,
+        differences={path.name: runner.difference for path, runner in made.checked.items()},
         preprocessed=preprocessed,
-        digests={file.name: digest_file(file) for path in checked for file in files_of(path)},
+        quantized=made.quantized,
+        digests={file.name: digest_file(file) for path in made.paths for file in files_of(path)},
         random_weights=subject.random_weights,
     )
 
 
+class Exports(NamedTuple):
+    """What was written, compared and timed."""
+
+    checked: Mapping[Path, Checked]
+    quantized: list[Quantized]
+    measured: Measured
+
+    @property
+    def paths(self) -> list[Path]:
+        """The main file of each export."""
+        return [*self.checked, *(made.path for made in self.quantized)]
+
+
 def export_and_measure(
-    subject: Subject, formats: list[str], options: argparse.Namespace
-) -> tuple[dict[Path, Checked], Measured]:
+    subject: Subject, formats: list[str], options: argparse.Namespace, sets: ImageSets | None
+) -> Exports:
     """Write a file per format, compare each with eager, and time them all.
 
+    Args:
+        sets: to quantize with; None for float32 alone.
+
     Raises:
-        UserError: an export does not compute what the network does.
+        UserError: an export does not compute what the network does, or 8 bits cost too much accuracy.
     """
     from tfnas.deploy.export import export_checked
     from tfnas.deploy.model_card import measure
@@ -206,9 +302,26 @@ def export_and_measure(
         for path in paths
     }
     runners = {"torch eager": subject.network} | {RUNTIMES[path.suffix]: runner for path, runner in checked.items()}
-    return checked, measure(
-        runners, resolution, batch_size=options.batch_size, threads=threads, repeats=options.repeats
-    )
+    quantized = [] if sets is None else quantize(subject, list(checked), sets, options)
+    runners |= {f"{RUNTIMES[made.path.suffix]} int8": runner for made, runner in quantized}
+    how = {"batch_size": options.batch_size, "threads": threads, "repeats": options.repeats}
+    return Exports(checked, [made for made, _ in quantized], measure(runners, resolution, **how))
+
+
+def quantize(
+    subject: Subject, paths: Sequence[Path], sets: ImageSets, options: argparse.Namespace
+) -> list[tuple[Quantized, Runner]]:
+    """The 8-bit form of each exported file that has one, judged on the validation images.
+
+    Raises:
+        UserError: it costs more than `--max-drop`.
+    """
+    from tfnas.deploy.quantization import quantize_checked, top1_percent
+
+    quantizing = [path for path in paths if path.suffix in [f".{FORMATS[name]}" for name in INT8_EXTRAS]]
+    how = {"images": options.calibration_images, "max_drop": options.max_drop, "threads": options.threads}
+    before = top1_percent(subject.network, sets.val)
+    return [quantize_checked(subject.network, path, sets, before=before, **how) for path in quantizing]
 
 
 class Subject(NamedTuple):
@@ -271,12 +384,13 @@ def summary(card: Card, folder: Path) -> str:
         f"{folder / name}: largest difference to eager {difference:.2g}, batches 1 and 7"
         for name, difference in card.differences.items()
     ]
-    made = card.preprocessed
-    if made is not None:
-        lines.append(
-            f"{made.path}: pixels differ by {made.levels:.2g} of 255 from the training's, probabilities by"
-            f" {made.difference:.2g} from eager's, on pictures of odd sizes"
-        )
+    lines += [
+        f"{made.path}: top-1 {made.top1_percent:.2f} % on {made.val_images} validation images, in float32"
+        f" {made.float_top1_percent:.2f} %; calibrated on {made.calibration_images} training images"
+        for made in card.quantized
+    ]
+    if card.preprocessed is not None:
+        lines.append(_told_preprocessed(card.preprocessed, "the int8 file's" if card.quantized else "eager's"))
     latency_target = card.latency_target
     if latency_target is not None:
         target = "" if latency_target.target_ms is None else f"target {latency_target.target_ms:.3f} ms, "
@@ -287,3 +401,10 @@ def summary(card: Card, folder: Path) -> str:
         lines.append("warning: other programs ran during the measurements; these latencies are too long")
     lines.append(f"{folder / 'MODEL_CARD.md'}: has the same numbers, and where the network comes from")
     return "\n".join(lines)
+
+
+def _told_preprocessed(made: Preprocessed, whose: str) -> str:
+    return (
+        f"{made.path}: pixels differ by {made.levels:.2g} of 255 from the training's, probabilities by"
+        f" {made.difference:.2g} from {whose}, on pictures of odd sizes"
+    )

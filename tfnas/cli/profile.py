@@ -106,7 +106,10 @@ def _add_device_arguments(parser: argparse.ArgumentParser) -> None:
         " one that you installed (default: torch-eager)",
     )
     parser.add_argument(
-        "--precision", default="float32", help="float32, or bfloat16 or float16 under autocast (default: float32)"
+        "--precision",
+        default="float32",
+        help="float32; bfloat16 or float16 under autocast; or int8, quantized, with onnx-runtime and openvino"
+        " (default: float32)",
     )
     parser.add_argument("--channels-last", action="store_true", help="use the channels-last memory layout")
     parser.add_argument(

@@ -80,14 +80,15 @@ def write_rows(rows: Sequence[ClassRow], path: Path) -> None:
 
 
 def read_image_set(
-    folder: Path, resolution: int, *, images: Path | None = None, exif: str | None = None
+    folder: Path, resolution: int, *, images: Path | None = None, exif: str | None = None, split: str = "val"
 ) -> tuple[Dataset[Any], list[str]]:
-    """The images to validate on, as ((3, R, R) image, label) items, and the names of the classes.
+    """The images to validate on, or to train on without augmentation, as ((3, R, R) image, label) items, and the names of the classes.
 
     Args:
         folder: in one of `LAYOUTS`; the first match counts.
         images: where the paths of a manifest are, when not in images/ next to it.
         exif: apply or ignore EXIF turns; None: as prepare_data was told, and apply them in other folders.
+        split: val or train; for the latter, a folder of class folders must have train/.
 
     Raises:
         UserError: the folder has none of the layouts, or its files are damaged.
@@ -96,15 +97,17 @@ def read_image_set(
         raise UserError(f"{folder}: there is no such folder; name one with {LAYOUTS}")
     transform = eval_transform(resolution)
     if (folder / "manifest.csv").is_file():
-        samples, classes = manifest_samples(read_manifest(folder / "manifest.csv"), "val")
+        samples, classes = manifest_samples(read_manifest(folder / "manifest.csv"), split)
         return ImageDataset(images or folder / "images", samples, transform, exif=exif), classes
     sets = [name for name, form in FORMATS.items() if (folder / form.folder).is_dir()]
     if len(sets) > 1:
         raise UserError(f"{folder}: holds {' and '.join(sets)}; name a folder with one of them")
     if sets:
-        found = load_transfer_set(sets[0], folder, False, transform)
+        found = load_transfer_set(sets[0], folder, split == "train", transform)
         return found, found.classes
-    return _class_folders(folder / "val" if (folder / "val").is_dir() else folder, transform, exif)
+    if split == "train" and not (folder / "train").is_dir():
+        raise UserError(f"{folder}: has no training images; name a folder with train/<class>/* and val/<class>/*")
+    return _class_folders(folder / split if (folder / split).is_dir() else folder, transform, exif)
 
 
 def _class_folders(root: Path, transform: Transform, exif: str | None) -> tuple[Dataset[Any], list[str]]:

@@ -17,6 +17,7 @@ from tfnas.data.images.transforms import CROP_FRACTION, MEAN, STD, THUMBNAIL
 from tfnas.deploy.export import Runner
 from tfnas.deploy.load import Origin, TrainedOn, read_origin
 from tfnas.deploy.preprocessing import IMAGE, Preprocessed
+from tfnas.deploy.quantization import Quantized
 from tfnas.jobs.artifacts import read_json, write_text
 from tfnas.jobs.sections import flatten
 from tfnas.latency import LatencyTable
@@ -51,11 +52,17 @@ class Card:
     busy: bool = False  # other programs ran during the measurements
     random_weights: bool = False  # never trained
     preprocessed: Preprocessed | None = None  # the file with preprocessing, where one was asked for
+    quantized: Sequence[Quantized] = ()  # the files in 8 bits, where they were asked for
 
     @property
     def files(self) -> list[str]:
         """Names of all exported files."""
-        return [*self.differences, *([self.preprocessed.path.name] if self.preprocessed else [])]
+        return [*self.differences, *self.int8_files, *([self.preprocessed.path.name] if self.preprocessed else [])]
+
+    @property
+    def int8_files(self) -> list[str]:
+        """Names of those in 8 bits, but for the one with preprocessing."""
+        return [made.path.name for made in self.quantized]
 
     @property
     def exif(self) -> str:
@@ -153,6 +160,15 @@ def _accuracy(card: Card) -> Iterator[str]:
     if card.random_weights:
         yield "**The weights are random**: the network was exported to try a runtime, and classifies nothing."
         return
+    yield from _recorded_accuracy(card)
+    for made in card.quantized:
+        yield from ("", f"`{made.path.name}` is the network in 8 bits, calibrated on {made.calibration_images} training")
+        yield f"images: top-1 {made.top1_percent:.2f} % on {made.val_images:,} validation images, in float32"
+        yield f"{made.float_top1_percent:.2f} %."
+
+
+def _recorded_accuracy(card: Card) -> Iterator[str]:
+    """Of the network as it was trained, by metrics.json next to its weights."""
     if not card.metrics:
         yield "Not recorded next to the weights; `tfnas evaluate` measures it."
         return
@@ -202,6 +218,7 @@ def _files(card: Card) -> Iterator[str]:
     made = card.preprocessed
     if made is not None:
         gaps[made.path.name] = f"{made.difference:.2g} of a probability; {made.levels:.2g} of 255 of a pixel"
+    gaps |= {made.path.name: f"8 bits: top-1 {-made.drop:+.2f} points" for made in card.quantized}
     names = dict.fromkeys([*gaps, *card.digests])  # the weights of some are a file of their own
     rows = [(f"`{name}`", gaps.get(name, "(weights)"), card.digests.get(name, "")[:16]) for name in names]
     yield from _table(("file", "largest difference of a logit to eager", "SHA-256 begins"), rows)

@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import nn
 
 import tfnas
 from tfnas.data import eval_transform
 from tfnas.data.images.decoding import BACKGROUND
 from tfnas.data.images.transforms import CROP_FRACTION, MEAN, STD, THUMBNAIL
-from tfnas.deploy.export import INPUT, OUTPUT
+from tfnas.deploy.export import INPUT, OUTPUT, Runner
 from tfnas.jobs.artifacts import atomic_path
 from tfnas.jobs.errors import UserError
 from tfnas.latency.backends.onnx_runtime import open_session
@@ -148,9 +147,12 @@ def with_preprocessing(model: ModelProto, resolution: int) -> ModelProto:
 
 
 def export_with_preprocessing(
-    network: nn.Module, resolution: int, exported: Path, *, threads: int, tolerance: float
+    network: Runner, resolution: int, exported: Path, *, threads: int, tolerance: float
 ) -> Preprocessed:
     """Write the file next to an exported one, and check it on pictures of odd sizes.
+
+    Args:
+        network: what the file is to agree with: the network in evaluation mode, or, in 8 bits, the exported file.
 
     Raises:
         UserError: its pixels are not those of the training, or its probabilities not the network's; the file is
@@ -172,7 +174,7 @@ def export_with_preprocessing(
     return found
 
 
-def _check(network: nn.Module, resolution: int, path: Path, *, threads: int) -> Preprocessed:
+def _check(network: Runner, resolution: int, path: Path, *, threads: int) -> Preprocessed:
     front = open_session(preprocessing_model(resolution).SerializeToString(), threads=threads)
     whole, transform = open_session(str(path), threads=threads), eval_transform(resolution)
     levels = difference = 0.0
@@ -183,7 +185,7 @@ def _check(network: nn.Module, resolution: int, path: Path, *, threads: int) -> 
         deviation = torch.tensor(STD)[:, None, None]
         levels = max(levels, 255 * float((abs(torch.from_numpy(images)[0] - ours) * deviation).max()))
         with torch.inference_mode():
-            expected = network.eval()(torch.from_numpy(images)).softmax(1)[0].numpy()
+            expected = network(torch.from_numpy(images)).softmax(1)[0].numpy()
         difference = max(difference, float(abs(probabilities - expected).max()))
     return Preprocessed(path, levels, difference)
 

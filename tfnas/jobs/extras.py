@@ -16,6 +16,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {  # modules, as they are imported
     "report": ("matplotlib", "jinja2"),
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
     "openvino": ("onnx", "openvino"),
+    "openvino-int8": ("onnx", "openvino", "nncf"),
     "executorch": ("executorch",),
     "ncnn": ("onnx", "ncnn", "pnnx"),
 }

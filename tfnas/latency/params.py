@@ -105,7 +105,7 @@ class ProfileLatencyParams(Section):
     table: str | None  # made elsewhere; null: measured on this device
     device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")]
     backend: str  # a shipped one or an entry point of the group tfnas.latency_backends
-    precision: Literal["float32", "bfloat16", "float16"]
+    precision: Literal["float32", "bfloat16", "float16", "int8"]
     channels_last: bool
     threads: Count
     batch_size: Count

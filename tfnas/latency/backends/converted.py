@@ -45,7 +45,7 @@ class Loaded(Protocol):
 
 
 class ConvertingBackend(ABC):
-    """A CPU runtime in float32 that runs files of its own format.
+    """A CPU runtime that runs files of its own format.
 
     Raises:
         UserError: an option that it does not take; its packages are not installed.
@@ -56,11 +56,12 @@ class ConvertingBackend(ABC):
     converter: ClassVar[str | None] = None  # another package that writes its files
     suffix: ClassVar[str]  # of its files, without the first dot
     weights_apart: ClassVar[bool] = False  # in a second file, whose suffix is .bin
+    precisions: ClassVar[tuple[str, ...]] = ("float32",)
     here = True  # runs in the calling thread, so interruptions can be detected
 
     def __init__(self, options: BackendOptions | None = None) -> None:
         self.options = options or BackendOptions()
-        refuse_other_than_cpu(self.options, self.name)
+        refuse_other_than_cpu(self.options, self.name, precisions=self.precisions)
         self.check_installed(by=f"profile_latency.backend: {self.name}")
 
     @classmethod
@@ -81,6 +82,10 @@ class ConvertingBackend(ABC):
         loaded = self.load(keep_converted(self, module, example), threads=self.options.threads)
         loaded.set_input(example.numpy())
         return loaded
+
+    def convert(self, module: nn.Module, example: Tensor, path: Path) -> None:
+        """`write`, in the precision of the options."""
+        self.write(module, example, path)
 
     @classmethod
     @abstractmethod
@@ -108,7 +113,7 @@ def keep_converted(backend: ConvertingBackend, module: nn.Module, example: Tenso
     digest.update(f"{backend.name} {backend.version} {torch.__version__}".encode())
     path = cache_folder() / backend.name / f"{digest.hexdigest()[:32]}.{backend.suffix}"
     if not path.is_file():
-        backend.write(module, example, path)
+        backend.convert(module, example, path)
     return path
 
 

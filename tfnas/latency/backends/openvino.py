@@ -3,40 +3,83 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
-from tfnas.latency.backends.converted import ConvertingBackend, move_pair
+from tfnas.jobs.extras import require
+from tfnas.latency.backends.converted import ConvertingBackend, keep_converted, move_pair
 from tfnas.latency.backends.onnx_runtime import export_static_onnx
+from tfnas.latency.backends.registry import BackendOptions
+from tfnas.latency.quantization import INT8, quantize_openvino
 
 
 class OpenVino(ConvertingBackend):
     """Reads each module as ONNX and compiles it for one shape, which together take a tenth of a second per block.
 
-    Nothing is kept between visits: writing and reading a file would take as long.
+    Nothing is kept between visits: writing and reading a file would take as long. In int8 NNCF quantizes the module
+    first, which takes half a second, so that these files are kept; their input and output stay float32.
     """
 
     name = package = "openvino"
     suffix = "xml"
     weights_apart = True
+    precisions: ClassVar[tuple[str, ...]] = ("float32", INT8)
+
+    def __init__(self, options: BackendOptions | None = None) -> None:
+        super().__init__(options)
+        if self.options.precision == INT8:
+            require("openvino-int8", by=f"profile_latency.precision: int8 with the backend {self.name}")
+
+    @property
+    def version(self) -> str:
+        return super().version if self.options.precision != INT8 else f"{super().version}, nncf {version('nncf')}"
 
     def prepare(self, module: nn.Module, example: Tensor) -> Callable[[], object]:
-        compiled = _compile(_core().read_model(export_static_onnx(module, example)), self.options.threads)
-        loaded = _Loaded(compiled)
+        if self.options.precision == INT8:
+            loaded = self.load(keep_converted(self, module, example), threads=self.options.threads)
+        else:
+            model = _core().read_model(export_static_onnx(module, example))
+            loaded = _Loaded(_compile(model, self.options.threads))
         loaded.set_input(example.numpy())
         return loaded
 
     @classmethod
     def write(cls, module: nn.Module, example: Tensor, path: Path) -> None:
         """Write OpenVINO's intermediate representation: an .xml file, and the weights in a .bin file."""
+        cls.save(_core().read_model(export_static_onnx(module, example)), path)
+
+    def convert(self, module: nn.Module, example: Tensor, path: Path) -> None:
+        if self.options.precision == INT8:
+            self.write_int8(module, [example.numpy()], path)
+        else:
+            super().convert(module, example, path)
+
+    @classmethod
+    def write_int8(cls, module: nn.Module, batches: Iterable[np.ndarray], path: Path) -> None:
+        """As `write`, quantized.
+
+        Args:
+            batches: calibration inputs, (1, C, H, W) each.
+
+        Raises:
+            UserError: a convolution or matrix product would stay in float32.
+        """
+        images = list(batches)
+        model = _core().read_model(export_static_onnx(module, torch.from_numpy(images[0])))
+        cls.save(quantize_openvino(model, images, what="the network"), path)
+
+    @classmethod
+    def save(cls, model: Any, path: Path) -> None:
+        """Put a model's two files at `path`; atomically."""
         import openvino as ov
 
-        model = _core().read_model(export_static_onnx(module, example))
         with tempfile.TemporaryDirectory() as folder:
             xml, weights = Path(folder) / "model.xml", Path(folder) / "model.bin"
             ov.serialize(model, str(xml), str(weights))
@@ -76,7 +119,7 @@ def _core() -> Any:
 
 
 def _compile(model: Any, threads: int) -> Any:
-    """One request at a time in float32, also where the CPU computes bfloat16."""
+    """One request at a time; what is not quantized in float32, also where the CPU computes bfloat16."""
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,

@@ -30,6 +30,7 @@ SHIPPED = {
     "litert": "tfnas.latency.backends.litert:LiteRt",
     "ncnn": "tfnas.latency.backends.ncnn:Ncnn",
 }
+INT8_BACKENDS = "backend: onnx-runtime or openvino"  # for a user who asked another one for int8
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class BackendOptions:
 
     device: str = "cpu"  # cpu, cuda or cuda:N
     threads: int = 1  # CPU threads of one run
-    precision: str = "float32"  # float32, bfloat16 or float16
+    precision: str = "float32"  # float32, bfloat16, float16 or int8
     channels_last: bool = False
 
     @classmethod
@@ -50,7 +51,8 @@ class Backend(Protocol):
     """Turns modules into callables to be timed.
 
     A class that implements it is opened with one argument, the `BackendOptions`. It raises UserError for an
-    option that it does not take, or when something that it needs is absent.
+    option that it does not take, or when something that it needs is absent. One that can quantize says so by an
+    attribute `precisions`, a sequence of names with "int8" in it; others are never asked for int8.
     """
 
     @property
@@ -85,8 +87,13 @@ class OwnClock(Protocol):
         ...
 
 
-def refuse_other_than_cpu(options: BackendOptions, name: str) -> None:
-    """Check the options of a runtime that computes on the CPU in float32, in a memory layout of its own.
+def refuse_other_than_cpu(
+    options: BackendOptions, name: str, *, precisions: Sequence[str] = ("float32",)
+) -> None:
+    """Check the options of a runtime that computes on the CPU, in a memory layout of its own.
+
+    Args:
+        precisions: that it takes.
 
     Raises:
         UserError: an option that it does not take, and what to write instead.
@@ -94,8 +101,10 @@ def refuse_other_than_cpu(options: BackendOptions, name: str) -> None:
     where = f"the backend {name}"
     if options.device != "cpu":
         wrong = f"device: {options.device}: {where} is for the CPU; write cpu, or backend: torch-eager"
-    elif options.precision != "float32":
-        wrong = f"precision: {options.precision}: {where} computes in float32; write float32"
+    elif options.precision not in precisions:
+        taken = " or ".join(precisions)
+        other = f", or {INT8_BACKENDS}" if options.precision == "int8" else ""
+        wrong = f"precision: {options.precision}: {where} computes in {taken}; write {taken}{other}"
     elif options.channels_last:
         wrong = f"channels_last: true: {where} chooses its own memory layout; write false"
     else:
@@ -149,7 +158,13 @@ def open_backend(
     Raises:
         UserError: unknown name; a package that cannot be imported; an option that the backend does not take.
     """
-    return _factory(name, source)(options or BackendOptions())
+    options = options or BackendOptions()
+    backend = _factory(name, source)(options)
+    if options.precision == "int8" and "int8" not in getattr(backend, "precisions", ()):
+        raise UserError(
+            f"profile_latency.precision: int8: the backend {name} does not quantize; write float32, or {INT8_BACKENDS}"
+        )
+    return backend
 
 
 def _factory(name: str, source: str) -> Callable[[BackendOptions], Backend]:
