@@ -218,10 +218,9 @@ def test_the_preset_for_8_bits_searches_without_what_is_hard_to_quantize(load_pr
     open_backend(params.profile_latency.backend, BackendOptions.of(params.profile_latency))
 
 
-@pytest.mark.parametrize("precision", ["int8"])
-def test_training_and_search_never_compute_in_8_bits(precision) -> None:
+def test_training_and_search_never_compute_in_8_bits() -> None:
     with pytest.raises(ValidationError, match="float32"):
-        ComputeParams.model_validate({"name": "cpu", "threads": 1, "workers": 0, "precision": precision})
+        DeviceParams.model_validate({"name": "cpu", "threads": 1, "workers": 0, "precision": "int8"})
 
 
 @pytest.mark.parametrize("name", preset_names())

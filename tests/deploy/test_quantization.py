@@ -158,9 +158,7 @@ def test_a_file_that_costs_more_than_the_limit_is_refused_and_removed(name, weig
 def test_calibration_images_are_of_all_classes_and_of_the_training_set(digits, trained) -> None:
     sets = read_image_sets(Origin({}), trained, SIZE, data=digits)
     inputs = calibration_inputs(sets.train, 20)
-    labels = [
-        label for given in inputs for image, label in sets.train if np.array_equal(image[None].numpy(), given)
-    ]
+    labels = [label for given in inputs for image, label in sets.train if np.array_equal(image[None].numpy(), given)]
     assert len(inputs) == 20 and {*labels} == {*range(10)}
     assert len(calibration_inputs(sets.train, 10**6)) == 10 * TRAIN == len(sets.train)
     assert len(sets.val) == 10 * VAL

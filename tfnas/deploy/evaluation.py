@@ -82,7 +82,7 @@ def write_rows(rows: Sequence[ClassRow], path: Path) -> None:
 def read_image_set(
     folder: Path, resolution: int, *, images: Path | None = None, exif: str | None = None, split: str = "val"
 ) -> tuple[Dataset[Any], list[str]]:
-    """The images to validate on, or to train on without augmentation, as ((3, R, R) image, label) items, and the names of the classes.
+    """The images of a split, without augmentation, as ((3, R, R) image, label) items, and the names of the classes.
 
     Args:
         folder: in one of `LAYOUTS`; the first match counts.

@@ -162,7 +162,10 @@ def _accuracy(card: Card) -> Iterator[str]:
         return
     yield from _recorded_accuracy(card)
     for made in card.quantized:
-        yield from ("", f"`{made.path.name}` is the network in 8 bits, calibrated on {made.calibration_images} training")
+        yield from (
+            "",
+            f"`{made.path.name}` is the network in 8 bits, calibrated on {made.calibration_images} training",
+        )
         yield f"images: top-1 {made.top1_percent:.2f} % on {made.val_images:,} validation images, in float32"
         yield f"{made.float_top1_percent:.2f} %."
 

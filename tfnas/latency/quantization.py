@@ -75,7 +75,7 @@ def quantize_onnx(model: bytes, batches: Iterable[np.ndarray], *, what: str = "t
 def _reader(name: str, batches: Iterable[np.ndarray]) -> Any:
     from onnxruntime.quantization import CalibrationDataReader
 
-    class Reader(CalibrationDataReader):
+    class Reader(CalibrationDataReader):  # type: ignore[misc]  # has no types
         def __init__(self) -> None:
             self._batches = iter(batches)
 

@@ -87,9 +87,7 @@ class OwnClock(Protocol):
         ...
 
 
-def refuse_other_than_cpu(
-    options: BackendOptions, name: str, *, precisions: Sequence[str] = ("float32",)
-) -> None:
+def refuse_other_than_cpu(options: BackendOptions, name: str, *, precisions: Sequence[str] = ("float32",)) -> None:
     """Check the options of a runtime that computes on the CPU, in a memory layout of its own.
 
     Args:
