@@ -171,7 +171,7 @@ def test_calibration_images_are_of_all_classes_and_of_the_training_set(digits, t
         (("--precision", "int8", "--max-drop", "-1"), ("--max-drop -1", "0 or more")),
         (("--precision", "int8", "--calibration-images", "0"), ("--calibration-images 0",)),
         (("--data", "images"), ("--precision int8", "leave --data out")),
-        (("--precision", "int8", "--data", "no/such"), ("no/such", "train/<class>")),
+        (("--precision", "int8", "--data", "no/such"), ("no/such", "no such folder")),
     ],
 )
 def test_mistakes_are_one_line_before_any_work(weights, capsys, more, words) -> None:
