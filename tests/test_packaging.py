@@ -19,7 +19,7 @@ from tests.helpers.packages import PROJECT, closure, named
 from tfnas.jobs.extras import EXTRAS
 
 ROOT = Path(__file__).parents[1]
-OPTIONAL = {"timm", "pillow_heif"}  # used where they are installed, asked for by the user's own choice
+OPTIONAL = {"timm", "pillow_heif", "litert_torch", "ai_edge_litert"}  # used where installed, by choice
 BROUGHT = {"ruamel": "dvc", "networkx": "dvc", "markupsafe": "jinja2"}  # by a package that we name
 constrained = pytest.mark.skipif("TFNAS_UNCONSTRAINED" in os.environ, reason="make test-newest installs other versions")
 

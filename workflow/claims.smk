@@ -17,8 +17,8 @@ rule claims_warm_up:
     input:
         **unit_inputs(),
     output:
-        str(unit_path(UNITS, WARM_UP, "{sharing}", "{number}")),
-        str(warm_up_path(UNITS, "{sharing}", "{number}")),
+        unit=str(unit_path(UNITS, WARM_UP, "{sharing}", "{number}")),
+        supernet=str(warm_up_path(UNITS, "{sharing}", "{number}")),
     log:
         "logs/claims/warm_up/{sharing}/seed_{number}.log",
     conda:
@@ -42,7 +42,7 @@ rule claims_unit:
         warm_up=shared_warm_up,
         compared=compared_unit,
     output:
-        str(unit_path(UNITS, "{variant}", "{sharing}", "{number}")),
+        unit=str(unit_path(UNITS, "{variant}", "{sharing}", "{number}")),
     log:
         "logs/claims/{variant}/{sharing}/seed_{number}.log",
     conda:

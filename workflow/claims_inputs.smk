@@ -10,7 +10,7 @@ UNIT_SHELL = (
     "python {input.script:q} --params params.yaml --sharing {wildcards.sharing} --number {wildcards.number}"
     " --table {input.table} --train {input.train} --val {input.val} --images {input.images}"
     " --class-accuracy {input.class_accuracy} --manifest {input.manifest} --all-images {input.all_images}"
-    " {params.others} --out $(dirname {output[0]}) --log {log}"
+    " {params.others} --out $(dirname {output.unit}) --log {log}"
 )
 
 
