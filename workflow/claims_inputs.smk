@@ -28,7 +28,7 @@ def unit_code(_):
 
 
 def unit_inputs():
-    """The other stages' results."""
+    """Code, and the other stages' results."""
     return {
         "code": unit_code,
         "script": os.path.relpath(ROOT / "workflow/scripts/claims/unit.py"),

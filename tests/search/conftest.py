@@ -18,6 +18,7 @@ from tests.helpers.tiny_spaces import K3_E3, K3_E3_SE, K3_E6, K5_E3, space_text
 from tfnas.latency import Curve, LatencyTable, OperationKey, reachable_range_ms
 from tfnas.latency.params import ConstraintParams
 from tfnas.search.cost import Latency
+from tfnas.search.derivation.inheritance import BLOCK_WEIGHTS
 from tfnas.search.params import SearchParams
 from tfnas.search.scaling.widths import WidthProblem, WidthRanges
 from tfnas.space import Architecture, Candidate, Space, load_space
@@ -122,15 +123,7 @@ def reachable() -> Callable[..., tuple[float, float]]:
 @pytest.fixture(scope="session")
 def block_parameters() -> dict[str, str]:
     """Where an MBInvRes block has each weight of a candidate operation."""
-    return {
-        "expand": "expand.conv.weight",
-        "depthwise": "depthwise.conv.weight",
-        "se_reduce": "squeeze_excite.reduce.weight",
-        "se_reduce_bias": "squeeze_excite.reduce.bias",
-        "se_expand": "squeeze_excite.expand.weight",
-        "se_expand_bias": "squeeze_excite.expand.bias",
-        "project": "project.conv.weight",
-    }
+    return BLOCK_WEIGHTS
 
 
 class RandomLoader:

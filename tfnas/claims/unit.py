@@ -88,22 +88,16 @@ def run_unit(
     """
     began, start, cpu = datetime.now(UTC), time.monotonic(), time.process_time()
     variant, seed = variants(claims)[name], unit_seed(params, number)
-    device = open_device(params.device.name, params.device.threads)
     constraint = read_constraint(params, next(iter(params.targets)), inputs.table)
-    settings = unit_search(params, variant, sharing)
-    loaders = _loaders(params, claims, variant, inputs, seed, device)
-    setting = SearchSetting(settings, seed, device, params.device.precision, f"claims/{name}", params.derive.within)
+    loaders, setting = _prepared(params, claims, inputs, variant, name=name, sharing=sharing, seed=seed)
+    device, settings = torch.device(setting.device), setting.params
     warm_up, warm_up_seconds = _warm_up_of(params, claims, variant, inputs, constraint.space, sharing, number)
     seed_everything(derive_seed(seed, "search"))
     result = search(constraint, loaders, setting, warm_up=warm_up, on_epoch=on_epoch)
     searched = time.process_time()
     network = result.derive(name, constraint, params.derive.within).architecture
     unit = {
-        "kind": KIND,
-        "format_version": VERSION,
-        "variant": name,
-        "weight_sharing": sharing,
-        "number": number,
+        **_named(name, sharing, number),
         "seed": seed,
         "num_classes": loaders.num_classes,
         "target_ms": constraint.limit,
@@ -134,14 +128,26 @@ def run_warm_up_unit(
     """
     began, start, cpu = datetime.now(UTC), time.monotonic(), time.process_time()
     variant, seed = variants(claims)[DEFAULT], unit_seed(params, number)
-    device = open_device(params.device.name, params.device.threads)
-    settings = unit_search(params, variant, sharing)
-    loaders = _loaders(params, claims, variant, inputs, seed, device)
-    setting = SearchSetting(settings, seed, device, params.device.precision, f"claims/{WARM_UP}", params.derive.within)
+    loaders, setting = _prepared(params, claims, inputs, variant, name=WARM_UP, sharing=sharing, seed=seed)
     seed_everything(derive_seed(seed, "search"))
     warm_up = run_warm_up(load_space(params.space), loaders, setting, on_epoch=on_epoch)
-    unit = {"kind": KIND, "format_version": VERSION, "variant": WARM_UP, "weight_sharing": sharing, "number": number}
-    return warm_up, unit | _spent(began, start, cpu)
+    return warm_up, _named(WARM_UP, sharing, number) | _spent(began, start, cpu)
+
+
+def _prepared(
+    params: Params, claims: ClaimsParams, inputs: UnitInputs, variant: Variant, *, name: str, sharing: str, seed: int
+) -> tuple[Loaders, SearchSetting]:
+    """The images and the setting of a search or of its warm-up."""
+    device, settings = open_device(params.device.name, params.device.threads), unit_search(params, variant, sharing)
+    loaders = _loaders(params, claims, variant, inputs, seed, device)
+    precision, within = params.device.precision, params.derive.within
+    return loaders, SearchSetting(settings, seed, device, precision, f"claims/{name}", within)
+
+
+def _named(variant: str, sharing: str, number: int) -> dict[str, Any]:
+    """Which unit it is."""
+    what = {"variant": variant, "weight_sharing": sharing, "number": number}
+    return {"kind": KIND, "format_version": VERSION} | what
 
 
 def _spent(began: datetime, start: float, cpu: float) -> dict[str, Any]:

@@ -7,8 +7,9 @@ no larger than the noise of measuring a network, so a correction with more freed
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -35,6 +36,8 @@ RESAMPLES = 4000
 FEWEST_FOR_FIT = 8  # networks
 BOUNDS = (0.5, 2.0)  # of the scale, and of what any network's latency is multiplied by; beyond, something else is wrong
 CONFIDENCE = 0.95  # one-sided, that the correction helps
+
+Fit = Callable[[np.ndarray, np.ndarray], tuple[float, float]]  # of sums and measured latencies: scale, offset in ms
 
 
 class Validated(NamedTuple):
@@ -293,9 +296,9 @@ def fit_calibration(
 ) -> Calibration | None:
     """Fit scale and offset by Theil and Sen's line, a median of absolute slopes: one disturbed network has no weight.
 
-    Where that line would multiply the latency of the space's fastest network by less than a half (or make it
-    negative) or by more than two, the scale alone is fitted. None where there are too few networks, or that is
-    beyond a factor of two as well.
+    The offset is held where the line multiplies the latency of the space's fastest network by at least a half and by
+    at most two. Networks that are judged better by the scale alone, cross-validated, get the scale alone. None where
+    there are too few networks, or the scale of either is beyond a factor of two.
 
     Args:
         fastest_ms: the sum of the fastest network of the space; default the fastest given.
@@ -304,16 +307,16 @@ def fit_calibration(
     sums, measured = np.asarray(sums_ms, float), np.asarray(measured_ms, float)
     if len(sums) < fewest:
         return None
-    judged = np.append(sums, sums.min() if fastest_ms is None else fastest_ms)
-    for fit in (_theil_sen, _factor):
-        scale, offset_ms = fit(sums, measured)
-        factors = scale + offset_ms / judged
-        if BOUNDS[0] < min(scale, factors.min()) and max(scale, factors.max()) < BOUNDS[1]:
-            break
-    else:
+    fastest = float(min(sums.min(), math.inf if fastest_ms is None else fastest_ms))
+    fits = [fit for fit in (partial(_theil_sen, fastest=fastest), _factor) if _within_bounds(fit(sums, measured)[0])]
+    if not fits:
         return None
-    unseen_ms = _by_the_others(fit, sums, measured)
+    fit, unseen_ms = min(
+        ((fit, _by_the_others(fit, sums, measured)) for fit in fits),
+        key=lambda fitted: float(_errors_percent(fitted[1], measured).mean()),
+    )
     before, after = _errors_percent(sums, measured), _errors_percent(unseen_ms, measured)
+    scale, offset_ms = fit(sums, measured)
     return Calibration(
         scale=scale,
         offset_ms=offset_ms,
@@ -325,7 +328,11 @@ def fit_calibration(
     )
 
 
-def _by_the_others(fit: Any, sums: np.ndarray, measured: np.ndarray) -> np.ndarray:
+def _within_bounds(scale: float) -> bool:
+    return BOUNDS[0] < scale < BOUNDS[1]
+
+
+def _by_the_others(fit: Fit, sums: np.ndarray, measured: np.ndarray) -> np.ndarray:
     """Corrected latencies, of each network by the fit to the others."""
     corrected = np.empty_like(sums)
     for i in range(len(sums)):
@@ -343,14 +350,13 @@ def _least_mean(gains: np.ndarray) -> float:
     return float(gains.mean() - quantile * gains.std(ddof=1) / np.sqrt(len(gains)))
 
 
-def _theil_sen(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+def _theil_sen(x: np.ndarray, y: np.ndarray, *, fastest: float) -> tuple[float, float]:
+    """Scale and offset, the offset where `fastest` is multiplied by a number within the bounds."""
     first, second = np.triu_indices(len(x), 1)
     apart = x[first] != x[second]
-    if not apart.any():
-        return 1.0, float(np.median(y - x))
-    slopes = (y[second] - y[first])[apart] / (x[second] - x[first])[apart]
-    slope = float(np.median(slopes))
-    return slope, float(np.median(y - slope * x))
+    slope = float(np.median((y[second] - y[first])[apart] / (x[second] - x[first])[apart])) if apart.any() else 1.0
+    least, most = ((bound - slope) * fastest for bound in BOUNDS)
+    return slope, float(np.clip(np.median(y - slope * x), least, most))
 
 
 def _factor(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
