@@ -297,8 +297,8 @@ def fit_calibration(
     """Fit scale and offset by Theil and Sen's line, a median of absolute slopes: one disturbed network has no weight.
 
     The offset is held where the line multiplies the latency of the space's fastest network by at least a half and by
-    at most two. Networks that are judged better by the scale alone, cross-validated, get the scale alone. None where
-    there are too few networks, or the scale of either is beyond a factor of two.
+    at most two. Where the scale is not between them, the scale alone is fitted. None where there are too few networks,
+    or that is beyond a factor of two as well.
 
     Args:
         fastest_ms: the sum of the fastest network of the space; default the fastest given.
@@ -308,15 +308,14 @@ def fit_calibration(
     if len(sums) < fewest:
         return None
     fastest = float(min(sums.min(), math.inf if fastest_ms is None else fastest_ms))
-    fits = [fit for fit in (partial(_theil_sen, fastest=fastest), _factor) if _within_bounds(fit(sums, measured)[0])]
-    if not fits:
+    for fit in (partial(_theil_sen, fastest=fastest), _factor):
+        scale, offset_ms = fit(sums, measured)
+        if BOUNDS[0] < scale < BOUNDS[1]:
+            break
+    else:
         return None
-    fit, unseen_ms = min(
-        ((fit, _by_the_others(fit, sums, measured)) for fit in fits),
-        key=lambda fitted: float(_errors_percent(fitted[1], measured).mean()),
-    )
+    unseen_ms = _by_the_others(fit, sums, measured)
     before, after = _errors_percent(sums, measured), _errors_percent(unseen_ms, measured)
-    scale, offset_ms = fit(sums, measured)
     return Calibration(
         scale=scale,
         offset_ms=offset_ms,
@@ -326,10 +325,6 @@ def fit_calibration(
         least_gain_percent=_least_mean(before - after),
         unseen_ms=tuple(unseen_ms.tolist()),
     )
-
-
-def _within_bounds(scale: float) -> bool:
-    return BOUNDS[0] < scale < BOUNDS[1]
 
 
 def _by_the_others(fit: Fit, sums: np.ndarray, measured: np.ndarray) -> np.ndarray:
