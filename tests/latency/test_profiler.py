@@ -8,7 +8,8 @@ import torch
 
 from tfnas.latency import LatencyTable
 from tfnas.latency.measuring import block_probe, fixed_parts
-from tfnas.latency.profiler import operation_ranges, profile_space
+from tfnas.latency.profiler import operation_ranges, profile_space, width_advice
+from tfnas.latency.table import reachable_range_ms
 from tfnas.space import Block, build_network, load_space
 from tfnas.space.membership import assemble
 
@@ -100,6 +101,31 @@ def test_favoured_widths_are_a_class_of_their_own(fake_device, make_measuring, c
     widths = np.concatenate([np.arange(c.widths[0], c.widths[-1] + 1) for c in table.curves.values()])
     factor = np.where(widths % alignment == 0, 2, 5) if alignment > 1 else 1
     assert np.quantile(abs(found / (factor * true) - 1), 0.95) < 0.02
+    assert table.width_penalty == pytest.approx(2.5 if alignment > 1 else 1.0, rel=0.02)
+    advice = width_advice(space, table)
+    assert (advice is None) == (alignment == 1)
+    if advice is not None:
+        advised = advice.partition("space: ")[2].split()[0]
+        assert advised == f"mobilenet-v2@{alignment}" and width_advice(load_space(advised), table) is None
+
+
+@pytest.mark.parametrize("multiple", [4, 8])
+def test_a_space_at_multiples_is_measured_at_them_alone(fake_device, make_measuring, cost_ms, multiple) -> None:
+    space = load_space(f"mobilenet-v2@{multiple}")
+    measuring = make_measuring(fake_device(), resolution=32, minutes=0.02, tolerance=0.01)
+    profiled, every = profile_space(space, measuring).table, operation_ranges(space, 32)
+    for key, curve in profiled.curves.items():
+        assert all(width % multiple == 0 for width in curve.widths)
+        assert (curve.widths[0], curve.widths[-1]) == every[key]
+        true = [cost_ms(to_block(key, width), key.resolution) for width in range(*every[key], multiple)]
+        found = [profiled.operation_ms(key, width) for width in range(*every[key], multiple)]
+        assert np.quantile(abs(np.divide(found, true) - 1), 0.95) < 0.02
+    low, high = reachable_range_ms(space, profiled)
+    widest = [
+        assemble(space, "x", {s.stage: [(c, c.width_range(s.in_channels)[1])] for s in space.searchable_stages})
+        for c in space.candidates
+    ]
+    assert all(low < profiled.latency_ms(network) <= high for network in widest)
 
 
 def test_every_operation_is_measured_once_over_all_its_candidates(space, table) -> None:

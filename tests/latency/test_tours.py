@@ -37,6 +37,20 @@ def test_first_knots_hold_the_ends_of_each_class_and_both_sides_of_the_jump(low,
         assert {in_channels, in_channels + 1} <= set(knots)
 
 
+@given(
+    st.integers(1, 40), st.integers(1, 40), st.sampled_from([2, 4, 8]), st.sampled_from([1, 4, 16]), st.integers(1, 900)
+)
+def test_knots_of_a_space_at_multiples_are_its_widths(low, span, multiple, alignment, in_channels) -> None:
+    widths = range(low * multiple, (low + span) * multiple + 1, multiple)
+    knots = first_knots(widths[0], widths[-1], in_channels, alignment, multiple=multiple)
+    assert {widths[0], widths[-1]} <= set(knots) <= set(widths)
+    narrow, wide = [w for w in widths if w <= in_channels], [w for w in widths if w > in_channels]
+    if narrow and wide:
+        assert {narrow[-1], wide[0]} <= set(knots)
+    latencies = {width: 1.0 + (width % 3) for width in knots}
+    assert set(further_knots(latencies, alignment, 1e-9, multiple=multiple)) <= set(widths) - set(knots)
+
+
 @given(st.floats(0.1, 9), st.floats(0, 1), st.sampled_from([1, 4, 16]))
 def test_lines_need_no_further_knots(base, slope, alignment) -> None:
     knots = first_knots(24, 192, 24, alignment)

@@ -102,9 +102,9 @@ def random_network() -> Callable[[Space, np.random.Generator], tuple[Architectur
             choices[stage.stage] = []
             for position in range(random.integers(1, stage.max_depth + 1)):
                 candidate = space.candidates[random.integers(len(space.candidates))]
-                low, high = candidate.width_range(stage.out_channels if position else stage.in_channels)
-                choices[stage.stage].append((candidate, int(random.integers(low, high + 1))))
-                ranges.append((low, high))
+                widths = candidate.widths(stage.out_channels if position else stage.in_channels)
+                choices[stage.stage].append((candidate, widths[random.integers(len(widths))]))
+                ranges.append((widths[0], widths[-1]))
         return assemble(space, "random", choices), ranges
 
     return draw

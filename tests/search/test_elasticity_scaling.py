@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -16,7 +17,7 @@ from tfnas.search.cost import Latency
 from tfnas.search.scaling.elasticity_scaling import largest_scaling, scale_widths, scale_widths_by_integer_ratio
 from tfnas.search.scaling.widths import WidthProblem, width_ranges
 from tfnas.space import zoo
-from tfnas.space.membership import assemble
+from tfnas.space.membership import assemble, violations
 
 
 def every_scaling(problem, widths, scaled):
@@ -70,6 +71,47 @@ def test_scaled_network_meets_the_target_in_range_and_stays(
         return  # from the smallest widths other networks are on the way, and a dip among them may be within
     again = scale_widths(after, latency_constraint(tiny_space, table, target_ms), ranges=ranges)
     assert again.architecture == after
+
+
+@settings(max_examples=100)
+@given(seed=st.integers(0, 2**32 - 1), share=st.floats(0, 1), multiple=st.sampled_from([2, 3, 4, 8]))
+def test_where_only_multiples_are_widths_a_round_finds_the_largest_gamma_among_them(
+    tiny_space, make_table, seed, share, multiple, random_network
+) -> None:
+    """Against a scan of gamma over channels, not units: width = the multiple below gamma * w, within the range."""
+    random = np.random.default_rng(seed)
+    table = make_table(tiny_space, monotone=bool(seed % 2))
+    candidates = tuple(replace(one, width_multiple=multiple) for one in tiny_space.candidates)
+    space = replace(tiny_space, candidates=candidates)
+    architecture, ranges = random_network(space, random)
+    searched = [stage.stage for stage in space.searchable_stages]
+    before = [block.expand_channels for block in architecture.blocks]
+
+    def scaled(gamma: Fraction) -> list[int]:
+        return [
+            min(max(int(gamma * width) // multiple * multiple, low), high) if block.stage in searched else width
+            for width, block, (low, high) in zip(before, architecture.blocks, ranges, strict=True)
+        ]
+
+    def cost(widths: list[int]) -> float:
+        blocks = zip(architecture.blocks, widths, strict=True)
+        return table.latency_ms(replace(architecture, blocks=tuple(replace(b, expand_channels=w) for b, w in blocks)))
+
+    gammas = {Fraction(0)} | {
+        Fraction(n * multiple, width)
+        for width, block, (_, high) in zip(before, architecture.blocks, ranges, strict=True)
+        if block.stage in searched
+        for n in range(high // multiple + 1)
+    }
+    least, most = cost(scaled(Fraction(0))), cost(scaled(max(gammas)))
+    target_ms = least + share * (most - least)
+    problem = WidthProblem(architecture, Latency(table), ranges, multiple)
+    found = largest_scaling(problem, problem.widths, np.isin(problem.stages, searched), target_ms)
+    best = max(gamma for gamma in gammas if cost(scaled(gamma)) <= target_ms)
+    assert [block.expand_channels for block in problem.with_widths(found).blocks] == scaled(best)
+
+    after = scale_widths(architecture, latency_constraint(space, table, target_ms), ranges=ranges).architecture
+    assert table.latency_ms(after) <= target_ms and not list(violations(after, space))
 
 
 @settings(max_examples=60)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -184,3 +185,39 @@ def test_a_folder_or_binary_file_is_one_line(tmp_path) -> None:
 def test_every_shipped_file_is_named_after_its_space() -> None:
     assert shipped_spaces() == ["mobilenet-v2", "tf-nas", "tf-nas-small-images", "tf-nas-tiny", "tf-nas-wose"]
     assert all(load_space(name).name == name == Path(name).stem for name in shipped_spaces())
+
+
+@pytest.mark.parametrize("name", ["tf-nas", "tf-nas-wose", "tf-nas-small-images", "mobilenet-v2"])
+@pytest.mark.parametrize("multiple", [2, 8, 16])
+def test_a_space_at_multiples_has_those_of_its_widths_alone(name, multiple) -> None:
+    every, some = load_space(name), load_space(f"{name}@{multiple}")
+    assert (some.name, some.width_multiple, every.width_multiple) == (f"{name}@{multiple}", multiple, 1)
+    assert some.digest != every.digest
+    for layer in every.layers():
+        for one, other in zip(every.candidates, some.candidates, strict=True):
+            widths = list(other.widths(layer.in_channels))
+            assert widths == [width for width in one.widths(layer.in_channels) if width % multiple == 0]
+            initial = one.initial_width(layer.in_channels)
+            assert other.initial_width(layer.in_channels) in widths
+            assert abs(other.initial_width(layer.in_channels) - initial) == min(abs(w - initial) for w in widths)
+
+
+def test_a_multiple_in_a_file_is_that_of_the_name(tmp_path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(TEXT.replace("name: tf-nas", "name: own\nwidth_multiple: 8", 1))
+    assert dataclasses.replace(load_space(path), name="tf-nas@8") == load_space("tf-nas@8")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("tf-nas@", "'tf-nas@' has no multiple of channels after @; write tf-nas@8, for example"),
+        ("tf-nas@0", "'tf-nas@0' has no multiple of channels after @"),
+        ("tf-nas@2.5", "'tf-nas@2.5' has no multiple of channels after @"),
+        ("tf-nass@8", "did you mean 'tf-nas'"),
+        ("tf-nas-tiny@24", "fewer than two multiples of 24 .* choose a smaller width_multiple"),
+    ],
+)
+def test_a_multiple_that_cannot_be_is_refused(name, said) -> None:
+    with pytest.raises(UserError, match=said):
+        load_space(name)

@@ -221,6 +221,7 @@ def read_options(options: argparse.Namespace) -> ProfileLatencyParams:
 
 def summary(table: LatencyTable, space: Space, rows: list[Validated], path: Path) -> str:
     """What was measured, which latencies can be reached, how good the table is, and what to do next."""
+    from tfnas.latency.profiler import width_advice
     from tfnas.stages.profile_latency import profile_metrics
 
     metrics = profile_metrics(table, space, rows)
@@ -231,6 +232,8 @@ def summary(table: LatencyTable, space: Space, rows: list[Validated], path: Path
         f" {metrics['min_reachable_ms']:.3f} to {metrics['max_reachable_ms']:.3f} ms"
         f" (fixed parts {metrics['base_ms']:.3f} ms)",
     ]
+    advice = width_advice(space, table)
+    lines += [f"Advice: {advice}."] if advice else []
     lines += _adapted_lines(table)
     lines += _validation_lines(metrics, rows)
     lines.append(f"Next: tfnas latency ARCHITECTURE --table {path} shows where a network's time goes.")

@@ -28,14 +28,23 @@ from tfnas.latency.tours import (
     tour_slots,
 )
 from tfnas.space import Architecture, Space
+from tfnas.space.space import shipped_spaces
 
 MIN_VISITS = 3  # of a point, before its uncertainty means anything
 NETWORK_VISITS = 6  # at least, of every whole network
 MAX_VISITS = 40  # after which a point may stay uncertain
+WORTH_ADVICE = 1.25  # a median width that is no multiple takes so many times as long as one that is
 GROWTH = 0.15  # new knots per round of refinement, as a share of the present ones
 
 Knots = dict[OperationKey, list[int]]
 logger = logging.getLogger("tfnas.latency")
+
+
+class Grid(NamedTuple):
+    """The widths of the space, and the two classes among them."""
+
+    alignment: int  # that the device favors
+    multiple: int  # of the space
 
 
 class Profile(NamedTuple):
@@ -68,8 +77,12 @@ def profile_space(
     with measuring.session(parts, networks):
         ranges = operation_ranges(space, resolution)
         alignment = find_device_alignment(measuring, ranges)
-        knots = {key: list(first_knots(low, high, key.in_channels, alignment)) for key, (low, high) in ranges.items()}
-        _measure(measuring, slots, knots, alignment, networks=len(networks), seed=seed)
+        grid = Grid(alignment, space.width_multiple)
+        knots = {
+            key: list(first_knots(low, high, key.in_channels, alignment, multiple=grid.multiple))
+            for key, (low, high) in ranges.items()
+        }
+        _measure(measuring, slots, knots, grid, networks=len(networks), seed=seed)
     found = estimate(measuring.visits)
     table = _table(space, measuring, knots, list(parts), found, alignment)
     return Profile(table, [found.points[NETWORK, number].latency_ms for number in range(len(networks))])
@@ -92,7 +105,7 @@ def operation_ranges(space: Space, resolution: int) -> dict[OperationKey, tuple[
 
 
 def _measure(
-    measuring: Measuring, slots: Sequence[Slot], knots: Knots, alignment: int, *, networks: int, seed: int
+    measuring: Measuring, slots: Sequence[Slot], knots: Knots, grid: Grid, *, networks: int, seed: int
 ) -> None:
     """Rounds of visits, until the budget is spent or nothing is left to do."""
     budget, tolerance = 60.0 * measuring.params.minutes, measuring.params.tolerance
@@ -101,7 +114,7 @@ def _measure(
     every = [(NETWORK, number) for number in range(networks)]
     while True:
         known = estimate(measuring.visits)
-        _refine(knots, known, alignment, tolerance)
+        _refine(knots, known, grid, tolerance)
         wanted = [point for point in _points(knots) if _wants(point, known, tolerance)]
         wanted_networks = [point for point in every if _wants(point, known, tolerance)]
         unmeasured = {point for point in (*wanted, *wanted_networks) if point not in known.points}
@@ -134,7 +147,7 @@ def _wants(point: Point, known: Estimates, tolerance: float) -> bool:
     return found.uncertainty > tolerance and found.visits + found.outliers < MAX_VISITS
 
 
-def _refine(knots: Knots, known: Estimates, alignment: int, tolerance: float) -> None:
+def _refine(knots: Knots, known: Estimates, grid: Grid, tolerance: float) -> None:
     """Add knots where the lines between well-known knots are worst."""
     found: list[tuple[float, OperationKey, int]] = []
     for key, widths in knots.items():
@@ -142,7 +155,7 @@ def _refine(knots: Knots, known: Estimates, alignment: int, tolerance: float) ->
         sure = {width: point.latency_ms for width, point in estimates.items() if point.visits >= MIN_VISITS}
         noise = max((point.uncertainty for point in estimates.values()), default=np.inf)
         if len(sure) == len(widths):
-            further = further_knots(sure, alignment, max(tolerance, noise / 2))
+            further = further_knots(sure, grid.alignment, max(tolerance, noise / 2), multiple=grid.multiple)
             found += [(error, key, width) for width, error in further.items()]
     found.sort(reverse=True)
     for _, key, width in found[: max(1, int(GROWTH * sum(map(len, knots.values()))))]:
@@ -174,6 +187,19 @@ def _curve(key: OperationKey, widths: Sequence[int], found: Estimates, measuring
         tuple(point.spread_ms for point in points),
         tuple(point.visits * measuring.params.repeats for point in points),
         alignment,
+    )
+
+
+def width_advice(space: Space, table: LatencyTable) -> str | None:
+    """What to do where the space has widths that the device is slow at; None where it has none."""
+    multiple, penalty = table.alignment, table.width_penalty
+    if space.width_multiple % multiple == 0 or penalty < WORTH_ADVICE:
+        return None
+    name = space.name.partition("@")[0]
+    at_multiples = f"{name}@{multiple}" if name in shipped_spaces() else f"a file with width_multiple: {multiple}"
+    return (
+        f"widths that are no multiples of {multiple} take {penalty:.1f} times as long as those that are; with"
+        f" space: {at_multiples} no network has them"
     )
 
 

@@ -94,6 +94,14 @@ class Curve:
             return (widths, latencies_ms), (widths, latencies_ms)
         return (widths[aligned], latencies_ms[aligned]), (widths[~aligned], latencies_ms[~aligned])
 
+    @property
+    def penalties(self) -> np.ndarray:
+        """How many times as long as in line with the favored widths the others take, at each of their knots."""
+        (aligned, favored_ms), (others, others_ms) = self._classes
+        if len(aligned) + len(others) > len(self.widths):
+            return np.ones(0)  # one class
+        return np.asarray(others_ms / np.interp(others, aligned, favored_ms))
+
     def reclassed(self, alignment: int) -> Curve:
         """The curve of the same shape whose two classes of widths are by another alignment.
 
@@ -221,6 +229,12 @@ class LatencyTable:
         """Widths at multiples of it are a class of their own; 1 where there is one class."""
         return max((curve.alignment for curve in self.curves.values()), default=1)
 
+    @property
+    def width_penalty(self) -> float:
+        """How many times as long as multiples of `alignment` other widths take: the median over all knots."""
+        penalties = np.concatenate([np.ones(0), *(curve.penalties for curve in self.curves.values())])
+        return float(np.median(penalties)) if len(penalties) else 1.0
+
     def latency_ms(self, architecture: Architecture) -> float:
         """Latency of a network: `base_ms` plus the sum over its blocks (Eq. 4)."""
         return self.base_ms + sum(ms for _, ms in self.blocks_ms(architecture))
@@ -264,9 +278,9 @@ def candidate_range_ms(space: Space, table: LatencyTable, layer: Layer) -> list[
     for candidate in space.candidates:
         key = OperationKey.of_candidate(layer, candidate)
         curve = table.curve(key)
-        low, high = candidate.width_range(layer.in_channels)
-        table.operation_ms(key, low), table.operation_ms(key, high)  # raises where the table has no such width
-        latencies = curve.dense_ms[low - curve.widths[0] : high - curve.widths[0] + 1]
+        widths = candidate.widths(layer.in_channels)
+        table.operation_ms(key, widths[0]), table.operation_ms(key, widths[-1])  # raises where it has no such width
+        latencies = curve.dense_ms[np.asarray(widths) - curve.widths[0]]
         ranges.append((float(latencies.min()), float(latencies.max())))
     return ranges
 

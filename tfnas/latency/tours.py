@@ -96,21 +96,26 @@ INNER = 3  # knots of a class between its ends, before any refinement
 OF_A_SECTION = 4.0  # a curve's bend over two intervals is about four times the error of the line over one of them
 
 
-def first_knots(low: int, high: int, in_channels: int, alignment: int) -> tuple[int, ...]:
+def first_knots(low: int, high: int, in_channels: int, alignment: int, *, multiple: int = 1) -> tuple[int, ...]:
     """The widths to begin with: each class's ends and a few evenly between.
 
     A block as wide as its input has no expansion convolution: where that lies within the range, both sides of
     the jump are measured.
+
+    Args:
+        multiple: of the space, which has no other widths; low and high are multiples of it.
     """
-    if low <= in_channels < high:
-        below, above = (low, in_channels), (in_channels + 1, high)
-        return tuple(sorted({*_of_classes(*below, alignment), *_of_classes(*above, alignment)}))
-    return _of_classes(low, high, alignment)
+    widths = range(low, high + 1, multiple)
+    narrow = len(range(low, in_channels + 1, multiple))  # widths up to the input's
+    below, above = widths[:narrow], widths[narrow:]
+    if below and above:
+        return tuple(sorted({*_of_classes(below, alignment), *_of_classes(above, alignment)}))
+    return _of_classes(widths, alignment)
 
 
-def _of_classes(low: int, high: int, alignment: int) -> tuple[int, ...]:
-    knots = {low, high}
-    for members in classes(range(low, high + 1), alignment):
+def _of_classes(widths: range, alignment: int) -> tuple[int, ...]:
+    knots = {widths[0], widths[-1]}
+    for members in classes(widths, alignment):
         places = np.linspace(0, len(members) - 1, min(INNER + 2, len(members)))
         knots.update(members[round(place)] for place in places)
     return tuple(sorted(knots))
@@ -123,17 +128,22 @@ def classes(widths: Sequence[int], alignment: int) -> list[list[int]]:
     return [members for members in (aligned, others) if members]
 
 
-def further_knots(latencies_ms: Mapping[int, float], alignment: int, tolerance: float) -> dict[int, float]:
+def further_knots(
+    latencies_ms: Mapping[int, float], alignment: int, tolerance: float, *, multiple: int = 1
+) -> dict[int, float]:
     """Widths between knots where linear interpolation may be off by more than `tolerance`, with that estimate.
 
     The estimate: how far each inner knot lies from the line between its neighbors, relative, over four.
+
+    Args:
+        multiple: of the space.
     """
     found: dict[int, float] = {}
     for knots in classes(sorted(latencies_ms), alignment):
         bends = _bends(knots, [latencies_ms[width] for width in knots])
         for i, (left, right) in enumerate(itertools.pairwise(knots)):
             error = max(bends[i], bends[i + 1]) / OF_A_SECTION
-            middle = _member_between(left, right, alignment)
+            middle = _member_between(left, right, alignment, multiple)
             if error > tolerance and middle is not None:
                 found[middle] = error
     return found
@@ -149,9 +159,9 @@ def _bends(knots: Sequence[int], latencies_ms: Sequence[float]) -> np.ndarray:
     return bends
 
 
-def _member_between(left: int, right: int, alignment: int) -> int | None:
+def _member_between(left: int, right: int, alignment: int, multiple: int) -> int | None:
     """The width of the same class nearest to the middle; None when there is none between."""
-    same = [w for w in range(left + 1, right) if (w % alignment == 0) == (left % alignment == 0)]
+    same = [w for w in range(left + multiple, right, multiple) if (w % alignment == 0) == (left % alignment == 0)]
     return min(same, key=lambda width: abs(2 * width - left - right)) if same else None
 
 

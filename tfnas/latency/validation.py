@@ -84,10 +84,10 @@ def random_architecture(space: Space, name: str, random: np.random.Generator) ->
         at_an_end = random.random() < AT_AN_END
         for position in range(_between(stage.min_depth, stage.max_depth, share())):
             candidate = candidates[_between(0, len(candidates) - 1, share())]
-            low, high = candidate.width_range(stage.out_channels if position else stage.in_channels)
+            widths = candidate.widths(stage.out_channels if position else stage.in_channels)
             width_share = share()
-            width = _between(low, high, round(width_share) if at_an_end else width_share)
-            choices[stage.stage].append((candidate, width))
+            place = _between(0, len(widths) - 1, round(width_share) if at_an_end else width_share)
+            choices[stage.stage].append((candidate, widths[place]))
     return assemble(space, name, choices)
 
 

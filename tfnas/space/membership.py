@@ -54,11 +54,10 @@ def _block_violations(block: Block, position: int, spec: StageSpec, space: Space
 
 
 def _is_candidate(block: Block, candidate: Candidate) -> bool:
-    low, high = candidate.width_range(block.in_channels)
     return (
         block.kernel == candidate.kernel
         and block.se_channels == candidate.se_channels(block.in_channels)
-        and low <= block.expand_channels <= high
+        and block.expand_channels in candidate.widths(block.in_channels)
     )
 
 

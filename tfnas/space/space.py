@@ -66,15 +66,23 @@ class Candidate:
     expand_ratio: float  # at the beginning of searching
     expand_range: tuple[float, float]
     se_ratio: float  # 0: without squeeze-and-excitation
+    width_multiple: int = 1  # of the space
 
     def initial_width(self, in_channels: int) -> int:
-        """Expansion channels at the beginning of searching, e * C_in."""
-        return round(self.expand_ratio * in_channels)
+        """Expansion channels at the beginning of searching, e * C_in; the nearest that the space has."""
+        widths = self.widths(in_channels)
+        nearest = round(round(self.expand_ratio * in_channels) / self.width_multiple) * self.width_multiple
+        return min(max(nearest, widths[0]), widths[-1])
 
     def width_range(self, in_channels: int) -> tuple[int, int]:
         """Smallest and largest number of expansion channels."""
-        low, high = self.expand_range
-        return round(low * in_channels), round(high * in_channels)
+        widths = self.widths(in_channels)
+        return widths[0], widths[-1]
+
+    def widths(self, in_channels: int) -> range:
+        """All numbers of expansion channels: multiples of `width_multiple` within the range."""
+        low, high = (round(ratio * in_channels) for ratio in self.expand_range)
+        return range(-(-low // self.width_multiple) * self.width_multiple, high + 1, self.width_multiple)
 
     def se_channels(self, in_channels: int) -> int:
         """Channels of the squeeze-and-excitation bottleneck, e_se * C_in; 0 without."""
@@ -119,6 +127,11 @@ class Space:
     head: Head
 
     @property
+    def width_multiple(self) -> int:
+        """All searched widths are multiples of it."""
+        return self.candidates[0].width_multiple
+
+    @property
     def searchable_stages(self) -> tuple[StageSpec, ...]:
         return tuple(stage for stage in self.stages if stage.fixed is None)
 
@@ -134,7 +147,11 @@ class Space:
 
     def content(self) -> dict[str, Any]:
         """All that defines the space, as plain data: two spaces of one name may differ in it."""
-        return dict(json.loads(json.dumps(asdict(self))))
+        content = dict(json.loads(json.dumps(asdict(self))))
+        for candidate in content["candidates"]:
+            if candidate["width_multiple"] == 1:  # as before spaces had multiples: their digests stay
+                del candidate["width_multiple"]
+        return content
 
     def fixed_content(self) -> dict[str, Any]:
         """The part of it that is the same in every network: stem, fixed stages, head."""
@@ -167,11 +184,13 @@ def halve(size: int, stride: int) -> int:
 def load_space(name_or_file: str | Path) -> Space:
     """A shipped space (`tf-nas`, `tf-nas-wose`, `tf-nas-small-images`, `tf-nas-tiny`, `mobilenet-v2`) or a file's.
 
+    `tf-nas@8` is `tf-nas` with widths at multiples of 8 only; in a file, the key `width_multiple` says so. The paper's
+    widths are any whole numbers. Many devices run odd widths slowly (ONNX Runtime up to ten times), so that
+    elasticity-scaling would spend the latency on them.
+
     Raises:
         UserError: unknown name, missing file, or a file that breaks the schema.
     """
-    pass
-
     return read_space(name_or_file)
 
 
@@ -257,6 +276,7 @@ class _Head(_Model):
 class _Space(_Model):
     name: str
     resolution: Annotated[int, Field(ge=8)]
+    width_multiple: Annotated[int, Field(ge=1)] = 1
     stem: _Stem
     stages: Annotated[list[_Stage], Field(min_length=1)]
     candidates: Annotated[list[_Candidate], Field(min_length=1)]
@@ -285,19 +305,24 @@ class _Space(_Model):
             raise ValueError(f"candidates: the name {twice!r} is used twice; names must differ")
         for stage in self.stages:
             for candidate in self.candidates if stage.fixed is None else ():
-                _check_widths(candidate, stage)
+                _check_widths(candidate, stage, self.width_multiple)
         return self
 
 
-def _check_widths(model: _Candidate, stage: _Stage) -> None:
+def _check_widths(model: _Candidate, stage: _Stage, width_multiple: int) -> None:
     """Every layer of the stage has a choice of widths, and a squeeze-and-excitation that exists."""
-    candidate = Candidate(**model.model_dump())
+    candidate = Candidate(**model.model_dump(), width_multiple=width_multiple)
     for in_channels in (stage.in_channels, stage.out_channels):  # the first layer, the others
-        low, high = candidate.width_range(in_channels)
+        low, high = (round(ratio * in_channels) for ratio in model.expand_range)
         if not 1 <= low < high:
             raise ValueError(
                 f"candidate {model.name}: expand_range {list(model.expand_range)} gives widths {low} to {high} at"
                 f" {in_channels} channels (stage {stage.stage}), an empty range; widen expand_range"
+            )
+        if len(candidate.widths(in_channels)) < 2:
+            raise ValueError(
+                f"candidate {model.name}: fewer than two multiples of {width_multiple} are among its widths, {low} to"
+                f" {high} at {in_channels} channels (stage {stage.stage}); choose a smaller width_multiple"
             )
         if model.se_ratio > 0 and candidate.se_channels(in_channels) == 0:
             raise ValueError(
@@ -312,21 +337,33 @@ def shipped_spaces() -> list[str]:
 
 def read_space(name_or_file: str | Path) -> Space:
     """See `tfnas.space.load_space`."""
-    path = Path(name_or_file)
+    path, given = Path(name_or_file), dict[str, Any]()
     if path.suffix not in (".yaml", ".yml"):
-        path = SHIPPED_FOLDER / f"{name_or_file}.yaml"
-        if not path.exists():
-            known, name = shipped_spaces(), str(name_or_file)
-            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-            raise UserError(
-                f"space: unknown name {name!r}; did you mean {nearest!r}? Known: {', '.join(known)}, or a .yaml file"
-            )
+        path, given = _shipped(str(name_or_file))
     if not path.is_file():
         raise UserError(f"{path}: there is no such file; `space` takes one of {', '.join(shipped_spaces())} or a file")
+    content = read_yaml(path)
     try:
-        return _to_space(_Space.model_validate(read_yaml(path)))
+        return _to_space(_Space.model_validate({**content, **given} if given else content))
     except ValidationError as error:
-        raise UserError(explain(error, _Space, source=str(path))) from None
+        raise UserError(explain(error, _Space, source=str(name_or_file) if given else str(path))) from None
+
+
+def _shipped(given: str) -> tuple[Path, dict[str, Any]]:
+    """The file of NAME or NAME@MULTIPLE, and the keys that the latter sets."""
+    name, at, multiple = given.partition("@")
+    path = SHIPPED_FOLDER / f"{name}.yaml"
+    if not path.exists():
+        known = shipped_spaces()
+        nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+        raise UserError(
+            f"space: unknown name {given!r}; did you mean {nearest!r}? Known: {', '.join(known)}, or a .yaml file"
+        )
+    if not at:
+        return path, {}
+    if not multiple.isdecimal() or int(multiple) < 1:
+        raise UserError(f"space: {given!r} has no multiple of channels after @; write {name}@8, for example")
+    return path, {"name": f"{name}@{int(multiple)}", "width_multiple": int(multiple)}
 
 
 def _to_space(model: _Space) -> Space:
@@ -335,7 +372,9 @@ def _to_space(model: _Space) -> Space:
         resolution=model.resolution,
         stem=Stem(**model.stem.model_dump()),
         stages=tuple(_to_stage(stage) for stage in model.stages),
-        candidates=tuple(Candidate(**candidate.model_dump()) for candidate in model.candidates),
+        candidates=tuple(
+            Candidate(**candidate.model_dump(), width_multiple=model.width_multiple) for candidate in model.candidates
+        ),
         head=Head(**model.head.model_dump()),
     )
 

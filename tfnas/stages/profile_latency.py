@@ -14,7 +14,7 @@ from tfnas.latency.adaptation import FEWEST_NETWORKS, adapt_table, spread_by_lat
 from tfnas.latency.backends import BackendOptions, device_of, open_backend
 from tfnas.latency.measuring import Measuring
 from tfnas.latency.params import ProfileLatencyParams
-from tfnas.latency.profiler import NETWORK_VISITS, profile_space
+from tfnas.latency.profiler import NETWORK_VISITS, profile_space, width_advice
 from tfnas.latency.table import LatencyTable, reachable_range_ms
 from tfnas.latency.validation import (
     FEWEST_FOR_FIT,
@@ -70,6 +70,8 @@ def run(job: Job, checked: tuple[Space, LatencyTable | None]) -> None:
         table, rows = external, _validate(external, space, params, seed=job.params.seed)
     metrics = profile_metrics(table, space, rows)
     logger.info("latency table of %s: %s", table.device, metrics)
+    if (advice := width_advice(space, table)) is not None:
+        logger.warning("%s", advice)
     table.save(job.out / "latency_table.json")
     write_validation(rows, job.out / "validation.csv")
     write_json(job.out / "metrics.json", metrics)
@@ -177,6 +179,8 @@ def profile_metrics(table: LatencyTable, space: Space, rows: list[Validated]) ->
         **{f"calibration_{name}": calibration[name] for name in measured if name in calibration},
         **({"calibration_applied": float(calibration["applied"])} if calibration else {}),
         "base_ms": table.base_ms,
+        "favored_multiple": table.alignment,
+        "width_penalty": table.width_penalty,
         "operations": len(table.curves),
         "knots": sum(len(curve.widths) for curve in table.curves.values()),
         "min_reachable_ms": low_ms,

@@ -70,8 +70,8 @@ def network_of_size(space: Space, size: float) -> Architecture:
         depth = round(stage.min_depth + size * (stage.max_depth - stage.min_depth))
         choices[stage.stage] = []
         for position in range(depth):
-            low, high = candidate.width_range(stage.out_channels if position else stage.in_channels)
-            choices[stage.stage].append((candidate, round(low + size * (high - low))))
+            widths = candidate.widths(stage.out_channels if position else stage.in_channels)
+            choices[stage.stage].append((candidate, widths[round(size * (len(widths) - 1))]))
     return assemble(space, f"size {size:.2f}", choices)
 
 
@@ -88,8 +88,8 @@ def wide_network(space: Space, size: float, turn: int) -> Architecture:
         choices[stage.stage] = []
         for position in range(round(stage.min_depth + deeper * (stage.max_depth - stage.min_depth))):
             candidate, layer = space.candidates[STRIDE * layer % len(space.candidates)], layer + 1
-            low, high = candidate.width_range(stage.out_channels if position else stage.in_channels)
-            choices[stage.stage].append((candidate, round(low + width * (high - low))))
+            widths = candidate.widths(stage.out_channels if position else stage.in_channels)
+            choices[stage.stage].append((candidate, widths[round(width * (len(widths) - 1))]))
     return assemble(space, f"wide {size:.2f}, {turn}", choices)
 
 

@@ -43,7 +43,7 @@ def scale_widths(
     """
     space, limit = constraint.space, constraint.limit
     ranges = width_ranges(architecture, space) if ranges is None else ranges
-    problem = WidthProblem(architecture, constraint.cost, ranges)
+    problem = WidthProblem(architecture, constraint.cost, ranges, space.width_multiple)
     stages = sorted({stage.stage for stage in space.searchable_stages} & set(problem.stages.tolist()))
     widths, before = problem.clip(problem.widths), None
     while before is None or not np.array_equal(widths, before):
@@ -174,7 +174,7 @@ def scale_widths_by_integer_ratio(
     """
     space, limit = constraint.space, constraint.limit
     ranges = width_ranges(architecture, space) if ranges is None else ranges
-    problem = WidthProblem(architecture, constraint.cost, ranges)
+    problem = WidthProblem(architecture, constraint.cost, ranges, space.width_multiple)
     stages = sorted({stage.stage for stage in space.searchable_stages} & set(problem.stages.tolist()))
     widths, before = problem.widths, problem.cost(problem.widths)
     if before == limit:

@@ -96,21 +96,28 @@ def width_ranges(architecture: Architecture, space: Space) -> list[tuple[int, in
 class WidthProblem:
     """The cost of a network as a function of the widths of its B blocks, in arrays: what elasticity-scaling works on.
 
+    Widths are counted in units of the space's `width_multiple`, so that every whole number is a width of the space; a
+    block that keeps its width counts channels.
+
     Attributes:
-        stages, widths, low, high: (B,) integers.
+        stages, widths, low, high: (B,) integers; the last three in units.
     """
 
-    def __init__(self, architecture: Architecture, cost: Cost, ranges: WidthRanges) -> None:
-        blocks, rows, curves = [], [], []
+    def __init__(self, architecture: Architecture, cost: Cost, ranges: WidthRanges, width_multiple: int = 1) -> None:
+        blocks, rows, curves, units = [], [], [], []
         for i, (resolution, block) in enumerate(architecture.block_resolutions(cost.resolution)):
             if block.stage not in cost.fixed_stages:
                 key = OperationKey.of_block(resolution, block)
                 for width in ranges[i]:
                     cost.operation(key, width)  # raises the cost's own error where it has no such width
+                low, high = ranges[i]
+                unit = width_multiple if low < high else 1
                 blocks.append(i)
-                rows.append((block.stage, block.expand_channels, *ranges[i]))
-                curves.append(cost.curve(key))
+                rows.append((block.stage, block.expand_channels // unit, -(-low // unit), high // unit))
+                curves.append(_in_units(*cost.curve(key), unit))
+                units.append(unit)
         self.architecture, self._base, self._blocks = architecture, cost.base, blocks
+        self._units = np.array(units)
         self.stages, self.widths, self.low, self.high = np.array(rows, dtype=np.int64).T
         # cost of block b at width n: _values[_offsets[b] + n]
         self._values = np.concatenate([values for _, values in curves])
@@ -138,7 +145,7 @@ class WidthProblem:
     def with_widths(self, widths: np.ndarray) -> Architecture:
         """The network with these (B,) widths."""
         blocks = list(self.architecture.blocks)
-        for i, width in zip(self._blocks, widths.tolist(), strict=True):
+        for i, width in zip(self._blocks, (widths * self._units).tolist(), strict=True):
             blocks[i] = replace(blocks[i], expand_channels=width)
         return replace(self.architecture, blocks=tuple(blocks))
 
@@ -152,6 +159,12 @@ class WidthProblem:
             reachable=(self.cost(self.low), self.cost(self.high)),
             reached=after <= limit,
         )
+
+
+def _in_units(first: int, values: np.ndarray, unit: int) -> tuple[int, np.ndarray]:
+    """A curve of a cost at every unit-th width: its first width in units, and its values from there on."""
+    least = -(-first // unit)
+    return least, values[least * unit - first :: unit]
 
 
 def _suffix_minimum(values: np.ndarray) -> np.ndarray:
