@@ -92,8 +92,7 @@ def test_a_fit_is_measured_and_within_the_limit(limit_ms, per_width, power):
         return [measured.setdefault(width, 0.1 + per_width * width**power) for width in widths]
 
     if 0.1 + per_width * COARSE[0] ** power > limit_ms:
-        with pytest.raises(UserError, match="leave it out of"):
-            fit_width("mnasnet", limit_ms, measure)
+        assert fit_width("mnasnet", limit_ms, measure) == (COARSE[0], measured[COARSE[0]])  # the narrowest, too slow
         return
     found = fit_width("mnasnet", limit_ms, measure)
     assert found.latency_ms == measured[found.width] <= limit_ms

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -90,6 +92,16 @@ def test_the_best_known_network_is_named():
     known = [trained(88.0, name="mnasnet"), trained(91.0, name="mobilenet_v2")]
     text = worth_text(trained(90.0, kind="found"), [trained(89.0), trained(89.5)], known)
     assert "-1.00 points over the best known network, mobilenet_v2." in text
+
+
+def test_a_known_network_that_is_slower_than_the_target_does_not_stand_for_the_known_ones():
+    found, random = trained(90.0, kind="found"), [trained(89.0), trained(89.5)]
+    fast, slow = trained(88.0, name="mnasnet"), replace(trained(91.0, name="mobilenet_v2"), latency_ms=7.25)
+    assert "+2.00 points over the best known network, mnasnet." in worth_text(found, random, [fast, slow], 5.5)
+    text = worth_text(found, random, [slow], 5.5)
+    assert "No known network is as fast as the target; -1.00 points over the best of the slower" in text
+    assert "mobilenet_v2 at 7.25 ms." in text
+    assert "the best known network, mobilenet_v2." in worth_text(found, random, [fast, slow])  # of another device
 
 
 @given(st.lists(PERCENT, min_size=1, max_size=8), PERCENT)

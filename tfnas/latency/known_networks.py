@@ -5,6 +5,7 @@ The convention of MobileNetV2 (Sandler et al., CVPR 2018): all channels times a 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -19,6 +20,8 @@ COARSE = (0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8)  # widths to measure first
 FINE = 6  # widths to measure between the two of them around the limit
 SHUFFLE_CHANNELS = (24, 116, 232, 464, 1024)  # of torchvision's shufflenet_v2_x1_0
 SHUFFLE_REPEATS = [4, 8, 4]
+
+logger = logging.getLogger("tfnas.latency")
 
 Build = Callable[[float, int, float], nn.Module]  # width, number of classes, dropout
 
@@ -99,23 +102,23 @@ def fit_width(name: str, limit_ms: float, measure: Callable[[Sequence[float]], S
     """The widest of a network's versions that keeps to a latency.
 
     Measures coarse steps of the multiplier, then finer ones between the two around the limit. Only widths that were
-    measured are taken, so the outcome is never above the limit. It is below where the next step was above, and where
-    the widest version is faster than the limit.
+    measured are taken, so the outcome is above the limit only where even the narrowest version is: that one is taken
+    then, and the report says that it is slower. It is below where the next step was above, and where the widest version
+    is faster than the limit.
 
     Args:
-        name: for the error.
+        name: for the log.
         measure: latencies in ms of the network at several widths, measured in turn.
-
-    Raises:
-        UserError: even the narrowest version is too slow.
     """
     coarse = dict(zip(COARSE, measure(COARSE), strict=True))
     within = [width for width, ms in coarse.items() if ms <= limit_ms]
     if not within:
-        raise UserError(
-            f"{name}: takes {coarse[COARSE[0]]:.4g} ms at {COARSE[0]} of its width, more than the {limit_ms:.4g} ms"
-            " of the target; leave it out of baselines.networks"
+        narrowest = Scaled(COARSE[0], coarse[COARSE[0]])
+        logger.warning(
+            "%s takes %.4g ms at %g of its width, more than the %.4g ms of the target, and is compared as it is",
+            *(name, narrowest.latency_ms, narrowest.width, limit_ms),
         )
+        return narrowest
     best = max(within)
     wider = [width for width in COARSE if width > best]
     if not wider:

@@ -33,7 +33,8 @@ class Compared(NamedTuple):
     @property
     def text(self) -> str:
         """The verdict in words."""
-        return worth_text(self.found, self.random, self.known) + (UNEQUAL if self.is_ahead else "")
+        text = worth_text(self.found, self.random, self.known, self.target_ms)
+        return text + (UNEQUAL if self.is_ahead else "")
 
     def numbers(self) -> dict[str, float]:
         """The comparison with random networks; empty with fewer than two."""
@@ -156,8 +157,15 @@ def standing(found: Trained, random: Sequence[Trained]) -> tuple[int, int]:
     return sum(found.mean > network.mean for network in random), len(random)
 
 
-def worth_text(found: Trained, random: Sequence[Trained], known: Sequence[Trained]) -> str:
-    """The verdict in words, with the numbers that it follows from."""
+def worth_text(
+    found: Trained, random: Sequence[Trained], known: Sequence[Trained], target_ms: float | None = None
+) -> str:
+    """The verdict in words, with the numbers that it follows from.
+
+    Args:
+        known: one that is slower than the target even at its narrowest is named only where none is within it.
+        target_ms: None where latencies are measured on another device than the target's.
+    """
     margin = margin_over_random(found, random)
     if margin is None:
         trained = "1 random network of this latency was" if random else "no random network of this latency was"
@@ -173,16 +181,23 @@ def worth_text(found: Trained, random: Sequence[Trained], known: Sequence[Traine
         f"{margin.points:+.2f} points over the mean of {count} (95 % interval {margin.low:+.2f} to {margin.high:+.2f};"
         f" {seeds}), above {above} of {count}"
     )
-    return f"{verdict}: {numbers}. {_known_text(found, known)}".rstrip()
+    return f"{verdict}: {numbers}. {_known_text(found, known, target_ms)}".rstrip()
 
 
-def _known_text(found: Trained, known: Sequence[Trained]) -> str:
+def _known_text(found: Trained, known: Sequence[Trained], target_ms: float | None) -> str:
     if not known:
         return ""
-    best = max(known, key=lambda network: network.mean)
+    within = [network for network in known if target_ms is None or network.latency_ms <= target_ms]
+    best = max(within or known, key=lambda network: network.mean)
     margin = margin_over_known(found, best)
     between = "" if margin is None else f" (95 % interval {margin.low:+.2f} to {margin.high:+.2f})"
-    return f"{found.mean - best.mean:+.2f} points over the best known network, {best.name}{between}."
+    points = f"{found.mean - best.mean:+.2f} points over"
+    if within:
+        return f"{points} the best known network, {best.name}{between}."
+    return (
+        f"No known network is as fast as the target; {points} the best of the slower ones, {best.name} at"
+        f" {best.latency_ms:.3g} ms{between}."
+    )
 
 
 def _seeds(networks: Sequence[Trained]) -> str:
