@@ -9,8 +9,8 @@ from pathlib import Path
 
 from tfnas.jobs.artifacts import write_text
 from tfnas.report.inputs import TargetResult
+from tfnas.search.params import UNTRAINED
 
-UNTRAINED = 0.9  # of ln K, as in `tfnas.search.loop`: above it the search warns
 NEAR_CHANCE = 0.1  # of the way from chance to 100 %
 COLUMNS = {"derived": "derived_top1", "sampled": "val_top1", "random": "random_top1_mean"}  # of a search's history
 

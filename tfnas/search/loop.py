@@ -14,13 +14,12 @@ from tfnas.jobs.errors import UserError
 from tfnas.jobs.progress import track
 from tfnas.search.constraint import Constraint
 from tfnas.search.epoch import EpochRunner, Loaders, set_epoch
+from tfnas.search.params import UNTRAINED
 from tfnas.search.result import EpochRecord, SearchResult, WarmUp, search_result
 from tfnas.search.state import SearchState, Setting
 from tfnas.space import Space
 
 logger = logging.getLogger("tfnas.search")
-
-UNTRAINED = 0.9  # of ln K; a warm-up that ends at a cross-entropy above it is warned of
 
 OnEpoch = Callable[[EpochRecord], None]
 

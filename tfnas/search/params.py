@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 from tfnas.data.params import AugmentationParams
 from tfnas.jobs.sections import AS_LIST, Count, CountOrZero, Fraction, NonNegative, Positive, Rate, Section
 
+UNTRAINED = 0.9  # of ln K; a warm-up that ends at a cross-entropy above it is warned of, in the log and in the report
+
 
 class WeightStepParams(Section):
     """SGD on the supernet weights."""
