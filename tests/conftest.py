@@ -1,7 +1,9 @@
-"""What all tests have in common: the order in which they run, and no deadline for an example."""
+"""What all tests have in common: the order in which they run, no deadline for an example, and a logger as it was."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from itertools import islice
 
 import pytest
@@ -9,6 +11,16 @@ from hypothesis import settings
 
 settings.register_profile("tfnas", deadline=None)  # a busy machine takes its time; no example is wrong for that
 settings.load_profile("tfnas")
+
+
+@pytest.fixture(autouse=True)
+def _logger_as_it_was() -> Iterator[None]:
+    """A job that runs in the test's process takes the logger for its file; later tests would find `caplog` empty."""
+    logger = logging.getLogger("tfnas")
+    before = logger.level, logger.propagate, list(logger.handlers)
+    yield
+    level, logger.propagate, logger.handlers[:] = before
+    logger.setLevel(level)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
