@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from tfnas.jobs.errors import UserError
 from tfnas.latency.baselines import count_module_macs
@@ -75,6 +76,24 @@ def test_drop_connect_reaches_efficientnet():
     rates = [m.p for m in build_known("efficientnet_b0", 1.0, 10, drop_connect=0.1).modules() if hasattr(m, "p")]
     default = [m.p for m in build_known("efficientnet_b0", 1.0, 10, drop_connect=0.2).modules() if hasattr(m, "p")]
     assert max(rates) > 0.0 and rates[1:-1] == pytest.approx([rate / 2 for rate in default[1:-1]])
+
+
+@pytest.mark.parametrize("name", sorted(AS_TORCHVISION))
+def test_running_statistics_follow_as_in_a_network_of_a_space(name):
+    """After 100 batches of one distribution, evaluation sees almost what training sees; MNASNet's own would not."""
+    torch.manual_seed(0)
+    network, images = build_known(name, 0.25, 10), torch.randn(100, 16, 3, 32, 32)
+    first = next(module for module in network.modules() if isinstance(module, nn.BatchNorm2d))
+    seen = []
+    first.register_forward_hook(lambda module, given, result: seen.append(given[0].detach()))
+    with torch.no_grad():
+        for batch in images:
+            network(batch)
+    every = torch.stack(seen).transpose(0, 2).flatten(1)
+    assert torch.allclose(first.running_mean, every.mean(1), atol=0.05 * float(every.std()))
+    assert torch.allclose(first.running_var, every.var(1), rtol=0.1)
+    momenta = {m.momentum for m in network.modules() if isinstance(m, nn.BatchNorm2d)}
+    assert momenta == {nn.BatchNorm2d(1).momentum}
 
 
 @given(st.floats(1, 5000))
