@@ -185,8 +185,8 @@ def load_space(name_or_file: str | Path) -> Space:
     """A shipped space (`tf-nas`, `tf-nas-wose`, `tf-nas-small-images`, `tf-nas-tiny`, `mobilenet-v2`) or a file's.
 
     `tf-nas@8` is `tf-nas` with widths at multiples of 8 only; in a file, the key `width_multiple` says so. The paper's
-    widths are any whole numbers. Many devices run odd widths slowly (ONNX Runtime up to ten times), so that
-    elasticity-scaling would spend the latency on them.
+    widths are any whole numbers. Many devices run odd widths slowly (ONNX Runtime up to ten times), and a target
+    above all even ones would be filled by them.
 
     Raises:
         UserError: unknown name, missing file, or a file that breaks the schema.
