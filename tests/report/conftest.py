@@ -19,6 +19,7 @@ from tfnas.report.page import render_page
 from tfnas.search import result as search_history
 from tfnas.search.constraint import latency_constraint
 from tfnas.search.derivation.strongest import Derived, searchable_layers
+from tfnas.search.params import untrained_above
 from tfnas.space import Architecture, Space, count_macs, count_params, load_space, zoo
 from tfnas.space.membership import assemble
 from tfnas.stages import rank_baselines
@@ -202,6 +203,7 @@ def _write_search(folder: Path, space: Space, table: LatencyTable, search, targe
         "num_classes": 5,
         "evaluation_images": 2000,
         "warm_up_loss": records[search.warmup_epochs - 1].train_loss,
+        "untrained_above": untrained_above(5),
     }
     write_json(folder / "metrics.json", {**latency_constraint(space, table, target_ms).metrics(architecture), **last})
     return architecture

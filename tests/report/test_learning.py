@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +12,8 @@ import pytest
 from tfnas.report.figures import search as search_figures
 from tfnas.report.figures.style import styled
 from tfnas.report.inputs import TargetResult, read_results
-from tfnas.report.learning import COLUMNS, UNTRAINED, learning_text, untrained_text, write_accuracies
-from tfnas.search import loop
+from tfnas.report.learning import COLUMNS, learning_text, untrained_text, write_accuracies
+from tfnas.search.params import untrained_above
 from tfnas.stages.params import Params
 
 
@@ -87,8 +86,7 @@ def test_the_figure_shows_the_columns_of_the_history(target) -> None:
 
 
 def test_a_warm_up_near_chance_is_told_with_what_to_do(ended) -> None:
-    assert UNTRAINED == loop.UNTRAINED
-    limit = UNTRAINED * math.log(5)
+    limit = untrained_above(5)
     assert untrained_text(ended(metrics={"num_classes": 5, "warm_up_loss": limit - 1e-3})) is None
     said = untrained_text(ended(metrics={"num_classes": 5, "warm_up_loss": limit + 1e-3}))
     assert said is not None and "cross-entropy of 1.45, above 0.9 ln K = 1.45" in said

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -104,6 +105,7 @@ def test_metrics_and_tracking_have_the_accuracies_of_the_last_epoch(params, fold
             logged = {step: values for values, step in job.run.metrics}
             assert [logged[epoch][name] for epoch in (1, 2, 3)] == [float(row[name]) for row in history]
             assert metrics["warm_up_loss"] == float(history[params.search.warmup_epochs - 1]["train_loss"])
+            assert metrics["untrained_above"] == pytest.approx(0.9 * math.log(metrics["num_classes"]))
 
 
 @pytest.mark.parametrize("scaling", [True, False])

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from tfnas.jobs.artifacts import write_text
 from tfnas.report.inputs import TargetResult
-from tfnas.search.params import UNTRAINED
 
 NEAR_CHANCE = 0.1  # of the way from chance to 100 %
 COLUMNS = {"derived": "derived_top1", "sampled": "val_top1", "random": "random_top1_mean"}  # of a search's history
@@ -47,12 +46,13 @@ def _verdict(derived: float, mean: float, std: float, chance: float, images: int
 
 def untrained_text(target: TargetResult) -> str | None:
     """That α started on a supernet that had hardly learned, with what to do; None where it had, or without warm-up."""
-    loss, chance = target.search_metrics.get("warm_up_loss"), math.log(target.search_metrics["num_classes"])
-    if loss is None or loss <= UNTRAINED * chance:
+    loss, limit = (target.search_metrics.get(name) for name in ("warm_up_loss", "untrained_above"))
+    if loss is None or limit is None or loss <= limit:
         return None
+    share = limit / math.log(target.search_metrics["num_classes"])
     return (
         f"α started on a supernet that had hardly learned: the warm-up ended at a cross-entropy of {loss:.2f}, above"
-        f" {UNTRAINED} ln K = {UNTRAINED * chance:.2f}. Raise search.warmup_epochs, write search.weight_sharing:"
+        f" {share:.1f} ln K = {limit:.2f}. Raise search.warmup_epochs, write search.weight_sharing:"
         " entangled, or search a space of fewer candidates."
     )
 

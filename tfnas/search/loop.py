@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
@@ -14,7 +13,7 @@ from tfnas.jobs.errors import UserError
 from tfnas.jobs.progress import track
 from tfnas.search.constraint import Constraint
 from tfnas.search.epoch import EpochRunner, Loaders, set_epoch
-from tfnas.search.params import UNTRAINED
+from tfnas.search.params import UNTRAINED, untrained_above
 from tfnas.search.result import EpochRecord, SearchResult, WarmUp, search_result
 from tfnas.search.state import SearchState, Setting
 from tfnas.space import Space
@@ -114,9 +113,9 @@ def _run_epochs(runner: EpochRunner, end: int, checkpoints: SearchCheckpoints | 
 def _warn_of_untrained(runner: EpochRunner) -> None:
     """Say, when alpha starts, that the warm-up has hardly reduced the cross-entropy; without a warm-up say nothing."""
     state, params = runner.state, runner.setting.params
-    chance = math.log(state.supernet.num_classes)
+    limit = untrained_above(state.supernet.num_classes)
     loss = state.history[-1].train_loss if state.history else 0.0
-    if loss <= UNTRAINED * chance or distributed.rank() > 0:
+    if loss <= limit or distributed.rank() > 0:
         return
     advice = [f"raise search.warmup_epochs ({params.warmup_epochs})"]
     if params.weight_sharing == "none":
@@ -126,7 +125,7 @@ def _warn_of_untrained(runner: EpochRunner) -> None:
         "%s: alpha starts on a supernet that has hardly learned: the warm-up ends at a cross-entropy of %.2f, above"
         " %.1f ln K = %.2f for K = %d classes (chance: ln K = %.2f), so the choice of operations will follow latency"
         " more than accuracy; %s, or %s",
-        runner.setting.name, loss, UNTRAINED, UNTRAINED * chance, state.supernet.num_classes, chance,
+        runner.setting.name, loss, UNTRAINED, limit, state.supernet.num_classes, limit / UNTRAINED,
         ", ".join(advice[:-1]), advice[-1],
     )  # fmt: skip
 

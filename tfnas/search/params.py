@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -9,7 +10,12 @@ from pydantic import Field, model_validator
 from tfnas.data.params import AugmentationParams
 from tfnas.jobs.sections import AS_LIST, Count, CountOrZero, Fraction, NonNegative, Positive, Rate, Section
 
-UNTRAINED = 0.9  # of ln K; a warm-up that ends at a cross-entropy above it is warned of, in the log and in the report
+UNTRAINED = 0.9  # of ln K, the cross-entropy of guessing
+
+
+def untrained_above(num_classes: int) -> float:
+    """The cross-entropy above which a warm-up has taught the supernet hardly anything, as the log and report warn."""
+    return UNTRAINED * math.log(num_classes)
 
 
 class WeightStepParams(Section):

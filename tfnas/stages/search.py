@@ -6,7 +6,6 @@ A target that names its network has nothing to search; its files say so.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +15,8 @@ from tfnas.search.constraint import Constraint, read_constraint
 from tfnas.search.derivation.strongest import Derived
 from tfnas.search.derivation.within_budget import can_be_filled
 from tfnas.search.loop import search
-from tfnas.search.result import EpochRecord, SearchResult, WarmUp, load_warm_up, write_history, write_no_supernet
+from tfnas.search.params import untrained_above
+from tfnas.search.result import SearchResult, WarmUp, load_warm_up, write_history, write_no_supernet
 from tfnas.search.session import interrupted_run, log_to, open_session
 from tfnas.stages.job import Job
 from tfnas.stages.params import Params, searches_nothing, stage_params
@@ -106,17 +106,17 @@ def search_metrics(result: SearchResult, constraint: Constraint, derived: Derive
         "train_loss": last.train_loss,
         "train_top1_percent": last.train_top1,
         **last.accuracies(),
-        **_end_of_warm_up(result.history),
+        **_end_of_warm_up(result),
         "alpha_entropy": last.alpha_entropy,
         "epochs": last.epoch,
         "num_classes": result.num_classes,
     }
 
 
-def _end_of_warm_up(history: Sequence[EpochRecord]) -> dict[str, float]:
-    """The mean cross-entropy of the last epoch in which alpha was frozen; nothing where there was none."""
-    frozen = [record.train_loss for record in history if record.architecture_loss is None]
-    return {"warm_up_loss": frozen[-1]} if frozen else {}
+def _end_of_warm_up(result: SearchResult) -> dict[str, float]:
+    """The mean cross-entropy of the last epoch in which alpha was frozen, and what it should be below; or nothing."""
+    frozen = [record.train_loss for record in result.history if record.architecture_loss is None]
+    return {"warm_up_loss": frozen[-1], "untrained_above": untrained_above(result.num_classes)} if frozen else {}
 
 
 def _warn_off_target(gap_percent: float, name: str, reason_below: str) -> None:
