@@ -9,13 +9,14 @@ import torch
 
 from tests.helpers.networks import vary_batch_norm
 from tests.helpers.runtimes import int8_param
+from tests.helpers.tiny_spaces import K3_E3_SE, space_text
 from tfnas.cli import main
 from tfnas.jobs.errors import UserError
 from tfnas.latency.backends import BackendOptions, known_backends, open_backend
 from tfnas.latency.backends.onnx_runtime import export_static_onnx, open_session
 from tfnas.latency.measuring import Measuring
 from tfnas.latency.quantization import check_all_quantized, count_quantized, quantize_onnx, within_network
-from tfnas.space import Block, zoo
+from tfnas.space import Block, load_space, zoo
 from tfnas.space.network import MBInvRes, build_network
 from tfnas.stages.profile_latency import is_of_this_device, profile
 
@@ -148,9 +149,14 @@ def test_openvino_without_nncf_says_how_to_install_it(monkeypatch) -> None:
 
 @pytest.mark.parametrize("name", BACKENDS)
 def test_a_table_of_quantized_blocks_says_int8_and_is_of_no_other_precision(
-    name, space, make_profile_params, monkeypatch
+    name, make_profile_params, monkeypatch, tmp_path
 ) -> None:
-    """Blocks and whole networks alike are quantized: nothing is measured in float32."""
+    """Blocks and whole networks alike are quantized: nothing is measured in float32.
+
+    A space of one candidate, since quantizing a block takes a second.
+    """
+    (tmp_path / "one.yaml").write_text(space_text(K3_E3_SE))
+    space = load_space(tmp_path / "one.yaml")
     counted = []
     module = "tfnas.latency.quantization.check_all_quantized"
     monkeypatch.setattr(module, lambda quantized, total, *, what: counted.append((quantized, total)))
