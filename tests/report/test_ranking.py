@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.helpers.params import changed
 from tfnas.jobs.errors import UserError
 from tfnas.report.inputs import read_results
-from tfnas.report.ranking import USEFUL, Agreement, Ranked, Ranking, rank_agreement, ranking
+from tfnas.report.ranking import USEFUL, Agreement, Ranked, Ranking, agreement_of_seeds, rank_agreement, ranking
 from tfnas.report.summary import summarize
 from tfnas.stages.params import Params
 
@@ -84,6 +84,34 @@ def test_the_words_never_say_more_than_the_interval(spearman, count) -> None:
     assert ("reverse" in agreement.verdict) == (high < 0)
     assert ("too small to tell" in agreement.verdict) == (low <= 0 and high >= USEFUL)
     assert ("says little" in agreement.verdict) == (low <= 0 <= high < USEFUL)
+
+
+def test_seeds_agree_where_networks_differ_by_more_than_seeds_do_and_not_where_they_are_alike() -> None:
+    random = np.random.default_rng(0)
+    noise = 0.3 * random.standard_normal((40, 3))
+    assert agreement_of_seeds((85 + noise + np.arange(40)[:, None]).tolist()) > 0.99
+    assert abs(agreement_of_seeds((85 + noise).tolist())) < 0.35
+    assert agreement_of_seeds([[80.0 + i] for i in range(4)]) is None
+    assert agreement_of_seeds([[80.0, 81.0]] * 4) is None and agreement_of_seeds([]) is None
+
+
+@given(st.lists(st.tuples(PERCENT, PERCENT), min_size=3, max_size=9))
+def test_of_two_seeds_it_is_the_correlation_of_the_two(pairs) -> None:
+    expected = rank_agreement(*map(list, zip(*pairs, strict=True)))
+    found = agreement_of_seeds(pairs)
+    assert found is None if expected is None else found == pytest.approx(expected.spearman)
+
+
+def test_the_text_says_how_well_training_again_ranks_where_there_are_seeds() -> None:
+    top1 = [(85.0, 85.5), (86.0, 86.5), (87.0, 87.5), (88.0, 88.5)]
+    several = [Ranked(f"random_{i}", "random", 70.0 + i, own) for i, own in enumerate(top1)]
+    assert Ranking(several).text.endswith("Training with one seed agrees with the other seeds to 1.00.")
+    assert Ranking(several).numbers()["ranking_equal_latency_seeds_spearman"] == pytest.approx(1.0)
+    swapped = [(85.0, 87.5), (86.0, 85.5), (87.0, 86.5), (88.0, 88.5)]
+    unsure = [Ranked(f"random_{i}", "random", 70.0 + i, own) for i, own in enumerate(swapped)]
+    assert Ranking(unsure).text.endswith("to 0.40, so these networks differ by little more than seeds do.")
+    once = [Ranked(network.name, "random", network.supernet_top1, network.top1[:1]) for network in several]
+    assert "with one seed" not in Ranking(once).text and len(Ranking(once).numbers()) == 3
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4])

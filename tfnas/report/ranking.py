@@ -6,6 +6,7 @@ Accuracies are top-1 in percent. n networks.
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -87,6 +88,9 @@ class Ranking(NamedTuple):
                     f"{prefix}_spearman": agreement.spearman,
                     f"{prefix}_kendall": agreement.kendall,
                 }
+                again = agreement_of_seeds([network.top1 for network in networks])
+                if again is not None:
+                    found[f"{prefix}_seeds_spearman"] = again
         return found
 
     @property
@@ -124,6 +128,28 @@ def rank_agreement(supernet: Sequence[float], alone: Sequence[float]) -> Agreeme
     )
 
 
+def agreement_of_seeds(top1: Sequence[Sequence[float]]) -> float | None:
+    """How well training networks once more ranks them: Spearman of one seed with the mean of the others.
+
+    What a supernet's correlation is to be judged by: where networks differ no more than seeds do, no measure ranks
+    them. The mean over the seeds, n networks, s seeds each; None with one seed, or too few or all alike.
+
+    Args:
+        top1: (n, s), of each network trained from scratch with each seed.
+    """
+    seeds = min(map(len, top1), default=0)
+    if seeds < 2:
+        return None
+    found = []
+    for seed in range(seeds):
+        others = [statistics.fmean(own[other] for other in range(seeds) if other != seed) for own in top1]
+        agreement = rank_agreement([own[seed] for own in top1], others)
+        if agreement is None:
+            return None
+        found.append(agreement.spearman)
+    return statistics.fmean(found)
+
+
 def _agreement(networks: Sequence[Ranked]) -> Agreement | None:
     return rank_agreement([network.supernet_top1 for network in networks], [network.mean for network in networks])
 
@@ -134,7 +160,12 @@ def _told(where: str, networks: Sequence[Ranked]) -> str:
         why = "the accuracies are all the same" if count >= 3 else "n is too small to tell"
         return f"{where} (n = {count}): {why}."
     low, high = agreement.interval
+    again = agreement_of_seeds([network.top1 for network in networks])
+    limit = ""
+    if again is not None:
+        few = ", so these networks differ by little more than seeds do" if again < USEFUL else ""
+        limit = f" Training with one seed agrees with the other seeds to {again:.2f}{few}."
     return (
         f"{where} (n = {count}): Spearman {agreement.spearman:.2f} (95 % interval {low:.2f} to {high:.2f}), Kendall"
-        f" {agreement.kendall:.2f}; {agreement.verdict}."
+        f" {agreement.kendall:.2f}; {agreement.verdict}.{limit}"
     )
