@@ -5,7 +5,8 @@ cd PROJECT; python .../benchmarks/search/proxies.py summary --lines proxies.csv
 
 Reads a finished run with `baselines`. Each of its random networks is trained for a few epochs on the images that
 train the supernet's weights, by SGD with one cosine to 0, without augmentation: once from the weights and widths that
-it has in the target's searched supernet (`retrain.initial: inherited` starts so), once from scratch. Top-1 on all
+it has in the target's searched supernet (`retrain.initial: inherited` starts so), once from scratch; `warm_up` is the
+supernet that the search began with. Top-1 on all
 images that train alpha, with running statistics; for 0 epochs, BatchNorm's are estimated from one epoch of images, and
 no weight changes. The summary correlates each with the mean top-1 over `retrain.seeds` on the validation images. Give
 PYTHONPATH the library that wrote the run.
@@ -34,7 +35,7 @@ from tfnas.report.ranking import agreement_of_seeds
 from tfnas.search.constraint import read_constraint
 from tfnas.search.derivation.inheritance import inherited_state
 from tfnas.search.random_networks import random_baseline
-from tfnas.search.result import read_searched
+from tfnas.search.result import load_warm_up, read_searched
 from tfnas.search.session import held_out_loader
 from tfnas.search.state import SearchState, Setting
 from tfnas.space import build_network
@@ -42,7 +43,11 @@ from tfnas.stages.params import Params, load_params
 
 RESULTS = Path("results")
 COLUMNS = ("target", "network", "start", "epochs", "top1_percent")
-STARTS = {"supernet": {0: 0.0, 1: 0.02, 2: 0.02, 4: 0.05}, "scratch": {1: 0.05, 2: 0.05, 4: 0.05}}  # learning rates
+STARTS = {
+    "warm_up": {0: 0.0},
+    "supernet": {0: 0.0, 1: 0.02, 2: 0.02, 4: 0.05},
+    "scratch": {1: 0.05, 2: 0.05, 4: 0.05},
+}  # learning rates
 
 
 def random_names(params: Params) -> list[str]:
@@ -95,17 +100,19 @@ def measured(params: Params, target: str, done: set[tuple[str, ...]]) -> Iterato
     training, held = held_batches(params, "train.csv"), held_batches(params, "val.csv")
     for name in random_names(params):
         derived = random_baseline(constraint, target, name, params.seed)
-        state = SearchState(searched.build_supernet(), setting)
-        state.apply_widths(derived, derived.architecture)
-        inherited = inherited_state(state.supernet, derived)
         for start, rates in STARTS.items():
             for epochs, rate in rates.items():
                 if (target, name, start, str(epochs)) in done:
                     continue
                 torch.manual_seed(0)
                 network = build_network(derived.architecture, searched.num_classes)
-                if start == "supernet":
-                    network.load_state_dict(inherited)
+                if start != "scratch":
+                    state = SearchState(searched.build_supernet(), setting)  # anew: it takes the network's widths
+                    if start == "warm_up":
+                        state = SearchState.initial(constraint.space, searched.num_classes, setting)
+                        state.begin_after(load_warm_up(RESULTS / "warm_up" / "supernet.pt", constraint.space, {}).state)
+                    state.apply_widths(derived, derived.architecture)
+                    network.load_state_dict(inherited_state(state.supernet, derived))
                 network = network.to(memory_format=torch.channels_last)
                 tune(network, training, epochs, rate)
                 yield target, name, start, epochs, f"{top1(network, held):.3f}"
