@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import csv
 import itertools
+import json
 import math
 import statistics
 from collections.abc import Iterator
@@ -152,6 +153,9 @@ def summary(options: argparse.Namespace) -> None:
     for target in dict.fromkeys(line[0] for line in lines):
         searched = read(RESULTS / "rank_baselines" / target / "supernet_top1.csv")
         lines += [(target, row["network"], "in the supernet", float(row["top1_percent"])) for row in searched]
+        scaled = {row["network"]: RESULTS / "scale_baseline" / target / row["network"] for row in searched}
+        macs = {name: json.loads((path / "metrics.json").read_text())["macs"] for name, path in scaled.items()}
+        lines += [(target, name, "multiply-adds", float(value)) for name, value in macs.items()]
     proxies = list(dict.fromkeys(line[2] for line in lines))
     kinds_of_interest = (["random"], ["any"], ["random", "any"])
     for target, kinds in itertools.product(dict.fromkeys(line[0] for line in lines), kinds_of_interest):

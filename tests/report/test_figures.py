@@ -140,7 +140,7 @@ def test_every_network_is_at_its_latency_and_mean_and_the_target_is_in_sight(
 
 def test_networks_of_the_targets_latency_are_filled() -> None:
     rows = [("random_1", 70.0, 89.0), ("any_1", 60.0, 85.0), ("random_2", 71.0, 88.0)]
-    networks = [Ranked(name, name.split("_")[0], supernet, (alone,)) for name, supernet, alone in rows]
+    networks = [Ranked(name, name.split("_")[0], 1e6, supernet, (alone,)) for name, supernet, alone in rows]
     with styled():
         axes = worth_figures.ranking_figure(Ranking(networks), "A").axes[0]
     found = [(*line.get_xydata()[0], line.get_markerfacecolor() != "none") for line in axes.lines]

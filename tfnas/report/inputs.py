@@ -32,6 +32,7 @@ SEARCH_COLUMNS = (
     "derived_top1",
 )
 SEARCH_METRICS = ("val_top1_percent", "num_classes", "evaluation_images")
+SCALED = ("measured_latency_ms", "macs")  # of scale_baseline: what is told of a network to compare with
 TRAINING_COLUMNS = ("epoch", "train_top1", "val_top1")
 NETWORK_METRICS = ("measured_latency_ms", "macs", "params", "depth")
 DERIVED_METRICS = ("target_ms", "table_latency_ms", "gap_percent", *NETWORK_METRICS)
@@ -71,7 +72,7 @@ class OverSeeds:
 
 @dataclass(frozen=True)
 class BaselineResult(OverSeeds):
-    """A network to compare with: its kind (random, any or known), measured latency and top-1 of each seed.
+    """A network to compare with: its kind (random, any or known), measured latency, multiply-adds, top-1 of each seed.
 
     Also its top-1 in the searched supernet; None of a known network, which is not of the space.
     """
@@ -79,6 +80,7 @@ class BaselineResult(OverSeeds):
     name: str
     kind: str
     measured_ms: float
+    macs: float
     top1: tuple[float, ...]
     supernet_top1: float | None = None
 
@@ -235,12 +237,11 @@ def _read_baselines(params: Params, folder: Path, target: str) -> Iterator[Basel
     ranked = read_typed_rows(path, texts=("network",), numbers=("top1_percent",), may_be_empty=True)
     supernet_top1 = {row["network"]: row["top1_percent"] for row in ranked}
     for name in params.baselines.networks:
-        metrics = _read_metrics(folder / "scale_baseline" / target / name / "metrics.json", ("measured_latency_ms",))
-        top1 = _read_seeds(folder / "train_baseline" / target / name)
-        kind, measured_ms = baseline_kind(name), metrics["measured_latency_ms"]
+        metrics = _read_metrics(folder / "scale_baseline" / target / name / "metrics.json", SCALED)
+        top1, kind = _read_seeds(folder / "train_baseline" / target / name), baseline_kind(name)
         if kind != KNOWN and name not in supernet_top1:
             raise UserError(f"{path}: has no network {name!r}; run rank_baselines again")
-        yield BaselineResult(name, kind, measured_ms, top1, supernet_top1.get(name))
+        yield BaselineResult(name, kind, *(metrics[key] for key in SCALED), top1, supernet_top1.get(name))
 
 
 def _read_seeds(folder: Path) -> tuple[float, ...]:

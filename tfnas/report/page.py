@@ -71,10 +71,12 @@ QUANTITIES = {
     "ranking_equal_latency_networks": Quantity("Random networks in the supernet", "", "{:.0f}".format),
     "ranking_equal_latency_spearman": Quantity("Supernet against training, Spearman", "", "{:.2f}".format),
     "ranking_equal_latency_kendall": Quantity("Supernet against training, Kendall", "", "{:.2f}".format),
+    "ranking_equal_latency_macs_spearman": Quantity("Multiply-adds against training, Spearman", "", "{:.2f}".format),
     "ranking_equal_latency_seeds_spearman": Quantity("One seed against the others, Spearman", "", "{:.2f}".format),
     "ranking_all_sizes_networks": Quantity("Random networks of all sizes in the supernet", "", "{:.0f}".format),
     "ranking_all_sizes_spearman": Quantity("The same of all sizes, Spearman", "", "{:.2f}".format),
     "ranking_all_sizes_kendall": Quantity("The same of all sizes, Kendall", "", "{:.2f}".format),
+    "ranking_all_sizes_macs_spearman": Quantity("The same of all sizes, multiply-adds", "", "{:.2f}".format),
     "ranking_all_sizes_seeds_spearman": Quantity("The same of all sizes, one seed", "", "{:.2f}".format),
 }
 

@@ -1,5 +1,7 @@
 """Does the supernet rank? Top-1 of random networks in the searched supernet, against that of training each alone.
 
+And what that is to be judged by: how well multiply-adds alone rank them, and one seed of the training itself.
+
 Accuracies are top-1 in percent. n networks.
 """
 
@@ -24,6 +26,7 @@ class Ranked(OverSeeds):
 
     name: str
     kind: str  # random: of the target's latency; any: of any size
+    macs: float
     supernet_top1: float
     top1: tuple[float, ...]
 
@@ -88,9 +91,8 @@ class Ranking(NamedTuple):
                     f"{prefix}_spearman": agreement.spearman,
                     f"{prefix}_kendall": agreement.kendall,
                 }
-                again = agreement_of_seeds([network.top1 for network in networks])
-                if again is not None:
-                    found[f"{prefix}_seeds_spearman"] = again
+                others = {"macs": _agreement_of_macs(networks), "seeds": agreement_of_seeds([n.top1 for n in networks])}
+                found |= {f"{prefix}_{name}_spearman": value for name, value in others.items() if value is not None}
         return found
 
     @property
@@ -107,7 +109,11 @@ class Ranking(NamedTuple):
 def ranking(target: TargetResult) -> Ranking:
     """Of a target's baselines those that are in its supernet; known networks are not."""
     return Ranking(
-        [Ranked(b.name, b.kind, b.supernet_top1, b.top1) for b in target.baselines if b.supernet_top1 is not None]
+        [
+            Ranked(b.name, b.kind, b.macs, b.supernet_top1, b.top1)
+            for b in target.baselines
+            if b.supernet_top1 is not None
+        ]
     )
 
 
@@ -154,6 +160,11 @@ def _agreement(networks: Sequence[Ranked]) -> Agreement | None:
     return rank_agreement([network.supernet_top1 for network in networks], [network.mean for network in networks])
 
 
+def _agreement_of_macs(networks: Sequence[Ranked]) -> float | None:
+    agreement = rank_agreement([network.macs for network in networks], [network.mean for network in networks])
+    return None if agreement is None else agreement.spearman
+
+
 def _told(where: str, networks: Sequence[Ranked]) -> str:
     agreement, count = _agreement(networks), len(networks)
     if agreement is None:
@@ -161,11 +172,12 @@ def _told(where: str, networks: Sequence[Ranked]) -> str:
         return f"{where} (n = {count}): {why}."
     low, high = agreement.interval
     again = agreement_of_seeds([network.top1 for network in networks])
-    limit = ""
+    macs = _agreement_of_macs(networks)
+    others = "" if macs is None else f" Multiply-adds alone: {macs:.2f}."
     if again is not None:
         few = ", so these networks differ by little more than seeds do" if again < USEFUL else ""
-        limit = f" Training with one seed agrees with the other seeds to {again:.2f}{few}."
+        others += f" Training with one seed agrees with the other seeds to {again:.2f}{few}."
     return (
         f"{where} (n = {count}): Spearman {agreement.spearman:.2f} (95 % interval {low:.2f} to {high:.2f}), Kendall"
-        f" {agreement.kendall:.2f}; {agreement.verdict}.{limit}"
+        f" {agreement.kendall:.2f}; {agreement.verdict}.{others}"
     )
