@@ -15,12 +15,21 @@ settings.load_profile("tfnas")
 
 @pytest.fixture(autouse=True)
 def _logger_as_it_was() -> Iterator[None]:
-    """A job that runs in the test's process takes the logger for its file; later tests would find `caplog` empty."""
-    logger = logging.getLogger("tfnas")
-    before = logger.level, logger.propagate, list(logger.handlers)
+    """A job that runs in the test's process takes the logger for its file; later tests would find `caplog` empty.
+
+    Before a test as well as after it, since a fixture of wider scope may have run a job.
+    """
+    give_back_logger()
     yield
-    level, logger.propagate, logger.handlers[:] = before
-    logger.setLevel(level)
+    give_back_logger()
+
+
+def give_back_logger() -> None:
+    """The library's logger as it is when no job has run: no handlers of its own, all to the root, nothing disabled."""
+    logging.disable(logging.NOTSET)
+    logger = logging.getLogger("tfnas")
+    logger.setLevel(logging.NOTSET)
+    logger.propagate, logger.handlers[:] = True, []
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
