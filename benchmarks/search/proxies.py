@@ -25,14 +25,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from scipy.stats import kendalltau, spearmanr
 from torch import nn
 from torch.nn import functional
 
 from tfnas.compute.devices import open_device
 from tfnas.data import image_root, read_samples
 from tfnas.latency.params import KNOWN, baseline_kind
-from tfnas.report.ranking import agreement_of_seeds
+from tfnas.report.ranking import agreement_of_seeds, rank_agreement
 from tfnas.search.constraint import read_constraint
 from tfnas.search.derivation.inheritance import inherited_state
 from tfnas.search.random_networks import random_baseline
@@ -153,27 +152,32 @@ def summary(options: argparse.Namespace) -> None:
     for target in dict.fromkeys(line[0] for line in lines):
         searched = read(RESULTS / "rank_baselines" / target / "supernet_top1.csv")
         lines += [(target, row["network"], "in the supernet", float(row["top1_percent"])) for row in searched]
-        scaled = {row["network"]: RESULTS / "scale_baseline" / target / row["network"] for row in searched}
-        macs = {name: json.loads((path / "metrics.json").read_text())["macs"] for name, path in scaled.items()}
+        scaled = {
+            row["network"]: RESULTS / "scale_baseline" / target / row["network"] / "metrics.json" for row in searched
+        }
+        macs = {name: json.loads(path.read_text())["macs"] for name, path in scaled.items() if path.exists()}
         lines += [(target, name, "multiply-adds", float(value)) for name, value in macs.items()]
     proxies = list(dict.fromkeys(line[2] for line in lines))
+    seeds_of = {(target, name): trained(target, name) for target, name, _, _ in lines}
     kinds_of_interest = (["random"], ["any"], ["random", "any"])
     for target, kinds in itertools.product(dict.fromkeys(line[0] for line in lines), kinds_of_interest):
         names = {name for own, name, _, _ in lines if own == target and baseline_kind(name) in kinds}
-        seeds = [top1 for top1 in (trained(target, name) for name in sorted(names)) if top1]
+        seeds = [seeds_of[target, name] for name in sorted(names) if seeds_of[target, name]]
         if (again := agreement_of_seeds(seeds)) is not None:
             print(f"{target} {'+'.join(kinds):10} n {len(seeds):2}  {'one seed':16} Spearman {again:5.2f}")
         for proxy in proxies:
             pairs = [
-                (value, statistics.fmean(trained(target, name)))
+                (value, statistics.fmean(seeds_of[target, name]))
                 for own, name, by, value in lines
-                if own == target and by == proxy and baseline_kind(name) in kinds and trained(target, name)
+                if own == target and by == proxy and baseline_kind(name) in kinds and seeds_of[target, name]
             ]
             if len(pairs) < 4:
                 continue
             found, final = zip(*pairs, strict=True)
+            agreement = rank_agreement(found, final)
+            assert agreement is not None  # no proxy is alike for all
             print(f"{target} {'+'.join(kinds):10} n {len(pairs):2}  {proxy:16}"
-                  f" Spearman {spearmanr(found, final)[0]:5.2f}  Kendall {kendalltau(found, final)[0]:5.2f}"
+                  f" Spearman {agreement.spearman:5.2f}  Kendall {agreement.kendall:5.2f}"
                   f"  spread {statistics.stdev(found):.2f}")  # fmt: skip
 
 
