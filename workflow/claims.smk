@@ -4,12 +4,9 @@ include: "claims_inputs.smk"
 
 
 wildcard_constraints:
-    variant="[a-z0-9_]+",
+    variant="(?!warm_up/)[a-z0-9_]+",  # that unit has a rule of its own
     sharing="none|entangled",
     number="[0-9]+",
-
-
-ruleorder: claims_warm_up > claims_unit
 
 
 # alpha and beta frozen, once for the variants of a seed that have it in common
