@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ship_table import full_profile
+from measured import full_table, markdown, profile_params
 
 from tfnas.latency import LatencyTable
 from tfnas.latency.adaptation import ADAPTED_FROM
@@ -33,7 +33,7 @@ from tfnas.latency.validation import (
     validation_networks,
 )
 from tfnas.space import Space, load_space
-from tfnas.stages.profile_latency import adapt, profile
+from tfnas.stages.profile_latency import adapt
 
 DEVICES = {"torch": ("torch-eager", 1), "torch, 2 threads": ("torch-eager", 2), "onnx": ("onnx-runtime", 1)}
 PAIRS = (("torch", "onnx"), ("onnx", "torch"), ("torch", "torch, 2 threads"))
@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> None:
     space, work = load_space(options.space), options.out.with_suffix(".work")
     work.mkdir(parents=True, exist_ok=True)
     done = {_name(row) for row in read_rows(options.out)}
-    tables = {device: full_table(device, space, work, options) for device in options.devices}
+    tables = {device: full_table(space, _params(device, options), work / device) for device in options.devices}
     for source, target in (pair for pair in PAIRS if set(pair) <= set(options.devices)):
         for samples in SAMPLES:
             for seed in SEEDS:
@@ -57,24 +57,6 @@ def run(options: argparse.Namespace) -> None:
                     row = adapted_row(tables, source, target, samples, seed, space, work, options)
                     with options.out.open("a") as file:
                         file.write(json.dumps(row) + "\n")
-
-
-def full_table(
-    device: str, space: Space, work: Path, options: argparse.Namespace
-) -> tuple[LatencyTable, list[Validated]]:
-    """A table measured in full, and the truth of whole networks."""
-    path = work / f"{device}.json"
-    rows_path = path.with_suffix(".rows.json")
-    if not rows_path.exists():
-        journal = path.with_suffix(".jsonl")
-        measuring = Measuring(
-            _params(device, options), space=space.digest, resolution=space.resolution, journal=journal
-        )
-        table, rows = profile(space, measuring, seed=0)
-        table.save(path)
-        rows_path.write_text(json.dumps(rows))
-        measuring.discard()
-    return LatencyTable.load(path), [Validated(*row) for row in json.loads(rows_path.read_text())]
 
 
 def adapted_row(
@@ -126,8 +108,8 @@ def table_difference(table: LatencyTable, other: LatencyTable) -> float:
 
 def _params(device: str, options: argparse.Namespace) -> ProfileLatencyParams:
     backend, threads = DEVICES[device]
-    how = {"minutes": options.minutes, "networks": options.networks, "on_busy": options.on_busy}
-    return full_profile(backend, threads, **how)
+    asked = {"minutes": options.minutes, "validation_networks": options.networks, "on_busy": options.on_busy}
+    return profile_params(backend, threads=threads, **asked)
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -142,24 +124,23 @@ def _name(row: dict[str, Any]) -> tuple[str, str, int, int]:
 
 def show(rows: list[dict[str, Any]]) -> Iterator[str]:
     """A Markdown table: means over the seeds, on random networks that nothing was fitted to."""
-    yield "| " + " | ".join(COLUMNS) + " |"
-    yield "|" + "---|" * len(COLUMNS)
+    groups = [[row for row in rows if _name(row)[:3] == (*pair, samples)] for pair in PAIRS for samples in SAMPLES]
+    yield from markdown(COLUMNS, [_cells(group) for group in groups if group])
+
+
+def _cells(rows: list[dict[str, Any]]) -> tuple[object, ...]:
+    """Of one pair and number of samples."""
     error = "mean_absolute_percentage_error"
-    for source, target in PAIRS:
-        for samples in SAMPLES:
-            some = [row for row in rows if _name(row)[:3] == (source, target, samples)]
-            if some:
-                found = {
-                    key: [row["adapted"][key] for row in some]
-                    for key in (error, "within_5_percent", "within_10_percent")
-                }
-                spearman = np.mean([row["adapted"].get("spearman", np.nan) for row in some])
-                cells = [f"{source}, {target}", samples, f"{np.mean([row['seconds'] for row in some]):.0f}"]
-                cells += [f"{np.mean(found[error]):.1f} %", f"{max(found[error]):.1f} %"]
-                cells += [f"{np.mean([row['said'][error] for row in some]):.1f} %"]
-                cells += [f"{np.mean(found[key]):.0f} %" for key in ("within_5_percent", "within_10_percent")]
-                cells += [f"{spearman:.3f}", f"{some[0]['full'][error]:.1f} %", f"{some[0]['one_factor'][error]:.1f} %"]
-                yield "| " + " | ".join(map(str, cells)) + " |"
+    found = {key: [row["adapted"].get(key, np.nan) for row in rows] for key in rows[0]["adapted"]}
+    source, target, samples, _ = _name(rows[0])
+    return (
+        *(f"{source}, {target}", samples, f"{np.mean([row['seconds'] for row in rows]):.0f}"),
+        *(f"{np.mean(found[error]):.1f} %", f"{max(found[error]):.1f} %"),
+        f"{np.mean([row['said'][error] for row in rows]):.1f} %",
+        *(f"{np.mean(found[key]):.0f} %" for key in ("within_5_percent", "within_10_percent")),
+        f"{np.mean(found.get('spearman', [np.nan])):.3f}",
+        *(f"{rows[0][key][error]:.1f} %" for key in ("full", "one_factor")),
+    )
 
 
 def main() -> None:

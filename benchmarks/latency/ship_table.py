@@ -11,13 +11,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from measured import full_table, profile_params
+
 from tfnas.jobs.artifacts import git_commit
 from tfnas.latency import LatencyTable
-from tfnas.latency.measuring import Measuring
-from tfnas.latency.params import ProfileLatencyParams
-from tfnas.latency.validation import write_validation
 from tfnas.space import load_space
-from tfnas.stages.profile_latency import profile
 from tfnas.tables.shipped import FOLDER, pack, write_packed
 
 PLAN = {  # name: space, backend, threads; at the space's own resolution
@@ -27,46 +25,14 @@ PLAN = {  # name: space, backend, threads; at the space's own resolution
     "tf-nas-wose-epyc-torch": ("tf-nas-wose", "torch-eager", 1),
     "tf-nas-wose-epyc-onnx": ("tf-nas-wose", "onnx-runtime", 1),
 }
-MINUTES = 10.0
 
 
 def measure(name: str, work: Path) -> None:
     """Profile one table of the plan, unless that was done; killed, it resumes."""
-    folder = work / name
     space_name, backend, threads = PLAN[name]
     space = load_space(space_name)
-    if not (folder / "validation.csv").exists():
-        params = full_profile(backend, threads)
-        folder.mkdir(parents=True, exist_ok=True)
-        measuring = Measuring(params, space=space.digest, resolution=space.resolution, journal=folder / "visits.jsonl")
-        table, rows = profile(space, measuring, seed=0)
-        table.save(folder / "latency_table.json")
-        write_validation(rows, folder / "validation.csv")
-        measuring.discard()
-    write_packed(pack(folder, space, commit=git_commit() or "unknown"), FOLDER / f"{name}.json")
-
-
-def full_profile(
-    backend: str, threads: int, *, minutes: float = MINUTES, networks: int = 32, on_busy: str = "refuse"
-) -> ProfileLatencyParams:
-    """One CPU, float32, batch 1, ImageNet's classes."""
-    return ProfileLatencyParams(
-        table=None,
-        device="cpu",
-        backend=backend,
-        precision="float32",
-        channels_last=False,
-        threads=threads,
-        batch_size=1,
-        num_classes=1000,
-        minutes=minutes,
-        tolerance=0.01,
-        warmup_runs=2,
-        repeats=8,
-        validation_networks=networks,
-        calibrated=True,
-        on_busy=on_busy,
-    )
+    full_table(space, profile_params(backend, threads=threads), work / name)
+    write_packed(pack(work / name, space, commit=git_commit() or "unknown"), FOLDER / f"{name}.json")
 
 
 def main() -> None:

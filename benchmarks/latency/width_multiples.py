@@ -14,6 +14,7 @@ import csv
 from pathlib import Path
 
 import numpy as np
+from measured import profile_params
 
 from tfnas.jobs.artifacts import atomic_path
 from tfnas.latency import LatencyTable
@@ -53,12 +54,7 @@ def compare(table: LatencyTable, multiple: int, count: int) -> list[dict[str, ob
         for step, space in spaces.items()
     ]
     names = set(ProfileLatencyParams.model_fields) & set(table.details)
-    given = {name: table.details[name] for name in names}
-    params = ProfileLatencyParams.model_validate(
-        {"table": None, "device": "cpu", "batch_size": table.batch_size, "minutes": 1.0, "tolerance": 0.01}
-        | {"warmup_runs": 2, "repeats": 8, "validation_networks": 0, "calibrated": False, "on_busy": "warn"}
-        | given
-    )
+    params = profile_params(**{name: table.details[name] for name in names} | {"batch_size": table.batch_size})
     timings = time_networks(
         [network for *_, network in networks], params, resolution=table.resolution, repeats=50, seed=0
     )

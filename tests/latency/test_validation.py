@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom, rankdata
 from torch import nn
 
+from tfnas.jobs.errors import UserError
 from tfnas.latency import measure_architecture_ms, reachable_range_ms
 from tfnas.latency.profiler import profile_space
 from tfnas.latency.validation import (
@@ -23,6 +24,7 @@ from tfnas.latency.validation import (
     mean_interval,
     published_members,
     random_architecture,
+    read_validation,
     share_interval,
     validated,
     validation_metrics,
@@ -117,11 +119,18 @@ def test_no_network_gives_no_metric_and_a_file_with_a_header(tmp_path) -> None:
     assert (tmp_path / "validation.csv").read_text() == "network,table_ms,measured_ms,unseen_ms\n"
 
 
-def test_file_holds_the_rows(tmp_path) -> None:
-    rows = [Validated("random-1", 1.25, 1.5, 1.25), Validated("random-2", 2.0, 0.125, 3.0)]
-    write_validation(rows, tmp_path / "validation.csv")
-    with (tmp_path / "validation.csv").open() as file:
-        assert [Validated(name, *map(float, numbers)) for name, *numbers in list(csv.reader(file))[1:]] == rows
+def test_file_is_read_back(tmp_path: Path) -> None:
+    path = tmp_path / "validation.csv"
+    rows = [Validated("random-1", 1.25, 1.5, 1.25), Validated("TF-NAS-A", 2.0, 0.125, 3.0)]
+    write_validation(rows, path)
+    assert read_validation(path) == rows
+    unjudged = [row._replace(unseen_ms=None) for row in rows]
+    write_validation(unjudged, path)
+    assert validation_metrics(read_validation(path)) == validation_metrics(unjudged)
+    for damaged in ("network,table_ms\nrandom-1,1.0\n", "network,measured_ms,unseen_ms\nrandom-1,1.0,1.0\n"):
+        path.write_text(damaged)
+        with pytest.raises(UserError, match="cannot be read as a validation"):
+            read_validation(path)
 
 
 def test_one_network_is_measured_whole_without_touching_random_state(space, make_profile_params) -> None:

@@ -6,6 +6,7 @@ no larger than the noise of measuring a network, so a correction with more freed
 
 from __future__ import annotations
 
+import csv
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -17,6 +18,7 @@ import numpy as np
 
 from tfnas.compute.seeding import derive_seed
 from tfnas.jobs.artifacts import write_text
+from tfnas.jobs.errors import UserError
 from tfnas.latency.params import ProfileLatencyParams
 from tfnas.latency.table import LatencyTable
 from tfnas.space import Architecture, Candidate, Space, zoo
@@ -263,6 +265,27 @@ def write_validation(rows: Sequence[Validated], path: str | Path) -> None:
     lines = [",".join(("network", *VALIDATED))]
     lines += [f"{row.network},{row.table_ms:.6f},{row.measured_ms:.6f},{row.predicted_ms:.6f}" for row in rows]
     write_text(path, "\n".join(lines) + "\n")
+
+
+def read_validation(path: str | Path) -> list[Validated]:
+    """The rows of a validation.csv; an old one has no unseen_ms.
+
+    Raises:
+        UserError: missing, or damaged.
+    """
+    try:
+        with Path(path).open(newline="") as file:
+            return [
+                Validated(
+                    row["network"],
+                    float(row["table_ms"]),
+                    float(row["measured_ms"]),
+                    float(row["unseen_ms"]) if "unseen_ms" in row else None,
+                )
+                for row in csv.DictReader(file)
+            ]
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as a validation ({error}); run profile_latency again") from None
 
 
 @dataclass(frozen=True)

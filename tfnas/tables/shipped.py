@@ -6,7 +6,6 @@ A shipped table is a table's JSON, rounded, with two more details: `commit`, of 
 
 from __future__ import annotations
 
-import csv
 import difflib
 import json
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import Any
 from tfnas.jobs.artifacts import read_json, write_text
 from tfnas.jobs.errors import UserError
 from tfnas.latency import LatencyTable, reachable_range_ms
-from tfnas.latency.validation import Validated, fit_calibration, validation_metrics
+from tfnas.latency.validation import Validated, fit_calibration, read_validation, validation_metrics
 from tfnas.space import Space
 
 FOLDER = Path(__file__).parent / "data"
@@ -120,7 +119,7 @@ def pack(profile: Path, space: Space, *, commit: str) -> dict[str, Any]:
     payload = read_json(profile / "latency_table.json")
     errors = _recorded_error(table)
     if (profile / "validation.csv").exists():
-        errors = validation_metrics(unseen_rows(table, space, _read_validation(profile / "validation.csv")))
+        errors = validation_metrics(unseen_rows(table, space, read_validation(profile / "validation.csv")))
     payload["details"] |= {COMMIT: commit, ERRORS: errors}
     payload["details"].pop("copied_from", None)
     rounded: dict[str, Any] = _rounded(payload)
@@ -159,15 +158,6 @@ def write_packed(payload: dict[str, Any], path: Path) -> None:
     operations = ",\n".join(json.dumps(row, separators=(",", ":")) for row in payload["operations"])
     head = json.dumps({key: value for key, value in payload.items() if key != "operations"}, separators=(",", ":"))
     write_text(path, f'{head[:-1]},\n"operations":[\n{operations}\n]}}\n')
-
-
-def _read_validation(path: Path) -> list[Validated]:
-    try:
-        with path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
-        return [Validated(row["network"], float(row["table_ms"]), float(row["measured_ms"])) for row in rows]
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as a validation ({error}); run profile_latency again") from None
 
 
 def _rounded(value: Any) -> Any:

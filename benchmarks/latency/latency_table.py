@@ -1,9 +1,9 @@
 """How good a latency table is: against fresh measurements, whole networks, a second table, and under load.
 
-    python benchmarks/latency_table.py accuracy --minutes 1 2 5 10
-    python benchmarks/latency_table.py accuracy --minutes 5 --backend onnx-runtime
-    python benchmarks/latency_table.py agree
-    python benchmarks/latency_table.py load
+    python benchmarks/latency/latency_table.py accuracy --minutes 1 2 5 10
+    python benchmarks/latency/latency_table.py accuracy --minutes 5 --backend onnx-runtime
+    python benchmarks/latency/latency_table.py agree
+    python benchmarks/latency/latency_table.py load
 
 Each makes its tables itself, of Table 1 at 224 x 224, batch 1, one thread, by `tfnas profile`'s own code. Let nothing
 else run. `accuracy` profiles once, for the longest budget; the table of a shorter one is what the measurements up to
@@ -23,17 +23,23 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from measured import profile_params
 
 from tfnas.jobs.errors import UserError
 from tfnas.latency import LatencyTable, OperationKey
 from tfnas.latency.backends import BackendOptions, open_backend
 from tfnas.latency.measuring import Measuring, fixed_parts
-from tfnas.latency.params import ProfileLatencyParams
 from tfnas.latency.profiler import operation_ranges, profile_space
 from tfnas.latency.tours import Point, Visit, deal_tours, estimate, tour_slots
-from tfnas.latency.validation import apply_calibration, fit_calibration, validation_metrics, validation_networks
+from tfnas.latency.validation import (
+    apply_calibration,
+    fit_calibration,
+    published_members,
+    validation_metrics,
+    validation_networks,
+)
 from tfnas.latency.validation import validated as beside
-from tfnas.space import Architecture, Space, load_space, zoo
+from tfnas.space import Architecture, Space, load_space
 from tfnas.stages.profile_latency import profile
 
 VISITS = 6  # of each fresh point and network
@@ -143,12 +149,8 @@ def make_table(
 def _measuring(
     space: Space, options: argparse.Namespace, *, journal: Path | None = None, **changes: object
 ) -> WithFreshTours:
-    values = {
-        "device": options.device, "threads": 1, "batch_size": options.batch_size, "num_classes": 1000, "minutes": 1.0,
-        "tolerance": 0.01, "warmup_runs": 2, "repeats": 8, "validation_networks": 32, "calibrated": False,
-        "on_busy": "warn", "backend": options.backend, "channels_last": False, "precision": "float32", "table": None,
-    }  # fmt: skip
-    params = ProfileLatencyParams.model_validate({**values, **changes})
+    values = {"device": options.device, "batch_size": options.batch_size, "calibrated": False, "on_busy": "warn"}
+    params = profile_params(options.backend, **values | {"minutes": 1.0} | changes)
     backend = open_backend(options.backend, BackendOptions(options.device, 1), source="--backend")
     return WithFreshTours(params, space=space.name, resolution=space.resolution, backend=backend, journal=journal)
 
@@ -191,23 +193,11 @@ def _errors(table: LatencyTable, fresh: dict[Point, float]) -> str:
 
 
 def _networks(space: Space, options: argparse.Namespace) -> list[Architecture]:
-    """Random ones, and the published ones whose operations the space has, spread among them."""
+    """Random ones, and the published ones of the space, spread among them."""
     networks = validation_networks(space, options.networks, seed=99)
-    known = set(operation_ranges(space, space.resolution))
-    for place, name in enumerate(zoo.names()):
-        published = zoo.load(name)
-        if known.issuperset(_operations(published, space)):
-            networks.insert(5 * place, published)
+    for place, published in enumerate(published_members(space)):
+        networks.insert(5 * place, published)
     return networks
-
-
-def _operations(network: Architecture, space: Space) -> set[OperationKey]:
-    searched = {stage.stage for stage in space.searchable_stages}
-    return {
-        OperationKey.of_block(size, block)
-        for size, block in network.block_resolutions(space.resolution)
-        if block.stage in searched
-    }
 
 
 def _numbers(found: dict[str, float]) -> str:

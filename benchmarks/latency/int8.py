@@ -1,13 +1,13 @@
 """8 bits compared with float32 on this CPU: tables, whole networks, accuracy, and a search for each.
 
-    python benchmarks/int8.py tables --out OUT --minutes 10       # a table per backend and precision, with its errors
-    python benchmarks/int8.py networks --out OUT --networks results/derive/A/architecture.json,TF-NAS-A,TF-NAS-CPU-B
-    python benchmarks/int8.py accuracy --out OUT --weights results/retrain/A/weights.pt,...
-    python benchmarks/int8.py searches --out OUT                  # digits: a search for float32, one for int8, trained
-    python benchmarks/int8.py summary --out OUT                   # Markdown tables of what is in OUT
+    python benchmarks/latency/int8.py tables --out OUT       # a table per backend and precision, with its errors
+    python benchmarks/latency/int8.py networks --out OUT --networks FILE.json,TF-NAS-A,TF-NAS-CPU-B
+    python benchmarks/latency/int8.py accuracy --out OUT --weights results/retrain/A/weights.pt,...
+    python benchmarks/latency/int8.py searches --out OUT     # digits: one for float32, one for int8, both trained
+    python benchmarks/latency/int8.py summary --out OUT      # Markdown tables of what is in OUT
 
 One thread, batch 1. Let nothing else run. Each may be killed and started again: `tables` keeps its visits and finished
-tables, `networks` its rounds, `accuracy` its lines, and `searches` resumes as Snakemake does.
+tables, `networks` its rounds, `accuracy` its networks, and `searches` resumes as Snakemake does.
 
 `searches` aims at what the network found for float32 takes in int8, by the table. Then it tells of both networks how
 long they take in either precision and how accurate they are: whether a search for int8 is worth it, or not.
@@ -18,43 +18,36 @@ A smoke run: tables --space tf-nas-tiny --minutes 0.2 --validation-networks 4, n
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
+from measured import full_table, markdown, medians, profile_params, ratio, read_rounds, time_in_rounds
 
 from tfnas.cli.init.presets import load_preset
 from tfnas.cli.zoo import read_network
-from tfnas.compute.devices import device_name, time_sequence
+from tfnas.deploy.export import EXPORTS
 from tfnas.deploy.load import load_network, read_origin
 from tfnas.deploy.quantization import calibration_inputs, read_image_sets, top1_percent, write_int8
 from tfnas.jobs.artifacts import read_json, write_json
 from tfnas.latency import LatencyTable
 from tfnas.latency.backends import BackendOptions, open_backend
-from tfnas.latency.measuring import Measuring, network_probe
-from tfnas.latency.params import ProfileLatencyParams
+from tfnas.latency.measuring import network_probe
 from tfnas.latency.timing import build, measuring
-from tfnas.latency.validation import write_validation
 from tfnas.space import load_space
-from tfnas.stages.profile_latency import profile, profile_metrics
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PRECISIONS = ("float32", "int8")
 BACKENDS = "onnx-runtime,openvino"
 NETWORKS = "TF-NAS-A,TF-NAS-A-wose"
-WARMUP_RUNS, REPEATS = 2, 10  # per network and round
-MEASURED = {"table": None, "device": "cpu", "channels_last": False, "threads": 1, "batch_size": 1, "tolerance": 0.01}
-MEASURED |= {"warmup_runs": 2, "repeats": 8, "calibrated": True, "on_busy": "warn"}
 SEARCHED = {"space": "tf-nas", "resolution": 32, "num_classes": 10}  # of preset `digits`
 
 
 def main() -> None:
     options = parse_options()
     options.out.mkdir(parents=True, exist_ok=True)
-    steps = {"tables": make_tables, "networks": time_rounds, "accuracy": compare_accuracy, "searches": search_twice}
+    steps = {"tables": make_tables, "networks": time_networks, "accuracy": compare_accuracy, "searches": search_twice}
     if options.what in steps:
         steps[options.what](options)
     print("\n".join(summary(options.out)))
@@ -80,31 +73,18 @@ def parse_options() -> argparse.Namespace:
 
 
 def make_tables(options: argparse.Namespace, prefix: str = "") -> None:
-    """A latency table and its validation.csv per backend and precision; those that are there stay."""
-    space = load_space(options.space)
+    """A folder per backend and precision with its table and whole networks beside it; those that are there stay."""
+    asked = {"minutes": options.minutes, "validation_networks": options.validation_networks, "on_busy": "warn"}
     for backend in options.backends.split(","):
         for precision in PRECISIONS:
-            path = options.out / f"{prefix}{backend}_{precision}.json"
-            if path.is_file():
-                continue
-            asked = {"minutes": options.minutes, "validation_networks": options.validation_networks}
-            asked |= {"backend": backend, "precision": precision, "num_classes": options.num_classes}
-            measured = Measuring(
-                ProfileLatencyParams.model_validate(MEASURED | asked),
-                space=space.digest,
-                resolution=options.resolution or space.resolution,
-                journal=path.with_suffix(".partial"),
-            )
-            table, rows = profile(space, measured, seed=options.seed)
-            write_validation(rows, path.with_suffix(".csv"))
-            write_json(path.with_suffix(".metrics"), profile_metrics(table, space, rows))
-            table.save(path)
-            measured.discard()
+            params = profile_params(backend, precision=precision, num_classes=options.num_classes, **asked)
+            folder = options.out / f"{prefix}{backend}_{precision}"
+            full_table(load_space(options.space), params, folder, resolution=options.resolution, seed=options.seed)
 
 
-def time_rounds(options: argparse.Namespace) -> None:
-    """Each round times every network in both precisions by every backend, in random order: a line of networks.jsonl."""
-    path, size, runs = options.out / "networks.jsonl", options.resolution or 224, {}
+def time_networks(options: argparse.Namespace) -> None:
+    """Every network in both precisions by every backend, in rounds of networks.jsonl."""
+    runs, size = {}, options.resolution or 224
     with measuring(1):
         for backend in options.backends.split(","):
             for precision in PRECISIONS:
@@ -112,22 +92,13 @@ def time_rounds(options: argparse.Namespace) -> None:
                 for name in options.networks.split(","):
                     probe = network_probe(read_network(name), size, options.num_classes, 1)
                     runs[f"{backend}|{precision}|{name}"] = opened.prepare(*build(probe, torch.device("cpu")))
-        done = len(path.read_text().splitlines()) if path.is_file() else 0
-        for number in range(done, options.rounds):
-            found = {}
-            for key in np.random.default_rng(options.seed + number).permutation(list(runs)).tolist():
-                samples_ms = time_sequence(torch.device("cpu"), [runs[key]], WARMUP_RUNS + REPEATS)
-                found[key] = float(np.median(samples_ms[WARMUP_RUNS:]))
-            with path.open("a") as file:
-                file.write(json.dumps({"device": device_name("cpu"), "resolution": size, "ms": found}) + "\n")
+        time_in_rounds(runs, options.out / "networks.jsonl", options.rounds, size)
 
 
 def compare_accuracy(options: argparse.Namespace) -> None:
     """Top-1 before and after, by both backends, of weights that know their images; refuses nothing."""
-    from tfnas.deploy.export import EXPORTS
-
     path = options.out / "accuracy.json"
-    found = json.loads(path.read_text()) if path.is_file() else {}
+    found = read_json(path) if path.is_file() else {}
     for weights in filter(None, options.weights.split(",")):
         if weights in found:
             continue
@@ -154,11 +125,11 @@ def search_twice(options: argparse.Namespace) -> None:
     target = f"{{relative: {options.relative}}}"
     for precision in PRECISIONS:
         found[precision] = _searched(options, precision, target)
-        table = LatencyTable.load(options.out / "digits_onnx-runtime_int8.json")
+        table = LatencyTable.load(options.out / "digits_onnx-runtime_int8" / "latency_table.json")
         target = f"{{latency_ms: {table.latency_ms(read_network(str(found['float32'])))}}}"
     options.networks = ",".join(map(str, found.values()))
     options.out = options.out / "searches"
-    time_rounds(options)
+    time_networks(options)
     options.weights = ",".join(str(path.parents[2] / "retrain" / "A" / "weights.pt") for path in found.values())
     compare_accuracy(options)
 
@@ -168,7 +139,7 @@ def _searched(options: argparse.Namespace, precision: str, constraint: str) -> P
     folder, preset = options.out / "searches" / precision, load_preset("digits")
     table = folder / "inputs" / "tables" / "table.json"
     table.parent.mkdir(parents=True, exist_ok=True)
-    table.write_bytes((options.out / f"digits_onnx-runtime_{precision}.json").read_bytes())
+    table.write_bytes((options.out / f"digits_onnx-runtime_{precision}" / "latency_table.json").read_bytes())
     values = {"backend": "onnx-runtime", "precision": precision, "table": str(table.relative_to(folder))}
     for key, value in {**values, "batch_size": "1"}.items():
         preset.replace(f"profile_latency.{key}", value)
@@ -182,36 +153,27 @@ def _searched(options: argparse.Namespace, precision: str, constraint: str) -> P
 
 def summary(folder: Path) -> Iterator[str]:
     """Markdown tables of all that is in the folder, then of its searches."""
-    metrics = {path.stem: read_json(path) for path in sorted(folder.glob("*.metrics"))}
+    metrics = {path.parent.name: read_json(path) for path in sorted(folder.glob("*/metrics.json"))}
     if metrics:
         names = ("mean_absolute_percentage_error", "spearman", "within_5_percent", "within_10_percent", "knots")
         rows = [(name, *(f"{found.get(key, float('nan')):.3f}" for key in names)) for name, found in metrics.items()]
-        yield from _markdown(("table", *names), rows)
-    if (folder / "networks.jsonl").is_file():
-        rounds = [json.loads(line)["ms"] for line in (folder / "networks.jsonl").read_text().splitlines()]
-        yield from _markdown(("backend", "network", "float32, ms", "int8, ms", "int8 / float32"), list(_ratios(rounds)))
+        yield from markdown(("table", *names), rows)
+    rounds = read_rounds(folder / "networks.jsonl")
+    if rounds:
+        yield from markdown(("backend", "network", "float32, ms", "int8, ms", "int8 / float32"), list(_ratios(rounds)))
     if (folder / "accuracy.json").is_file():
-        for weights, row in json.loads((folder / "accuracy.json").read_text()).items():
+        for weights, row in read_json(folder / "accuracy.json").items():
             yield f"{weights}: {row}"
     if (folder / "searches").is_dir():
         yield from ("", "Found for float32, and for int8:", *summary(folder / "searches"))
 
 
 def _ratios(rounds: Sequence[dict[str, float]]) -> Iterator[tuple[str, ...]]:
-    """Medians over the rounds, and the median and quartiles of the ratio within a round."""
-    for key in rounds[0]:
-        backend, precision, name = key.split("|")
-        if precision != "float32":
-            continue
+    ms = medians(rounds)
+    for key in (key for key in ms if "|float32|" in key):
+        backend, _, name = key.split("|")
         other = f"{backend}|int8|{name}"
-        low, middle, high = np.quantile([found[other] / found[key] for found in rounds], (0.25, 0.5, 0.75))
-        ms = [f"{np.median([found[one] for found in rounds]):.3f}" for one in (key, other)]
-        yield backend, name, *ms, f"{middle:.3f} ({low:.3f} to {high:.3f})"
-
-
-def _markdown(head: Sequence[object], rows: Sequence[Sequence[object]]) -> Iterator[str]:
-    yield from ("", "| " + " | ".join(map(str, head)) + " |", "|" + "---|" * len(head))
-    yield from ("| " + " | ".join(map(str, row)) + " |" for row in rows)
+        yield backend, name, f"{ms[key]:.3f}", f"{ms[other]:.3f}", ratio(rounds, other, to=key)
 
 
 if __name__ == "__main__":
