@@ -88,6 +88,16 @@ def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
     assert broken == set()
 
 
+def test_links_lead_from_the_readme_to_every_page_of_docs() -> None:
+    reached, ahead = set(), [ROOT / "README.md"]
+    while ahead:
+        page = ahead.pop()
+        reached.add(page)
+        linked = {(page.parent / "".join(link).partition("#")[0]).resolve() for link in LINK.findall(text_of(page))}
+        ahead += [target for target in linked if target in PAGES and target not in {*reached, *ahead}]
+    assert set(ROOT.glob("docs/*.md")) - reached == set()
+
+
 def rows(page: Path) -> dict[str, list[str]]:
     """The rows with three cells of a page's tables, by their first, a name in backquotes."""
     found = re.findall(r"^\| `([\w/]+)` \|([^|]*)\|([^|]*)\|$", text_of(page), re.MULTILINE)
