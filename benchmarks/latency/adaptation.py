@@ -1,13 +1,13 @@
 """How far off is a table that was adapted by 5, 10 or 20 samples, next to one measured in full on the same device?
 
-    python benchmarks/latency/adaptation.py run --out adaptation.jsonl      # tf-nas at 224, about 45 min, idle machine
+    python benchmarks/latency/adaptation.py run --out adaptation.jsonl      # tf-nas at 224, idle machine
     python benchmarks/latency/adaptation.py run --space tf-nas-tiny --minutes 0.3 --devices torch onnx --out tiny.jsonl
     python benchmarks/latency/adaptation.py show adaptation.jsonl
 
 One machine has several "devices": PyTorch and ONNX Runtime, one and two threads. Each gets a full table, and 32 random
 and the published networks measured whole in the same minutes, which are the truth. Then each source is adapted to each
-target; the samples' networks are other random ones (another seed). Killed, it resumes: finished tables and rows are
-kept in the folder next to --out.
+target; the samples' networks are other random ones (another seed). Killed, it resumes. The full tables, ten minutes
+each, stay in --work, where `ship_table.py measure` leaves and looks for the same ones.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measured import full_table, markdown, profile_params
+from measured import DEVICES, full_table, markdown, profile_params
 
 from tfnas.latency import LatencyTable
 from tfnas.latency.adaptation import ADAPTED_FROM
@@ -35,8 +35,7 @@ from tfnas.latency.validation import (
 from tfnas.space import Space, load_space
 from tfnas.stages.profile_latency import adapt
 
-DEVICES = {"torch": ("torch-eager", 1), "torch, 2 threads": ("torch-eager", 2), "onnx": ("onnx-runtime", 1)}
-PAIRS = (("torch", "onnx"), ("onnx", "torch"), ("torch", "torch, 2 threads"))
+PAIRS = (("torch", "onnx"), ("onnx", "torch"), ("torch", "torch-2-threads"))
 SAMPLES = (5, 10, 20)
 COLUMNS = (
     *("from, to", "samples", "seconds", "error", "worst seed", "it said", "within 5 %", "within 10 %", "Spearman"),
@@ -46,10 +45,13 @@ SEEDS = (1, 2, 3)  # of the samples; 0 is that of the truth
 
 
 def run(options: argparse.Namespace) -> None:
-    space, work = load_space(options.space), options.out.with_suffix(".work")
+    space, work = load_space(options.space), options.work
     work.mkdir(parents=True, exist_ok=True)
     done = {_name(row) for row in read_rows(options.out)}
-    tables = {device: full_table(space, _params(device, options), work / device) for device in options.devices}
+    tables = {
+        device: full_table(space, _params(device, options), work / f"{space.name}-{device}")
+        for device in options.devices
+    }
     for source, target in (pair for pair in PAIRS if set(pair) <= set(options.devices)):
         for samples in SAMPLES:
             for seed in SEEDS:
@@ -107,9 +109,8 @@ def table_difference(table: LatencyTable, other: LatencyTable) -> float:
 
 
 def _params(device: str, options: argparse.Namespace) -> ProfileLatencyParams:
-    backend, threads = DEVICES[device]
     asked = {"minutes": options.minutes, "validation_networks": options.networks, "on_busy": options.on_busy}
-    return profile_params(backend, threads=threads, **asked)
+    return profile_params(**DEVICES[device], **asked)
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -148,6 +149,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     running = commands.add_parser("run")
     running.add_argument("--out", type=Path, required=True)
+    running.add_argument("--work", type=Path, default=Path("out/shipped_tables"), help="of full tables")
     running.add_argument("--space", default="tf-nas")
     running.add_argument("--minutes", type=float, default=10.0, help="of each full table")
     running.add_argument("--networks", type=int, default=32)

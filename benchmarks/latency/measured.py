@@ -20,6 +20,11 @@ from tfnas.space import Space
 from tfnas.stages.profile_latency import profile, profile_metrics
 
 WARMUP_RUNS, REPEATS = 2, 10  # per network and round
+DEVICES = {  # one machine has several: backend, threads
+    "torch": {"backend": "torch-eager", "threads": 1},
+    "torch-2-threads": {"backend": "torch-eager", "threads": 2},
+    "onnx": {"backend": "onnx-runtime", "threads": 1},
+}
 
 
 def profile_params(backend: str = "torch-eager", **changed: Any) -> ProfileLatencyParams:

@@ -11,28 +11,28 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from measured import full_table, profile_params
+from measured import DEVICES, full_table, profile_params
 
 from tfnas.jobs.artifacts import git_commit
 from tfnas.latency import LatencyTable
 from tfnas.space import load_space
 from tfnas.tables.shipped import FOLDER, pack, write_packed
 
-PLAN = {  # name: space, backend, threads; at the space's own resolution
-    "tf-nas-epyc-torch": ("tf-nas", "torch-eager", 1),
-    "tf-nas-epyc-torch-2-threads": ("tf-nas", "torch-eager", 2),
-    "tf-nas-epyc-onnx": ("tf-nas", "onnx-runtime", 1),
-    "tf-nas-wose-epyc-torch": ("tf-nas-wose", "torch-eager", 1),
-    "tf-nas-wose-epyc-onnx": ("tf-nas-wose", "onnx-runtime", 1),
-}
+PLAN = (  # space, at its own resolution, and device
+    ("tf-nas", "torch"),
+    ("tf-nas", "torch-2-threads"),
+    ("tf-nas", "onnx"),
+    ("tf-nas-wose", "torch"),
+    ("tf-nas-wose", "onnx"),
+)
 
 
-def measure(name: str, work: Path) -> None:
+def measure(space_name: str, device: str, work: Path) -> None:
     """Profile one table of the plan, unless that was done; killed, it resumes."""
-    space_name, backend, threads = PLAN[name]
-    space = load_space(space_name)
-    full_table(space, profile_params(backend, threads=threads), work / name)
-    write_packed(pack(work / name, space, commit=git_commit() or "unknown"), FOLDER / f"{name}.json")
+    space, folder = load_space(space_name), work / f"{space_name}-{device}"
+    full_table(space, profile_params(**DEVICES[device]), folder)
+    packed = pack(folder, space, commit=git_commit() or "unknown")
+    write_packed(packed, FOLDER / f"{space_name}-epyc-{device}.json")
 
 
 def main() -> None:
@@ -44,11 +44,10 @@ def main() -> None:
     packing.add_argument("--commit", required=True)
     measuring = commands.add_parser("measure")
     measuring.add_argument("--work", type=Path, default=Path("out/shipped_tables"))
-    measuring.add_argument("--only", choices=list(PLAN), nargs="+", default=list(PLAN))
     options = parser.parse_args()
     if options.command == "measure":
-        for name in options.only:
-            measure(name, options.work)
+        for space_name, device in PLAN:
+            measure(space_name, device, options.work)
         return
     space = load_space(LatencyTable.load(options.profile / "latency_table.json").space)
     write_packed(pack(options.profile, space, commit=options.commit), FOLDER / f"{options.name}.json")
