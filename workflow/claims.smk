@@ -24,6 +24,7 @@ rule claims_warm_up:
     resources:
         **resources_of("warm_up"),
     params:
+        code=lambda _: unit_code(),
         values=values_of_warm_up,
         others="",
     message:
@@ -48,6 +49,7 @@ rule claims_unit:
     resources:
         **resources_of("search"),
     params:
+        code=lambda _: unit_code(),
         values=values_of_unit,
         others=other_units,
     message:
@@ -56,8 +58,19 @@ rule claims_unit:
         f"{UNIT_SHELL} --variant {{wildcards.variant}}"
 
 
-# all verdicts on one page
+# all units too: an existing page must not hide a missing one
+localrules:
+    claims,
+
+
 rule claims:
+    input:
+        "results/claims/claims.html",
+        all_units,
+
+
+# all verdicts on one page
+rule claims_page:
     input:
         code=page_code,
         script=os.path.relpath(ROOT / "workflow/scripts/claims/page.py"),

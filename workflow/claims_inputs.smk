@@ -1,8 +1,11 @@
 # What the rules of claims.smk depend on.
+from functools import cache
+
 from tfnas.claims.claims import needed_variants
 from tfnas.claims.units import unit_path, warm_up_path
 from tfnas.claims.variants import WARM_UP, required_claims, unit_values, variants, warm_up_values
-from tfnas.stages.params import files_in
+from tfnas.jobs.artifacts import digest_text
+from tfnas.stages.params import digest_path, files_in
 
 UNITS = Path("results/claims/units")
 UNIT_ROOMS = ("claims/unit.py", "search", "train", "data", "latency", "space", "compute")  # code that changes a unit
@@ -22,15 +25,15 @@ def the_claims():
         raise WorkflowError(str(error)) from None
 
 
-def unit_code(_):
-    rooms = (ROOT / "tfnas" / room for room in UNIT_ROOMS)
-    return [os.path.relpath(file) for room in rooms for file in ([room] if room.is_file() else files_in(room))]
+@cache
+def unit_code():
+    """Digest of the code. As input files Snakemake would look at each, for each of the jobs, whenever a job ends."""
+    return digest_text(" ".join(digest_path(ROOT / "tfnas" / room) for room in UNIT_ROOMS))
 
 
 def unit_inputs():
-    """Code, and the other stages' results."""
+    """The script, and the other stages' results."""
     return {
-        "code": unit_code,
         "script": os.path.relpath(ROOT / "workflow/scripts/claims/unit.py"),
         "table": "results/profile_latency/latency_table.json",
         "train": "results/build_subset/train.csv",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ TINY = {
     },
 }
 VARIANTS = {"tf_nas", "early_stopping", "ranked_classes", "random_classes"}
+RERUN = {"claims_unit": str(len(VARIANTS)), "claims_warm_up": "1", "claims_page": "1", "claims": "1"}
 TIMES = ("began", "ended", "seconds", "cpu_seconds", "search_cpu_seconds")
 
 
@@ -136,8 +138,14 @@ def test_claims_run_resume_and_leave_the_ordinary_run_alone(folder: Path) -> Non
     assert "Nothing to be done" in snakemake(folder, "claims")
     paths[0].unlink()
     snakemake(folder, "claims")
-    assert {path for path in paths[1:] if path.stat().st_mtime_ns == written[path]} == set(paths[1:])
+    assert {path for path in paths if path.stat().st_mtime_ns == written[path]} == set(paths[1:])
     assert not (folder / "results" / "search").exists()
+
+    for code, rerun in (("claims/page.py", {"claims": "1", "claims_page": "1"}), ("search/sampling.py", RERUN)):
+        with (folder / "tfnas" / code).open("a") as file:
+            file.write("\n# edited\n")
+        plan = snakemake(folder, "claims", "-n")
+        assert dict(re.findall(r"^(claims\w*) +(\d+)$", plan, re.MULTILINE)) == rerun, code
 
 
 def test_without_the_section_one_line_says_what_to_do(folder: Path) -> None:

@@ -245,11 +245,11 @@ def files_in(folder: Path) -> Iterator[Path]:
 def digest_code(root: Path, stage: str) -> dict[str, str]:
     """Digest of each file and room of code that a stage depends on, in a checkout of the project."""
     paths = (Path(path) for path in STAGES[stage].code_paths)
-    return {path.as_posix(): _digest(root / path) for path in paths if (root / path).exists()}
+    return {path.as_posix(): digest_path(root / path) for path in paths if (root / path).exists()}
 
 
-def _digest(path: Path) -> str:
-    """Of a file, or of a room."""
+def digest_path(path: Path) -> str:
+    """Digest of a file, or of the names and contents of all files in a room."""
     if path.is_file():
         return digest_file(path)
     return digest_text("\n".join(f"{file.relative_to(path)} {digest_file(file)}" for file in files_in(path)))
