@@ -19,6 +19,7 @@ from tfnas.report.page import everything, render_page
 from tfnas.report.summary import summarize
 from tfnas.stages.params import Params
 from tfnas.stages.registry import STAGES
+from tfnas.train.metrics import Metrics, write_seeds
 
 
 class Page(HTMLParser):
@@ -96,6 +97,24 @@ def test_a_table_that_was_not_validated_and_absent_provenance_are_said(
     html = render_page(read_results(params, folder), title="x")
     assert 'data-kind="validation"' not in html and "No network was measured end to end" in html
     assert "No provenance.json was found" in html
+
+
+def test_the_headline_is_the_mean_over_seeds_and_tells_what_the_saved_weights_have(
+    make_results: Callable[..., Path], params: Params, tmp_path: Path
+) -> None:
+    folder, target = make_results(tmp_path / "results", params), next(iter(params.targets))
+    saved = read_json(folder / f"retrain/{target}/metrics.json")["top1_percent"]
+    several = [Metrics(0.1, top1, 99.9) for top1 in (saved, saved - 3.0, saved - 6.0)]
+    write_seeds(several, folder / f"retrain/{target}/seeds.csv")
+    html = render_page(read_results(params, folder), title="x")
+    headlines = re.findall(r'<div class="big">(.+?)</div>\n(?:<p class="note">(.+?)</p>)?', html)
+    assert len(headlines) == len(params.targets) > 1
+    assert headlines[0] == (
+        f"{saved - 3.0:.2f} <small>± 3.00 % top-1</small>",
+        f"mean and deviation of 3 seeds; the saved weights: {saved:.2f} %",
+    )
+    assert all("±" not in headline for headline, _ in headlines[1:])
+    assert f"{saved - 3.0:.2f} % (mean of 3 seeds)" in html
 
 
 def test_latency_measured_on_another_device_is_not_taken_for_the_targets(

@@ -104,6 +104,11 @@ class TargetResult:
     baselines: tuple[BaselineResult, ...] = ()
 
     @property
+    def accuracy(self) -> float:
+        """Top-1 after retraining, in percent: the mean over seeds. The saved weights are of the first seed."""
+        return statistics.fmean(self.top1 or (self.retrain.metrics["top1_percent"],))
+
+    @property
     def table_ms(self) -> float | None:
         """Latency by the table; None for a given network outside of the table's space."""
         return self.derived.get("table_latency_ms")

@@ -140,6 +140,7 @@ def _card(target: TargetResult, numbers: Numbers) -> dict[str, Any]:
         "given": target.architecture.name if target.is_given else None,
         **({} if target.is_given else _keeps_to_target(numbers)),
         "measured": _measured(target),
+        "seeds": len(target.top1),
         "transfers": {dataset: training.metrics["top1_percent"] for dataset, training in target.transfers.items()},
     }
 
@@ -251,7 +252,7 @@ def _paper_figures(results: Results, here: Sequence[DeviceRow]) -> dict[str, lis
         paper_figures.Found(
             target.name,
             count_macs(target.architecture, RESOLUTION, CLASSES) / 1e6,
-            target.retrain.metrics["top1_percent"],
+            target.accuracy,
         )
         for target in results.targets
         if same

@@ -200,7 +200,8 @@ def _retrained(target: TargetResult) -> str:
     taught = (
         f", taught by a network of {metrics['teacher_top1_percent']:.2f} %" if "teacher_top1_percent" in metrics else ""
     )
-    return f"{metrics['top1_percent']:.2f} % {how}{taught}"
+    seeds = f" (mean of {len(target.top1)} seeds)" if len(target.top1) > 1 else ""
+    return f"{target.accuracy:.2f} %{seeds} {how}{taught}"
 
 
 def _scaled(target: TargetResult) -> str:
