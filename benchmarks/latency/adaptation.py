@@ -3,18 +3,24 @@
     python benchmarks/latency/adaptation.py run --out adaptation.jsonl      # tf-nas at 224, idle machine
     python benchmarks/latency/adaptation.py run --space tf-nas-tiny --minutes 0.3 --devices torch onnx --out tiny.jsonl
     python benchmarks/latency/adaptation.py show adaptation.jsonl
+    python benchmarks/latency/adaptation.py between TABLE OTHER      # two full tables of a space; measures nothing
 
 One machine has several "devices": PyTorch and ONNX Runtime, one and two threads. Each gets a full table, and 32 random
 and the published networks measured whole in the same minutes, which are the truth. Then each source is adapted to each
 target; the samples' networks are other random ones (another seed). Killed, it resumes. The full tables, ten minutes
 each, stay in --work, where `ship_table.py measure` leaves and looks for the same ones.
+
+`between` adapts the first table by tours whose latencies come from the second, with 2 % noise (standard deviation), and
+compares with the second.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +28,11 @@ import numpy as np
 from measured import DEVICES, full_table, markdown, profile_params
 
 from tfnas.latency import LatencyTable
-from tfnas.latency.adaptation import ADAPTED_FROM
+from tfnas.latency.adaptation import ADAPTED_FROM, Observed, fit_factors, plan_samples
 from tfnas.latency.measuring import Measuring
 from tfnas.latency.params import ProfileLatencyParams
+from tfnas.latency.profiler import operation_ranges
+from tfnas.latency.tours import tour_slots
 from tfnas.latency.validation import (
     Validated,
     published_members,
@@ -34,6 +42,7 @@ from tfnas.latency.validation import (
 )
 from tfnas.space import Space, load_space
 from tfnas.stages.profile_latency import adapt
+from tfnas.tables.shipped import open_table
 
 PAIRS = (("torch", "onnx"), ("onnx", "torch"), ("torch", "torch-2-threads"))
 SAMPLES = (5, 10, 20)
@@ -144,6 +153,33 @@ def _cells(rows: list[dict[str, Any]]) -> tuple[object, ...]:
     )
 
 
+def between(source: LatencyTable, target: LatencyTable) -> Iterator[str]:
+    """A Markdown table of mean errors over seeds, in percent: of operations (median) and of random networks (mean)."""
+    space = load_space(source.space)
+    slots, ranges = tour_slots(space, source.resolution, []), operation_ranges(space, source.resolution)
+    networks = validation_networks(space, 32, 0)
+    truth, plain = (np.array([table.latency_ms(network) for network in networks]) for table in (target, source))
+    one_factor = abs(np.median(truth / plain) * plain / truth - 1).mean()
+    rows = []
+    for tours in (3, 5, 10):
+        errors = []
+        for seed in range(6):
+            random = np.random.default_rng(seed)
+            plan = itertools.islice(plan_samples(slots, ranges, 0, seed), tours)
+            points = [
+                Observed(key, width, float(target.operation_ms(key, width) * np.exp(random.normal(0, 0.02))), 1)
+                for tour in plan
+                for key, width in tour
+            ]
+            factors = fit_factors(source, points)
+            curves = {key: factors.curve(key, curve) for key, curve in source.curves.items()}
+            adapted = replace(source, curves=curves, base_ms=target.base_ms)
+            found = np.array([adapted.latency_ms(network) for network in networks])
+            errors.append((table_difference(adapted, target), 100 * abs(found / truth - 1).mean()))
+        rows.append((tours, *(f"{error:.1f}" for error in np.mean(errors, 0)), f"{100 * one_factor:.1f}"))
+    yield from markdown(("tours", "operations", "networks", "source times one factor, networks"), rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -157,11 +193,15 @@ def main() -> None:
     running.add_argument("--on-busy", choices=("warn", "refuse"), default="refuse")
     showing = commands.add_parser("show")
     showing.add_argument("rows", type=Path)
+    replaying = commands.add_parser("between")
+    replaying.add_argument("tables", nargs=2, help="files, or shipped tables")
     options = parser.parse_args()
     if options.command == "run":
         run(options)
-    else:
+    elif options.command == "show":
         print("\n".join(show(read_rows(options.rows))))
+    else:
+        print("\n".join(between(*map(open_table, options.tables))))
 
 
 if __name__ == "__main__":

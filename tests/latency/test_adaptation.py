@@ -121,6 +121,28 @@ def test_an_operation_that_was_left_out_gets_its_familys_factor() -> None:
     assert worst({key: found[key] for key in left_out}, source, factor)[1] < 0.03
 
 
+@pytest.mark.parametrize("power", [-0.6, 0.4])
+def test_a_device_on_which_width_costs_more_or_less_is_found(power) -> None:
+    source = made_table()
+
+    def factor(key: OperationKey, width: int) -> float:
+        return (0.5 if key.kernel == 5 else 0.8) * (width / 64) ** power
+
+    median, largest = worst(adapted_curves(source, observe(source, 5, factor)), source, factor)
+    assert median < 0.01 and largest < 0.06
+
+
+def test_a_device_that_favors_widths_of_one_kernel_more_than_of_another_is_found() -> None:
+    source = made_table()
+
+    def factor(key: OperationKey, width: int) -> float:
+        return 1.0 if width % 16 else (0.3 if key.kernel == 5 else 0.7)
+
+    found = adapted_curves(source, observe(source, 10, factor))
+    assert {curve.alignment for curve in found.values()} == {16}
+    assert worst(found, source, factor)[0] < 0.02
+
+
 @given(st.floats(1e-3, 1e3), st.integers(0, 5))
 @settings(max_examples=15)
 def test_units_carry_through(unit, seed) -> None:

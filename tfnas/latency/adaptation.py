@@ -4,13 +4,18 @@ A *sample* is a tour (one operation of every layer, in a network's order) or a w
 curves keep their shape. Of each point (an operation at a width) of the tours, the log of measured over source latency
 is
 
-    level + kernel + stride + squeeze-and-excitation + activation + resolution + operation (+ favored width),
+    level + kernel + stride + squeeze-and-excitation + activation + resolution + operation + slope x log(width)
 
-fitted by ridge regression. The level is free; all other terms are drawn to 0, as strongly as cross-validation over the
-points finds best. So an operation that was not measured gets the factor of its family, and one that was, its own, as
-far as the data say. Where the device favors other widths than the source's, its own alignment takes the place of the
-source's. The fixed parts are in every tour, so they are measured and not adapted. Whole networks then correct the sum,
-as in a profile (`tfnas.latency.validation`).
+and at favored widths also
+
+    favored + its kernel + its operation + its slope x log(width),
+
+fitted by ridge regression. The slopes are there because devices differ in what a call costs whatever its width. The
+level is free; all other terms are drawn to 0, as strongly as cross-validation over the points finds best. So an
+operation that was not measured gets the factor of its family, and one that was, its own, as far as the data say. Where
+the device favors other widths than the source's, its own alignment takes the place of the source's. The fixed parts are
+in every tour, so they are measured and not adapted. Whole networks then correct the sum, as in a profile
+(`tfnas.latency.validation`).
 
 P points, T terms.
 """
@@ -18,6 +23,7 @@ P points, T terms.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -38,6 +44,7 @@ STRENGTHS = (1e-3, 1e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0)  # of the ridge, compa
 FOLDS = 10
 LEAST_EXPLAINED = 0.1  # of the error with the source's alignment, by another one that takes its place
 GOLDEN = 0.6180339887  # multiples of it, modulo 1, are spread evenly however many there are
+TYPICAL_WIDTH, SLOPE = 64, "slope"  # where a slope is 0; its name
 ADAPTED_FROM = "adapted_from"  # in the details: the source, the samples and the error
 
 Ranges = Mapping[OperationKey, tuple[int, int]]
@@ -192,7 +199,7 @@ class Factors:
     """Of the source's latencies, in logarithms: target = source x exp(level + the terms of the point)."""
 
     level: float
-    effects: Mapping[Term, float]
+    effects: Mapping[Term, float]  # of the terms, each times its value at the point
     alignment: int  # of the target device's widths
     strength: float  # of the ridge
     error_percent: float  # mean absolute, over points left out of the fit
@@ -201,7 +208,8 @@ class Factors:
         """The source's curve of an operation, adapted."""
         shape = source.reclassed(self.alignment)
         logs = [
-            self.level + sum(self.effects.get(term, 0.0) for term in terms(key, width, self.alignment))
+            self.level
+            + sum(self.effects.get(term, 0.0) * value for term, value in terms(key, width, self.alignment).items())
             for width in shape.widths
         ]
         return shape.scaled(np.exp(logs))
@@ -216,18 +224,26 @@ class Factors:
         }
 
 
-def terms(key: OperationKey, width: int, alignment: int) -> list[Term]:
-    """What the ratio of two devices' latencies of a point may depend on."""
-    found: list[Term] = [
-        ("kernel", key.kernel),
-        ("stride", key.stride),
-        ("squeeze-and-excitation", key.se_channels > 0),
-        ("activation", key.act),
-        ("resolution", key.resolution),
-        ("operation", key),
-    ]
-    favored = alignment > 1 and width % alignment == 0
-    return [*found, ("favored width", alignment)] if favored else found
+def terms(key: OperationKey, width: int, alignment: int) -> dict[Term, float]:
+    """What the ratio of two devices' latencies of a point may depend on: 1 of a kind, or the log of the width."""
+    log_width = math.log(width / TYPICAL_WIDTH)
+    found: dict[Term, float] = {
+        ("kernel", key.kernel): 1.0,
+        ("stride", key.stride): 1.0,
+        ("squeeze-and-excitation", key.se_channels > 0): 1.0,
+        ("activation", key.act): 1.0,
+        ("resolution", key.resolution): 1.0,
+        ("operation", key): 1.0,
+        ("width", SLOPE): log_width,
+    }
+    if alignment > 1 and width % alignment == 0:
+        found |= {
+            ("favored width", alignment): 1.0,
+            ("favored width, kernel", key.kernel): 1.0,
+            ("favored width, operation", key): 1.0,
+            ("favored width", SLOPE): log_width,
+        }
+    return found
 
 
 def fit_factors(source: LatencyTable, points: Sequence[Observed]) -> Factors:
@@ -253,7 +269,7 @@ def _fit(source: LatencyTable, points: Sequence[Observed], alignment: int) -> Fa
     design = np.zeros((len(points), 1 + len(names)))  # (P, 1 + T), the level first
     design[:, 0] = 1.0
     for number, row in enumerate(rows):
-        design[number, [place[term] for term in row]] = 1.0
+        design[number, [place[term] for term in row]] = list(row.values())
     weights = np.array([point.visits for point in points], float)
     errors = {strength: _left_out_error(design, ratios, weights, strength) for strength in STRENGTHS}
     strength = min(errors, key=lambda candidate: errors[candidate])
