@@ -23,7 +23,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from measured import full_table, markdown, medians, profile_params, ratio, read_rounds, time_in_rounds
+from measured import common_options, full_table, markdown, medians, profile_params, ratio, read_rounds, time_in_rounds
 
 from tfnas.cli.init.presets import load_preset
 from tfnas.cli.zoo import read_network
@@ -54,21 +54,13 @@ def main() -> None:
 
 
 def parse_options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("tables", "networks", "accuracy", "searches", "summary"))
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--backends", default=BACKENDS, help=f"default: {BACKENDS}")
-    parser.add_argument("--space", default="tf-nas")
-    parser.add_argument("--resolution", type=int, help="default: the space's; of networks, 224")
+    steps = ("tables", "networks", "accuracy", "searches", "summary")
+    parser = common_options(__doc__, steps, backends=BACKENDS, networks=NETWORKS)
     parser.add_argument("--num-classes", type=int, default=1000)
     parser.add_argument("--minutes", type=float, default=10.0)
-    parser.add_argument("--validation-networks", type=int, default=32)
-    parser.add_argument("--networks", default=NETWORKS, help="names of the zoo, or files")
-    parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--weights", default="", help="files weights.pt with their provenance")
     parser.add_argument("--calibration-images", type=int, default=256)
     parser.add_argument("--relative", type=float, default=0.3, help="place of the target of `searches`")
-    parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
 

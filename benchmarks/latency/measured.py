@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +26,21 @@ DEVICES = {  # one machine has several: backend, threads
     "torch-2-threads": {"backend": "torch-eager", "threads": 2},
     "onnx": {"backend": "onnx-runtime", "threads": 1},
 }
+
+
+def common_options(description: str, steps: Sequence[str], *, backends: str, networks: str) -> argparse.ArgumentParser:
+    """A parser of a step's name, and of what the steps of runtimes.py and int8.py have in common."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=steps)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--backends", default=backends, help=f"default: {backends}")
+    parser.add_argument("--space", default="tf-nas")
+    parser.add_argument("--resolution", type=int, help="default: the space's; of networks, 224")
+    parser.add_argument("--validation-networks", type=int, default=32)
+    parser.add_argument("--networks", default=networks, help="names of the zoo; int8.py also takes files")
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    return parser
 
 
 def profile_params(backend: str = "torch-eager", **changed: Any) -> ProfileLatencyParams:

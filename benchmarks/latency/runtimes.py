@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from measured import full_table, markdown, medians, profile_params, ratio, read_rounds, time_in_rounds
+from measured import common_options, full_table, markdown, medians, profile_params, ratio, read_rounds, time_in_rounds
 from scipy.stats import spearmanr
 
 from tfnas.jobs.artifacts import read_json, write_json
@@ -51,18 +51,10 @@ def main() -> None:
 
 
 def parse_options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("cost", "tables", "networks", "summary"))
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--backends", default=RUNTIMES, help=f"default: {RUNTIMES}")
-    parser.add_argument("--space", default="tf-nas")
-    parser.add_argument("--resolution", type=int, help="default: the space's; of networks, 224")
+    steps = ("cost", "tables", "networks", "summary")
+    parser = common_options(__doc__, steps, backends=RUNTIMES, networks=",".join(zoo.names()))
     parser.add_argument("--minutes", type=float, default=5.0)
-    parser.add_argument("--validation-networks", type=int, default=32)
-    parser.add_argument("--networks", default=",".join(zoo.names()))
-    parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--blocks", type=int, default=4, help="of `cost`")
-    parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
 
