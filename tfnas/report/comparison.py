@@ -130,7 +130,7 @@ def _what_compares_of_transfers(results: Results) -> str:
 def _cited_rows(ours: Sequence[TargetResult], cited: Sequence[Cited], *, venue: bool) -> Iterator[ComparedRow]:
     for target in ours:
         latency = NONE if target.table_ms is None else f"{target.table_ms:.2f}"
-        numbers = (f"{target.accuracy:.1f}", latency)
+        numbers = (f"{target.mean:.1f}", latency)
         epochs = str(len(target.retrain.history))
         cells = (f"{target.name} (this run)", *numbers, _millions(_sizes(target.architecture)[0]), epochs, NONE)
         yield ComparedRow((*cells, NONE) if venue else cells, ours=True)

@@ -86,7 +86,7 @@ class BaselineResult(OverSeeds):
 
 
 @dataclass(frozen=True)
-class TargetResult:
+class TargetResult(OverSeeds):
     """All results for one target; `transfers` by data set and `baselines`, empty where there are none.
 
     A target whose network is given was not searched: it has no rows and no metrics of a search, and no target latency.
@@ -98,15 +98,10 @@ class TargetResult:
     search: list[Row]
     search_metrics: dict[str, Any]
     retrain: Training
+    top1: tuple[float, ...]  # of the retraining, of each seed; the saved weights are the first's
     transfers: dict[str, Training] = field(default_factory=dict)
     is_given: bool = False
-    top1: tuple[float, ...] = ()  # of the retraining, of each seed
     baselines: tuple[BaselineResult, ...] = ()
-
-    @property
-    def accuracy(self) -> float:
-        """Top-1 after retraining, in percent: the mean over seeds. The saved weights are of the first seed."""
-        return statistics.fmean(self.top1 or (self.retrain.metrics["top1_percent"],))
 
     @property
     def table_ms(self) -> float | None:

@@ -252,7 +252,7 @@ def _paper_figures(results: Results, here: Sequence[DeviceRow]) -> dict[str, lis
         paper_figures.Found(
             target.name,
             count_macs(target.architecture, RESOLUTION, CLASSES) / 1e6,
-            target.accuracy,
+            target.mean,
         )
         for target in results.targets
         if same

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,9 +35,9 @@ def _target_numbers(target: TargetResult) -> Numbers:
         **_evaluated(target),
         **{f"retrain_{name}": retrain[name] for name in RETRAIN_METRICS if name in retrain},
     }
-    if len(target.top1) > 1:
-        numbers["retrain_top1_mean_percent"] = statistics.fmean(target.top1)
-        numbers["retrain_top1_std_percent"] = statistics.stdev(target.top1)
+    if target.std is not None:
+        numbers["retrain_top1_mean_percent"] = target.mean
+        numbers["retrain_top1_std_percent"] = target.std
     numbers |= compared_networks(target).numbers() | ranking(target).numbers()
     for dataset, training in target.transfers.items():
         numbers[f"transfer_{dataset}_top1_percent"] = training.metrics["top1_percent"]
@@ -201,7 +200,7 @@ def _retrained(target: TargetResult) -> str:
         f", taught by a network of {metrics['teacher_top1_percent']:.2f} %" if "teacher_top1_percent" in metrics else ""
     )
     seeds = f" (mean of {len(target.top1)} seeds)" if len(target.top1) > 1 else ""
-    return f"{target.accuracy:.2f} %{seeds} {how}{taught}"
+    return f"{target.mean:.2f} %{seeds} {how}{taught}"
 
 
 def _scaled(target: TargetResult) -> str:

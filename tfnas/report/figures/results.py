@@ -138,7 +138,7 @@ def tradeoff_figure(targets: Sequence[TargetResult], published: Sequence[DeviceR
     colors = target_colors(targets)
     for target in targets:
         color = COLORS[colors[target.name]]
-        top1 = target.accuracy
+        top1 = target.mean
         table, measured = target.table_ms, target.derived["measured_latency_ms"]
         shown = [] if table is None else [table]
         if target.measured_on_the_tables_device:
@@ -155,7 +155,7 @@ def tradeoff_figure(targets: Sequence[TargetResult], published: Sequence[DeviceR
         told = f"{row.name} (paper)\n{row.published_top1_percent} % by the paper\ntable {row.table_ms:.3f} ms here"
         add_hover(axes, [row.table_ms], [row.published_top1_percent], [told])
     room_around_points(axes)
-    label_ends(axes, [name_label(t.name, t.accuracy, COLORS[colors[t.name]]) for t in targets])
+    label_ends(axes, [name_label(t.name, t.mean, COLORS[colors[t.name]]) for t in targets])
     return figure
 
 
