@@ -67,6 +67,8 @@ rule claims:
     input:
         "results/claims/claims.html",
         all_units,
+    message:
+        "claims: every unit and the page are there"
 
 
 # all verdicts on one page
