@@ -1,8 +1,8 @@
 """The matrix of Pythons: install, import, tests and `make run` from a fresh environment of each; hours.
 
-For each Python a clone of HEAD with an environment of its own, of 6 GB, deleted when its row is done. Results are
-appended to a file of JSON lines, so the same command resumes after an interruption: steps that have passed on this
-commit are not repeated. Run it on an idle machine: tests of timing expect that, and times are reported.
+For each Python a clone of HEAD with an environment of its own, of 6 GB, deleted at the end unless --keep is given.
+Results are appended to a file of JSON lines, so the same command resumes after an interruption: steps that have passed
+on this commit are not repeated. Run it on an idle machine: tests of timing expect that, and times are reported.
 
     python benchmarks/pythons.py                              # 3.11 to 3.14, all steps, in /var/tmp
     python benchmarks/pythons.py --pythons 3.12 --steps core,pipeline,import
@@ -19,6 +19,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -65,13 +66,16 @@ def measured(command: str, folder: Path) -> dict[str, object]:
     }
 
 
-def try_python(version: str, steps: list[str], commit: str, place: Path) -> None:
+def try_python(version: str, steps: list[str], commit: str, place: Path, keep: bool) -> None:
     """All steps of one Python, each recorded when it ends; a step that fails ends them."""
     given = find(version)
     if given is None:
         print(f"{version}: not on this machine")
         return
-    with tempfile.TemporaryDirectory(dir=place, prefix=f"tfnas-{version}-") as name:
+    with ExitStack() as stack:
+        name = tempfile.mkdtemp(dir=place, prefix=f"tfnas-{version}-")
+        if not keep:
+            stack.callback(shutil.rmtree, name)
         clone = Path(name) / "tfnas"
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
         environment = clone / ".venv"
@@ -112,6 +116,7 @@ def main() -> None:
     parser.add_argument("--pythons", default=PYTHONS, help=f"versions (default: {PYTHONS})")
     parser.add_argument("--steps", default=",".join(STEPS), help=f"which steps (default: {','.join(STEPS)})")
     parser.add_argument("--place", type=Path, default=Path("/var/tmp"), help="for clones, 7 GB (default: /var/tmp)")
+    parser.add_argument("--keep", action="store_true", help="leave clones and environments there")
     parser.add_argument("--show", action="store_true", help="print what has been found so far")
     options = parser.parse_args()
     if options.show:
@@ -130,7 +135,7 @@ def main() -> None:
         if "import" in steps and "pipeline" not in steps:
             steps = ["pipeline", *steps]
         if steps:
-            try_python(version, steps, commit.strip(), options.place)
+            try_python(version, steps, commit.strip(), options.place, options.keep)
     show()
 
 
