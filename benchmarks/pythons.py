@@ -26,14 +26,16 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "pythons.jsonl"
 PYTHONS = "3.11,3.12,3.13,3.14"
 PIP = "-m pip install --quiet --no-cache-dir --constraint constraints.txt"
-FIRST = "import tfnas.search, tfnas.space as s; print(s.count_macs(s.zoo.load('TF-NAS-A')))"
+FIRST = "import tfnas.search; from tfnas.space import count_macs, zoo; print(count_macs(zoo.load('TF-NAS-A')))"
 STEPS = {  # of the clone, with {python} that of its environment; in the order in which they build on each other
     "core": "{python} " + PIP + " .",
     "pipeline": "{python} " + PIP + " .[pipeline]",
     "import": f'{{python}} -c "{FIRST}"',
     "tests": "make test PYTHON={given}",
+    "quick-tests": "PYTEST_ADDOPTS=\"-m 'not slow'\" make test PYTHON={given}",  # for want of time
     "run": "make run PYTHON={given}",
 }
+DEFAULT = ",".join(step for step in STEPS if step != "quick-tests")
 OWN = ("core", "pipeline", "import")  # by pip alone; `make` starts afresh, in the same place
 
 
@@ -114,7 +116,7 @@ def show() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pythons", default=PYTHONS, help=f"versions (default: {PYTHONS})")
-    parser.add_argument("--steps", default=",".join(STEPS), help=f"which steps (default: {','.join(STEPS)})")
+    parser.add_argument("--steps", default=DEFAULT, help=f"of {', '.join(STEPS)} (default: all but quick-tests)")
     parser.add_argument("--place", type=Path, default=Path("/var/tmp"), help="for clones, 7 GB (default: /var/tmp)")
     parser.add_argument("--keep", action="store_true", help="leave clones and environments there")
     parser.add_argument("--show", action="store_true", help="print what has been found so far")

@@ -27,10 +27,10 @@ PLAN = (  # space, at its own resolution, and device
 )
 
 
-def measure(space_name: str, device: str, work: Path) -> None:
+def measure(space_name: str, device: str, work: Path, minutes: float) -> None:
     """Profile one table of the plan, unless that was done; killed, it resumes."""
     space, folder = load_space(space_name), work / f"{space_name}-{device}"
-    full_table(space, profile_params(**DEVICES[device]), folder)
+    full_table(space, profile_params(**DEVICES[device], minutes=minutes), folder)
     packed = pack(folder, space, commit=git_commit() or "unknown")
     write_packed(packed, FOLDER / f"{space_name}-epyc-{device}.json")
 
@@ -44,10 +44,11 @@ def main() -> None:
     packing.add_argument("--commit", required=True)
     measuring = commands.add_parser("measure")
     measuring.add_argument("--work", type=Path, default=Path("out/shipped_tables"))
+    measuring.add_argument("--minutes", type=float, default=10.0, help="a table (default: 10)")
     options = parser.parse_args()
     if options.command == "measure":
         for space_name, device in PLAN:
-            measure(space_name, device, options.work)
+            measure(space_name, device, options.work, options.minutes)
         return
     space = load_space(LatencyTable.load(options.profile / "latency_table.json").space)
     write_packed(pack(options.profile, space, commit=options.commit), FOLDER / f"{options.name}.json")
