@@ -3,14 +3,15 @@
     python benchmarks/latency/int8.py tables --out OUT       # a table per backend and precision, with its errors
     python benchmarks/latency/int8.py networks --out OUT --networks FILE.json,TF-NAS-A,TF-NAS-CPU-B
     python benchmarks/latency/int8.py accuracy --out OUT --weights results/retrain/A/weights.pt,...
-    python benchmarks/latency/int8.py searches --out OUT     # digits: one for float32, one for int8, both trained
+    python benchmarks/latency/int8.py searches --out OUT     # digits: one for float32, one for int8, all trained
     python benchmarks/latency/int8.py summary --out OUT      # Markdown tables of what is in OUT
 
 One thread, batch 1. Let nothing else run. Each may be killed and started again: `tables` keeps its visits and finished
 tables, `networks` its rounds, `accuracy` its networks, and `searches` resumes as Snakemake does.
 
 `searches` aims at what the network found for float32 takes in int8, by the table. Then it tells of both networks how
-long they take in either precision and how accurate they are: whether a search for int8 is worth it, or not.
+long they take in either precision and how accurate they are: whether a search for int8 is worth it, or not. So it does
+of --networks, trained on the digits as well.
 
 A smoke run: tables --space tf-nas-tiny --minutes 0.2 --validation-networks 4, networks --resolution 32 --rounds 2.
 """
@@ -19,10 +20,11 @@ from __future__ import annotations
 
 import argparse
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
+import yaml
 from measured import common_options, full_table, markdown, medians, profile_params, ratio, read_rounds, time_in_rounds
 
 from tfnas.cli.init.presets import load_preset
@@ -110,37 +112,52 @@ def compare_accuracy(options: argparse.Namespace) -> None:
 
 
 def search_twice(options: argparse.Namespace) -> None:
-    """Search and train for float32 latency, then for the int8 latency that the found network has."""
+    """Search and train for float32 latency, then for the int8 latency that the found network has; train known ones."""
     vars(options).update(SEARCHED | {"backends": "onnx-runtime"})
     make_tables(options, prefix="digits_")
-    found = {}
-    target = f"{{relative: {options.relative}}}"
+    known = options.networks.split(",")
+    trained = _trained(options, "known", "float32", {f"K{n}": {"architecture": k} for n, k in enumerate(known)}, epochs=0)
+    found: dict[str, Path] = {}
+    constraint = {"relative": options.relative}
     for precision in PRECISIONS:
-        found[precision] = _searched(options, precision, target)
+        [found[precision]] = _trained(options, precision, precision, {"A": constraint})
         table = LatencyTable.load(options.out / "digits_onnx-runtime_int8" / "latency_table.json")
-        target = f"{{latency_ms: {table.latency_ms(read_network(str(found['float32'])))}}}"
-    options.networks = ",".join(map(str, found.values()))
+        constraint = {"latency_ms": table.latency_ms(read_network(str(_network(found["float32"]))))}
+    options.networks = ",".join([*map(str, map(_network, found.values())), *known])
+    options.weights = ",".join(map(str, [*found.values(), *trained]))
     options.out = options.out / "searches"
     time_networks(options)
-    options.weights = ",".join(str(path.parents[2] / "retrain" / "A" / "weights.pt") for path in found.values())
     compare_accuracy(options)
 
 
-def _searched(options: argparse.Namespace, precision: str, constraint: str) -> Path:
-    """The architecture that the pipeline finds and trains in a folder of its own, with a table measured before."""
-    folder, preset = options.out / "searches" / precision, load_preset("digits")
+def _trained(
+    options: argparse.Namespace,
+    name: str,
+    precision: str,
+    targets: Mapping[str, Mapping[str, object]],
+    epochs: int | None = None,
+) -> list[Path]:
+    """Weights that the pipeline leaves in a folder of its own for each target, with a table measured before."""
+    folder, params = options.out / "searches" / name, yaml.safe_load(load_preset("digits").render())
     table = folder / "inputs" / "tables" / "table.json"
     table.parent.mkdir(parents=True, exist_ok=True)
-    table.write_bytes((options.out / f"digits_onnx-runtime_{precision}" / "latency_table.json").read_bytes())
-    values = {"backend": "onnx-runtime", "precision": precision, "table": str(table.relative_to(folder))}
-    for key, value in {**values, "batch_size": "1"}.items():
-        preset.replace(f"profile_latency.{key}", value)
-    preset.replace("targets.A.constraint", constraint)
-    (folder / "params.yaml").write_text(preset.render())
-    made = "results/retrain/A/weights.pt"
-    run = ["snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder), "--cores", "all", made]
+    if not table.exists():  # a newer file would start everything again
+        table.write_bytes((options.out / f"digits_onnx-runtime_{precision}" / "latency_table.json").read_bytes())
+    measured = {"backend": "onnx-runtime", "precision": precision, "batch_size": 1}
+    params["profile_latency"] |= measured | {"table": str(table.relative_to(folder))}
+    params["targets"] = {target: {"constraint": constraint, "dropout": 0.2} for target, constraint in targets.items()}
+    params["baselines"]["targets"] = params["transfer"]["targets"] = []
+    if epochs is not None:
+        params["search"]["epochs"] = epochs
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    made = [f"results/retrain/{target}/weights.pt" for target in targets]
+    run = ["snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder), "--cores", "all", *made]
     subprocess.run(run, check=True, cwd=ROOT)
-    return (folder / "results" / "derive" / "A" / "architecture.json").resolve()
+    return [(folder / path).resolve() for path in made]
+
+
+def _network(weights: Path) -> Path:
+    return weights.parents[2] / "derive" / weights.parent.name / "architecture.json"
 
 
 def summary(folder: Path) -> Iterator[str]:
