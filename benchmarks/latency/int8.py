@@ -116,7 +116,9 @@ def search_twice(options: argparse.Namespace) -> None:
     vars(options).update(SEARCHED | {"backends": "onnx-runtime"})
     make_tables(options, prefix="digits_")
     known = options.networks.split(",")
-    trained = _trained(options, "known", "float32", {f"K{n}": {"architecture": k} for n, k in enumerate(known)}, epochs=0)
+    trained = _trained(
+        options, "known", "float32", {f"K{n}": {"architecture": k} for n, k in enumerate(known)}, epochs=0
+    )
     found: dict[str, Path] = {}
     constraint = {"relative": options.relative}
     for precision in PRECISIONS:

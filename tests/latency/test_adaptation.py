@@ -22,7 +22,7 @@ from tfnas.latency.adaptation import (
 )
 from tfnas.latency.measuring import fixed_parts
 from tfnas.latency.profiler import operation_ranges, profile_space
-from tfnas.latency.tours import NETWORK, tour_slots
+from tfnas.latency.tours import tour_slots
 from tfnas.latency.validation import validation_networks
 from tfnas.space import load_space
 from tfnas.stages.profile_latency import adapt
@@ -278,7 +278,7 @@ class TestOnAFakeDevice:
         measuring = make_measuring(fake_device(), minutes=1e-9)
         adapt_table(source, space, measuring, networks=validation_networks(space, 4, seed=0))
         assert len(measuring.visits) == LEAST_SAMPLES
-        assert {visit.points[0][0] == NETWORK for visit in measuring.visits} == {True, False}
+        assert {visit.is_tour for visit in measuring.visits} == {True, False}
 
 
 def test_parts_of_a_tour_are_those_of_the_space() -> None:

@@ -35,7 +35,7 @@ from tfnas.jobs.progress import ProgressBar
 from tfnas.latency.measuring import Measuring, fixed_parts
 from tfnas.latency.profiler import how_measured, operation_ranges
 from tfnas.latency.table import FIXED_PARTS, Curve, LatencyTable, OperationKey
-from tfnas.latency.tours import ALIGNMENTS, NETWORK, Estimates, Point, Slot, estimate, tour_slots
+from tfnas.latency.tours import ALIGNMENTS, NETWORK, Estimates, Point, Slot, estimate, network_visit, tour_slots
 from tfnas.space import Architecture, Space
 
 LEAST_SAMPLES = 5  # whatever the budget
@@ -117,7 +117,7 @@ def plan_samples(slots: Sequence[Slot], ranges: Ranges, networks: int, seed: int
     widths = {key: _widths(*limits, random) for key, limits in ranges.items()}
     for number in itertools.count():
         if networks:
-            yield ((NETWORK, number % networks),)
+            yield network_visit(slots, number % networks)
         yield tuple((slot, 0) if isinstance(slot, str) else _next(slot, queues, widths, random) for slot in slots)
 
 
@@ -190,7 +190,7 @@ def _described(source: LatencyTable) -> dict[str, Any]:
 
 
 def _samples(measuring: Measuring) -> dict[str, int]:
-    whole = sum(visit.points[0][0] == NETWORK for visit in measuring.visits)
+    whole = sum(not visit.is_tour for visit in measuring.visits)
     return {"samples": len(measuring.visits), "networks": whole, "tours": len(measuring.visits) - whole}
 
 

@@ -20,11 +20,11 @@ from tfnas.latency.tours import (
     Estimates,
     Point,
     Slot,
-    Visit,
     deal_tours,
     estimate,
     first_knots,
     further_knots,
+    network_visit,
     tour_slots,
 )
 from tfnas.space import Architecture, Space
@@ -122,7 +122,7 @@ def _measure(
             break
         random = np.random.default_rng(derive_seed(seed, "profile_latency", len(measuring.visits)))
         visits = deal_tours(slots, wanted, knots, random) if wanted else []
-        visits += [(point,) for point in wanted_networks]
+        visits += [network_visit(slots, number) for _, number in wanted_networks]
         for index in random.permutation(len(visits)):
             if measuring.seconds >= budget and unmeasured.isdisjoint(visits[index]):
                 continue
@@ -205,7 +205,7 @@ def width_advice(space: Space, table: LatencyTable) -> str | None:
 
 def how_measured(measuring: Measuring, found: Estimates, parts_ms: dict[str, float]) -> dict[str, Any]:
     """How the table was measured, as recorded in its file."""
-    tours: list[Visit] = [visit for visit in measuring.visits if len(visit.points) > 1]
+    tours = [visit for visit in measuring.visits if visit.is_tour and len(visit.points) > 1]
     uncertain = [point.uncertainty for point in found.points.values() if np.isfinite(point.uncertainty)]
     return {
         **measuring.described(),

@@ -36,12 +36,23 @@ ROUNDS = 3  # of alternating between levels and offsets; more change nothing
 
 
 class Visit(NamedTuple):
-    """One tour, or one visit of a whole network (a tour of one)."""
+    """One tour, or one visit of a whole network between the fixed parts of a tour."""
 
     points: tuple[Point, ...]
     latencies_ms: tuple[float, ...]  # median of the repeats; not a number where nothing was measured
     cpu_share: float  # of the elapsed time, in which this process computed; 1.0 where unknown
     seconds: float  # all that the visit took, preparation included
+
+    @property
+    def is_tour(self) -> bool:
+        """Whether it is not of a whole network."""
+        return all(key != NETWORK for key, _ in self.points)
+
+
+def network_visit(slots: Sequence[Slot], number: int) -> tuple[Point, ...]:
+    """A whole network, and the fixed parts around it, which tell how fast the machine is meanwhile."""
+    parts = [(slot, 0) for slot in slots if isinstance(slot, str)]
+    return (*parts[:-2], (NETWORK, number), *parts[-2:])
 
 
 def tour_slots(space: Space, resolution: int, parts: Sequence[str]) -> list[Slot]:
@@ -240,8 +251,8 @@ class Estimates:
 def estimate(visits: Sequence[Visit]) -> Estimates:
     """Levels and offsets by taking medians in turn (Tukey's median polish).
 
-    The fixed parts are in every tour and are the anchors: they alone give the first offsets. A visit of a whole
-    network takes the offset of the tours around it.
+    The fixed parts are in every visit and are the anchors: they alone give the first offsets. A whole network says
+    nothing about its visit's offset, so that a table never knows those that it is compared with.
     """
     index: dict[Point, int] = {}
     rows, columns, values = [], [], []
@@ -264,13 +275,13 @@ def _offsets(
     index: dict[Point, int], visits: Sequence[Visit], row: np.ndarray, column: np.ndarray, value: np.ndarray
 ) -> np.ndarray:
     counts = np.bincount(column, minlength=len(index))
-    anchors = np.array([isinstance(point[0], str) and point[0] != NETWORK for point in index], bool)
-    is_tour = np.array([visit.points[0][0] != NETWORK for visit in visits], bool)
+    whole = np.array([point[0] == NETWORK for point in index], bool)
+    anchors = np.array([isinstance(point[0], str) for point in index], bool) & ~whole
     offsets = np.zeros(len(visits))
     for number in range(ROUNDS):
         levels = np.array([np.median(group) for group in _grouped(value - offsets[row], column, len(index))])
-        trusted = anchors if number == 0 else anchors | (counts >= 3)
-        use = trusted[column] & is_tour[row]
+        trusted = anchors if number == 0 else anchors | (~whole & (counts >= 3))
+        use = trusted[column]
         groups = _grouped((value - levels[column])[use], row[use], len(visits))
         known = np.array([len(group) > 0 for group in groups], bool)
         if not known.any():
