@@ -7,8 +7,7 @@
 
 One thread, batch 1, float32, Table 1 at 224 x 224. Let nothing else run, except for `cost`, which counts CPU time. Each
 may be killed and started again: `tables` keeps its visits and finished tables, `networks` its rounds, and converted
-files are in ~/.cache/tfnas/converted. A table by executorch or litert needs an hour of conversions first; `--minutes`
-counts them, so give it more or run it twice.
+files are in ~/.cache/tfnas/converted: of a table by executorch or litert, half an hour's on two cores.
 
 A smoke run: tables --space tf-nas-tiny --minutes 0.2 --validation-networks 8, networks --resolution 32 --rounds 2.
 """
@@ -29,7 +28,9 @@ from scipy.stats import spearmanr
 from tfnas.jobs.artifacts import read_json, write_json
 from tfnas.latency import LatencyTable
 from tfnas.latency.backends import Backend, BackendOptions, open_backend
+from tfnas.latency.backends.kept import Keeping
 from tfnas.latency.baselines import paper_baselines
+from tfnas.latency.conversion import convert_ahead
 from tfnas.latency.measuring import block_probe, network_probe
 from tfnas.latency.profiler import operation_ranges
 from tfnas.latency.timing import build, measuring
@@ -109,9 +110,11 @@ def time_networks(options: argparse.Namespace) -> None:
     """Every network by every runtime, in rounds of networks.jsonl."""
     runs, size = {}, options.resolution or 224
     with measuring(1):
+        probes = {network: network_probe(zoo.load(network), size, 1000, 1) for network in options.networks.split(",")}
         for name, backend in opened(options).items():
-            for network in options.networks.split(","):
-                probe = network_probe(zoo.load(network), size, 1000, 1)
+            if isinstance(backend, Keeping) and backend.keeps:
+                convert_ahead(name, BackendOptions(), list(probes.values()))
+            for network, probe in probes.items():
                 runs[f"{name}|{network}"] = run = backend.prepare(*build(probe, torch.device("cpu")))
                 run()
             print(name, "prepared", flush=True)

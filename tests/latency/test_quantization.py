@@ -158,19 +158,20 @@ def test_a_table_of_quantized_blocks_says_int8_and_is_of_no_other_precision(
     (tmp_path / "one.yaml").write_text(space_text(K3_E3_SE))
     space = load_space(tmp_path / "one.yaml")
     counted = []
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("tfnas.latency.measuring.convert_ahead", lambda *_: None)  # so all is quantized in this process
     module = "tfnas.latency.quantization.check_all_quantized"
     monkeypatch.setattr(module, lambda quantized, total, *, what: counted.append((quantized, total)))
     changes = {"backend": name, "precision": "int8", "channels_last": False, "threads": 1, "validation_networks": 3}
     params = make_profile_params(**changes, repeats=1, warmup_runs=0, minutes=0.01, tolerance=0.9)
     measured = Measuring(params, space="tiny", resolution=16)
-    prepared = []
-    prepare = measured.backend.prepare
-    monkeypatch.setattr(measured.backend, "prepare", lambda *args: prepared.append(1) or prepare(*args))
+    prepared = set()
+    keep = measured.backend.keep
+    monkeypatch.setattr(measured.backend, "keep", lambda *args: prepared.add(path := keep(*args)) or path)
     table, rows = profile(space, measured, seed=0)
     assert table.details["precision"] == "int8" and len(rows) >= 3
     assert counted and all(quantized == total > 0 for quantized, total in counted)
-    if name == "onnx-runtime":
-        assert len(counted) == len(prepared)
+    assert len(counted) == len(prepared)
     assert is_of_this_device(table, params)
     assert not is_of_this_device(table, params.model_copy(update={"precision": "float32"}))
 

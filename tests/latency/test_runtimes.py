@@ -13,7 +13,7 @@ from tests.helpers.networks import vary_batch_norm
 from tests.helpers.runtimes import NEEDS, RUNTIME_PARAMS, SLOW, runtime_param
 from tfnas.jobs.errors import UserError
 from tfnas.latency.backends import BackendOptions, open_backend
-from tfnas.latency.backends.converted import cache_folder
+from tfnas.latency.backends.kept import cache_folder
 from tfnas.latency.timing import Probe, build
 from tfnas.latency.validation import random_architecture
 from tfnas.space import Block, build_network

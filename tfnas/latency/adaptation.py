@@ -145,7 +145,10 @@ def _measure(measuring: Measuring, plan: Iterator[tuple[Point, ...]], samples: i
     budget = 60.0 * measuring.params.minutes
     progress = ProgressBar("adapt", budget, "second")
     progress.advance(min(measuring.seconds, budget))
-    for points in itertools.islice(plan, len(measuring.visits), None):
+    left = itertools.islice(plan, len(measuring.visits), None)
+    first = list(itertools.islice(left, max(0, (samples or LEAST_SAMPLES) - len(measuring.visits))))
+    measuring.convert(point for points in first for point in points)
+    for points in itertools.chain(first, left):
         taken = len(measuring.visits)
         if taken >= LEAST_SAMPLES and (measuring.seconds >= budget or (samples is not None and taken >= samples)):
             break

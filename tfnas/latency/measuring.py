@@ -6,7 +6,7 @@ import copy
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,8 @@ from tfnas.compute.devices import find_device
 from tfnas.jobs.artifacts import package_versions
 from tfnas.jobs.errors import UserError
 from tfnas.latency.backends import Backend, BackendOptions, device_of, open_backend, sequence_of
+from tfnas.latency.backends.kept import Keeping
+from tfnas.latency.conversion import convert_ahead
 from tfnas.latency.params import ProfileLatencyParams
 from tfnas.latency.table import OperationKey
 from tfnas.latency.timing import Probe, build, measuring
@@ -113,6 +115,12 @@ class Measuring:
         with measuring(self.params.threads):
             yield
 
+    def convert(self, points: Iterable[Point]) -> None:
+        """Convert on all cores what will be visited, where the backend takes seconds for it; that is not timed."""
+        if isinstance(self.backend, Keeping) and self.backend.keeps:
+            probes = [self._probe(point) for point in dict.fromkeys(points)]
+            convert_ahead(self.params.backend, BackendOptions.of(self.params), probes)
+
     def visit(self, points: Sequence[Point]) -> Visit:
         """Measure points one after another, and keep the result."""
         start = time.perf_counter()
@@ -145,12 +153,11 @@ class Measuring:
         return medians, min(1.0, computed / passed) if self._here else 1.0
 
     def _prepare(self, point: Point) -> Callable[[], object]:
+        return self.backend.prepare(*build(self._probe(point), self.device))
+
+    def _probe(self, point: Point) -> Probe:
         key, width = point
-        if isinstance(key, OperationKey):
-            probe = block_probe(key, width, self.params.batch_size)
-        else:
-            probe = self._probes[point]
-        return self.backend.prepare(*build(probe, self.device))
+        return block_probe(key, width, self.params.batch_size) if isinstance(key, OperationKey) else self._probes[point]
 
     def _check_busy(self) -> None:
         if self._warned or self.seconds < BUSY_SECONDS:
@@ -187,10 +194,11 @@ def find_device_alignment(measuring: Measuring, ranges: Mapping[OperationKey, tu
     for visit in measuring.visits:
         if visit.points[0][0] == ALIGNMENT:
             return visit.points[0][1]
-    start = time.perf_counter()
     wide = [(key, widths_to_compare(*limits)) for key, limits in ranges.items() if not key.se_channels]
     wide = [(key, widths) for key, widths in wide if widths]
     some = [wide[round(i)] for i in np.linspace(0, len(wide) - 1, min(COMPARED, len(wide)))]
+    measuring.convert((key, width) for key, widths in some for width in widths)
+    start = time.perf_counter()
     alignment = find_alignment([_compared(measuring, key, widths) for key, widths in some])
     logger.info("widths at multiples of %d are a class of their own", alignment)
     measuring.keep(Visit(((ALIGNMENT, alignment),), (float("nan"),), 1.0, time.perf_counter() - start))

@@ -120,6 +120,7 @@ def _measure(
         unmeasured = {point for point in (*wanted, *wanted_networks) if point not in known.points}
         if not wanted and not wanted_networks:
             break
+        measuring.convert(unmeasured)
         random = np.random.default_rng(derive_seed(seed, "profile_latency", len(measuring.visits)))
         visits = deal_tours(slots, wanted, knots, random) if wanted else []
         visits += [network_visit(slots, number) for _, number in wanted_networks]

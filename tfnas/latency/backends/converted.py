@@ -7,13 +7,12 @@ the format of `tfnas export` are the same code, so a table is about the files th
 from __future__ import annotations
 
 import copy
-import hashlib
 import logging
-import os
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import ClassVar, Protocol
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 
 from tfnas.jobs.artifacts import atomic_path
 from tfnas.jobs.extras import require
+from tfnas.latency.backends.kept import kept_file
 from tfnas.latency.backends.onnx_runtime import export_static_onnx
 from tfnas.latency.backends.registry import BackendOptions, refuse_other_than_cpu
 
@@ -78,8 +78,17 @@ class ConvertingBackend(ABC):
         names = filter(None, (self.package, self.converter))
         return ", ".join(f"{name} {version(name)}" for name in names)
 
+    @property
+    def keeps(self) -> bool:
+        return True
+
+    def keep(self, module: nn.Module, example: Tensor) -> Path:
+        """The converted file, from the cache if this very module was converted before."""
+        of, model = f"{self.name} {self.version}", export_static_onnx(module, example)
+        return kept_file(model, of=of, suffix=self.suffix, make=partial(self.convert, module, example))
+
     def prepare(self, module: nn.Module, example: Tensor) -> Callable[[], object]:
-        loaded = self.load(keep_converted(self, module, example), threads=self.options.threads)
+        loaded = self.load(self.keep(module, example), threads=self.options.threads)
         loaded.set_input(example.numpy())
         return loaded
 
@@ -101,26 +110,6 @@ class ConvertingBackend(ABC):
     def files(cls, path: Path) -> list[Path]:
         """All files of a model whose main file is `path`."""
         return [path, path.with_suffix(".bin")] if cls.weights_apart else [path]
-
-
-def keep_converted(backend: ConvertingBackend, module: nn.Module, example: Tensor) -> Path:
-    """The converted file, from the cache if this very module was converted before.
-
-    Conversion takes up to seconds per block and a profile visits each block several times, always with the same
-    weights. The key is the module as ONNX (graph, weights and shape), the runtime's version and torch's.
-    """
-    digest = hashlib.sha256(export_static_onnx(module, example))
-    digest.update(f"{backend.name} {backend.version} {torch.__version__}".encode())
-    path = cache_folder() / backend.name / f"{digest.hexdigest()[:32]}.{backend.suffix}"
-    if not path.is_file():
-        backend.convert(module, example, path)
-    return path
-
-
-def cache_folder() -> Path:
-    """Where converted blocks are kept, across runs; it may be deleted at any time."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "tfnas" / "converted"
 
 
 def move_pair(model: Path, weights: Path, path: Path) -> None:

@@ -6,13 +6,16 @@ import io
 import warnings
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tfnas.jobs.artifacts import atomic_path
 from tfnas.jobs.extras import require
+from tfnas.latency.backends.kept import kept_file
 from tfnas.latency.backends.registry import BackendOptions, refuse_other_than_cpu
 from tfnas.latency.quantization import INT8, quantize_onnx, within_network
 
@@ -26,7 +29,8 @@ class OnnxRuntime:
     Binding saves the 1.5 microseconds that copying names and results into Python takes; with it, an empty model
     takes 2 microseconds a run (PyTorch: 3).
 
-    In int8, a module inside of a network takes and gives 8 bits (`tfnas.latency.quantization.within_network`).
+    In int8, a module inside of a network takes and gives 8 bits (`tfnas.latency.quantization.within_network`), and the
+    quantized file is kept.
     """
 
     name = "onnx-runtime"
@@ -44,13 +48,25 @@ class OnnxRuntime:
 
         return str(onnxruntime.__version__)
 
+    @property
+    def keeps(self) -> bool:
+        return self.options.precision == INT8
+
+    def keep(self, module: nn.Module, example: Tensor) -> Path:
+        """The quantized module, from the cache if this very one was quantized before: that takes a second or two."""
+        model, of = export_static_onnx(module, example), f"{self.name} {self.version} {self.options.precision}"
+
+        def write(path: Path) -> None:
+            with atomic_path(path) as unfinished:
+                unfinished.write_bytes(within_network(quantize_onnx(model, [example.numpy()])))
+
+        return kept_file(model, of=of, suffix="onnx", make=write)
+
     def prepare(self, module: nn.Module, example: Tensor) -> Callable[[], object]:
         import onnxruntime as ort
 
-        model, images = export_static_onnx(module, example), example.numpy()
-        if self.options.precision == INT8:
-            model = within_network(quantize_onnx(model, [images]))
-        session = open_session(model, threads=self.options.threads)
+        model = self.keep(module, example).read_bytes() if self.keeps else export_static_onnx(module, example)
+        session, images = open_session(model, threads=self.options.threads), example.numpy()
         given = session.get_inputs()[0]
         if given.type == "tensor(uint8)":  # any values will do
             images = np.random.default_rng(0).integers(0, 256, given.shape, dtype=np.uint8)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tfnas.jobs.extras import require
-from tfnas.latency.backends.converted import ConvertingBackend, keep_converted, move_pair
+from tfnas.latency.backends.converted import ConvertingBackend, move_pair
 from tfnas.latency.backends.onnx_runtime import export_static_onnx
 from tfnas.latency.backends.registry import BackendOptions
 from tfnas.latency.quantization import INT8, quantize_openvino
@@ -41,9 +41,13 @@ class OpenVino(ConvertingBackend):
     def version(self) -> str:
         return super().version if self.options.precision != INT8 else f"{super().version}, nncf {version('nncf')}"
 
+    @property
+    def keeps(self) -> bool:
+        return self.options.precision == INT8
+
     def prepare(self, module: nn.Module, example: Tensor) -> Callable[[], object]:
         if self.options.precision == INT8:
-            loaded = self.load(keep_converted(self, module, example), threads=self.options.threads)
+            loaded = self.load(self.keep(module, example), threads=self.options.threads)
         else:
             model = _core().read_model(export_static_onnx(module, example))
             loaded = _Loaded(_compile(model, self.options.threads))
