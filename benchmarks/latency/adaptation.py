@@ -7,10 +7,10 @@
 
 One machine has several "devices": PyTorch and ONNX Runtime, one and two threads. Each gets a full table, and 32 random
 and the published networks measured whole in the same minutes, which are the truth. Then each source is adapted to each
-target; the samples' networks are other random ones (another seed). The truth is minutes older, and a machine may be
-faster or slower meanwhile: the ratio of the fixed parts, which both have measured, is that of the machine's speed, and
-the adapted table is judged at the truth's. *As measured* is without that. Killed, it resumes. The full tables, ten
-minutes each, stay in --work, where `ship_table.py measure` leaves and looks for the same ones.
+target; the samples' networks are other random ones (another seed). The truth is minutes older, and the machine faster
+or slower by now: each table is judged after the best one factor for all, the source as well. *As measured* is without
+it. Killed, it resumes. The full tables, ten minutes each, stay in --work, where `ship_table.py measure` leaves and
+looks for the same ones.
 
 `between` adapts the first table by tours whose latencies come from the second, with 2 % noise (standard deviation), and
 compares with the second.
@@ -91,14 +91,7 @@ def adapted_row(
     measuring.discard()
     networks = [*validation_networks(space, options.networks, 0), *published_members(space)]
     measured_ms = [row.measured_ms for row in truth]
-    factor = float(
-        np.median([ms / tables[source][0].latency_ms(n) for n, ms in zip(networks, measured_ms, strict=True)])
-    )
-    adapted, speed = validated(table, networks, measured_ms), table.base_ms / full.base_ms
-    at_same_speed = [row._replace(table_ms=row.table_ms / speed) for row in adapted]
-    one_factor = [
-        row._replace(table_ms=factor * row.table_ms) for row in validated(tables[source][0], networks, measured_ms)
-    ]
+    adapted, plain = (validated(each, networks, measured_ms) for each in (table, tables[source][0]))
     return {
         "source": source,
         "target": target,
@@ -107,15 +100,20 @@ def adapted_row(
         "space": space.name,
         "seconds": measuring.seconds,
         "cpu_share": measuring.cpu_share,
-        "speed": speed,
-        "adapted": validation_metrics(at_same_speed),
+        "adapted": validation_metrics(at_best_factor(adapted)),
         "as_measured": validation_metrics(adapted),
-        "full": validation_metrics(truth),
-        "one_factor": validation_metrics(one_factor),
+        "full": validation_metrics(at_best_factor(truth)),
+        "one_factor": validation_metrics(at_best_factor(plain)),
         "median_difference_percent": table_difference(table, full),
         "said": validation_metrics(seen),
         ADAPTED_FROM: table.details[ADAPTED_FROM],
     }
+
+
+def at_best_factor(rows: list[Validated]) -> list[Validated]:
+    """All of a table's latencies times the one factor that brings the median network to what it took."""
+    factor = float(np.median([row.measured_ms / row.table_ms for row in rows]))
+    return [row._replace(table_ms=factor * row.table_ms, unseen_ms=None) for row in rows]
 
 
 def table_difference(table: LatencyTable, other: LatencyTable) -> float:

@@ -18,13 +18,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from tfnas import __version__
 from tfnas.jobs.errors import UserError
 
 PROVENANCE = "provenance.json"  # written next to the outputs of every job
 SNAKEMAKE_MARK = ".snakemake_timestamp"  # .dvcignore leaves it out as well
 NOT_IN_XML = re.compile(r"[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
-RECORDED_PACKAGES = ("tfnas", "torch", "torchvision", "numpy")
+RECORDED_PACKAGES = ("torch", "torchvision", "numpy")
 
 
 @contextmanager
@@ -193,7 +194,8 @@ def git_trouble(folder: str | Path = ".") -> str | None:
 
 
 def package_versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
+    """Of Python, of this library, which need not be installed, and of the installed ones of `RECORDED_PACKAGES`."""
+    found = {"python": platform.python_version(), "tfnas": __version__}
     for name in RECORDED_PACKAGES:
         try:
             found[name] = version(name)
