@@ -13,6 +13,7 @@ import torch
 
 from tests.helpers.runtimes import int8_param
 from tfnas.jobs.errors import UserError
+from tfnas.latency import conversion
 from tfnas.latency.backends import BackendOptions, onnx_runtime, open_backend
 from tfnas.latency.backends.kept import Keeping, cache_folder
 from tfnas.latency.conversion import FEWEST, convert_ahead
@@ -32,6 +33,8 @@ def own_cache(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("name", [int8_param("onnx-runtime")])
 def test_a_visit_finds_what_was_converted_ahead(name, monkeypatch) -> None:
+    monkeypatch.setattr(conversion, "PER_PROCESS", 2)  # several pools, one after the other
+    monkeypatch.setattr(conversion, "allowed_cpus", lambda: 2)
     convert_ahead(name, INT8, PROBES)
     assert len(list(cache_folder().rglob("*.onnx"))) == FEWEST
     monkeypatch.setattr(onnx_runtime, "quantize_onnx", lambda *_: pytest.fail("quantized once more"))

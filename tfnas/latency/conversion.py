@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import cache
 
@@ -34,21 +34,29 @@ def convert_ahead(backend: str, options: BackendOptions, probes: Sequence[Probe]
     """
     if len(probes) < FEWEST:
         return
+    for _ in track(_converted(backend, options, probes), label="convert", total=len(probes), unit="block"):
+        pass
+
+
+def _converted(backend: str, options: BackendOptions, probes: Sequence[Probe]) -> Iterator[None]:
+    """Once for each probe, when it is done."""
     context = multiprocessing.get_context("spawn")  # a forked process would have torch's threads without their locks
     workers = min(allowed_cpus(), len(probes))
-    with ProcessPoolExecutor(workers, context, _end_with_parent, max_tasks_per_child=PER_PROCESS) as pool:
-        pending = [pool.submit(_convert, backend, options, probe) for probe in probes]
-        try:
-            for done in track(as_completed(pending), label="convert", total=len(probes), unit="block"):
-                done.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    share = workers * PER_PROCESS  # a new pool for each, because `max_tasks_per_child` of Python 3.11 leaves it empty
+    for start in range(0, len(probes), share):
+        with ProcessPoolExecutor(workers, context, _end_with, (os.getpid(),)) as pool:
+            pending = [pool.submit(_convert, backend, options, probe) for probe in probes[start : start + share]]
+            try:
+                for done in as_completed(pending):
+                    yield done.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
 
 
-def _end_with_parent() -> None:
-    """A process of the pool whose parent was killed would wait for work forever."""
-    threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
+def _end_with(parent: int) -> None:
+    """A process of the pool whose parent was killed, even while it started, would wait for work forever."""
+    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
 
 
 def _watch(parent: int) -> None:
