@@ -195,6 +195,8 @@ def _frontier_rows(ms: dict[str, dict[str, float]]) -> Iterator[tuple[str, str]]
 
 def _draw_ranks(ms: dict[str, dict[str, float]], path: Path) -> None:
     """A line per network: its place by latency in each runtime, the fastest at the top."""
+    from matplotlib import colormaps
+
     from tfnas.report.figures.style import new_figure, write_figure
 
     names = list(next(iter(ms.values())))
@@ -203,11 +205,14 @@ def _draw_ranks(ms: dict[str, dict[str, float]], path: Path) -> None:
     def figure():
         drawn = new_figure(1.2 + 0.3 * len(names), 8.8)
         axes = drawn.subplots()
-        for name in names:
-            axes.plot(range(len(ms)), [places[b][name] for b in ms], marker="o")
-            axes.annotate(name, (len(ms) - 1, places[list(ms)[-1]][name]), xytext=(6, -3), textcoords="offset points")
+        for name, color in zip(names, colormaps["tab20"].colors, strict=False):
+            axes.plot(range(len(ms)), [places[b][name] for b in ms], marker="o", color=color)
+            last = (len(ms) - 1, places[list(ms)[-1]][name])
+            axes.annotate(name, last, xytext=(8, -3), textcoords="offset points", color=color)
         axes.set_xticks(range(len(ms)), list(ms))
-        axes.set_xlim(-0.2, len(ms) - 0.2)
+        axes.set_xlim(-0.2, len(ms) - 0.9)
+        axes.spines[["top", "right"]].set_visible(False)
+        drawn.subplots_adjust(right=0.8)
         axes.set_yticks(range(1, len(names) + 1))
         axes.invert_yaxis()
         axes.set_ylabel("place by latency")
