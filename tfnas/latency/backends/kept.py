@@ -40,7 +40,6 @@ def kept_file(model: bytes, *, of: str, suffix: str, make: Callable[[Path], None
     digest.update(f"{of} {torch.__version__}".encode())
     path = cache_folder() / of.split()[0] / f"{digest.hexdigest()[:32]}.{suffix}"
     if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
         make(path)
     return path
 
