@@ -25,11 +25,16 @@ def _logger_as_it_was() -> Iterator[None]:
 
 
 def give_back_logger() -> None:
-    """The library's logger as it is when no job has run: no handlers of its own, all to the root, nothing disabled."""
+    """The library's loggers as they are when no job has run: none with a level or handlers, nothing disabled.
+
+    The root has its own level again too, which DVC's Hydra and absl, with the converters, set.
+    """
     logging.disable(logging.NOTSET)
-    logger = logging.getLogger("tfnas")
-    logger.setLevel(logging.NOTSET)
-    logger.propagate, logger.handlers[:] = True, []
+    logging.root.setLevel(logging.WARNING)
+    for name in ("tfnas", *(name for name in logging.root.manager.loggerDict if name.startswith("tfnas."))):
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.NOTSET)
+        logger.propagate, logger.disabled, logger.handlers[:] = True, False, []
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -169,6 +169,35 @@ def test_fitting_learns_the_classes_and_is_repeatable() -> None:
     assert all(torch.equal(value, again[key]) for key, value in network.state_dict().items())
 
 
+class Deviations(nn.Module):
+    """Scales each value, and adds its deviation in the batch; where all images are equal, gradients are NaN."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.scale * x[:, :, 0, 0]
+        return x + (x - x.mean(0)).square().mean(0).sqrt()
+
+
+def fitted_with_equal_batches(equal: int) -> Tensor:
+    """The scales after four batches, of which so many have one image eight times."""
+    network, data = Deviations(), Brightness(32, 3)
+    data.images[: 8 * equal] = data.images[0]
+    loader = make_loader(data, 8, shuffle=False, seed=0, drop_last=True)
+    fit(network, loader, FitParams(epochs=1, batch_size=8, learning_rate=0.01), device=CPU, precision="float32")
+    return network.scale.detach()
+
+
+def test_a_batch_of_equal_images_costs_its_step_alone() -> None:
+    for equal in (1, 2, 3):
+        after = fitted_with_equal_batches(equal)
+        assert after.isfinite().all() and not torch.equal(after, torch.ones(3))
+    with pytest.raises(UserError, match=r"rank_classes\.fit: no step has finite gradients; raise fit\.batch_size"):
+        fitted_with_equal_batches(4)
+
+
 def test_statistics_are_those_of_the_images_and_weights_stay() -> None:
     network, data = small_network(), Brightness(24, 3)
     before = {name: value.clone() for name, value in network.named_parameters()}

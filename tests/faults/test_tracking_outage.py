@@ -166,6 +166,7 @@ def stop(server: subprocess.Popen[bytes]) -> None:
 @pytest.mark.slow
 def test_a_server_that_is_killed_has_everything_when_it_is_back(folder, monkeypatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{PORT}")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "120")  # on a busy machine; a killed server refuses at once
     server = serve(folder)
     try:
         with tracked_run("search", {}, TRACKING, Path("params.yaml")) as run:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import psutil
 import pytest
 import torch
 
+from tests.helpers.projects import ROOT
 from tests.helpers.runtimes import int8_param
 from tfnas.jobs.errors import UserError
 from tfnas.latency import conversion
@@ -62,7 +64,7 @@ def test_processes_end_with_a_killed_parent(tmp_path) -> None:
         "if __name__ == '__main__':\n"
         "    convert_ahead('onnx-runtime', INT8, [block_probe(KEY, width, 1) for width in range(8, 2000)])\n"
     )
-    parent = subprocess.Popen([sys.executable, str(script)])
+    parent = subprocess.Popen([sys.executable, str(script)], env=os.environ | {"PYTHONPATH": str(ROOT)})
     while not list(cache_folder().rglob("*.onnx")):
         assert parent.poll() is None
         time.sleep(0.2)
