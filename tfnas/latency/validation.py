@@ -320,7 +320,8 @@ def fit_calibration(
     """Fit scale and offset by Theil and Sen's line, a median of absolute slopes: one disturbed network has no weight.
 
     The offset is held where the line multiplies the latency of the space's fastest network by at least a half and by
-    at most two. Where the scale is not between them, the scale alone is fitted. None where there are too few networks,
+    at most two. Where the scale is not between them, or the line is not shown to help, the scale alone is fitted: a few
+    networks show that a sum is a fifth too long long before they show a line. None where there are too few networks,
     or that is beyond a factor of two as well.
 
     Args:
@@ -331,12 +332,13 @@ def fit_calibration(
     if len(sums) < fewest:
         return None
     fastest = float(min(sums.min(), math.inf if fastest_ms is None else fastest_ms))
-    for fit in (partial(_theil_sen, fastest=fastest), _factor):
-        scale, offset_ms = fit(sums, measured)
-        if BOUNDS[0] < scale < BOUNDS[1]:
-            break
-    else:
-        return None
+    found = [_calibration(fit, sums, measured) for fit in (partial(_theil_sen, fastest=fastest), _factor)]
+    within = [calibration for calibration in found if BOUNDS[0] < calibration.scale < BOUNDS[1]]
+    return next((calibration for calibration in within if calibration.helps), within[0] if within else None)
+
+
+def _calibration(fit: Fit, sums: np.ndarray, measured: np.ndarray) -> Calibration:
+    scale, offset_ms = fit(sums, measured)
     unseen_ms = _by_the_others(fit, sums, measured)
     before, after = _errors_percent(sums, measured), _errors_percent(unseen_ms, measured)
     return Calibration(
