@@ -1,6 +1,7 @@
 """The matrix of Pythons: install, import, tests and `make run` from a fresh environment of each; hours.
 
 For each Python a clone of HEAD with an environment of its own, of 6 GB, deleted at the end unless --keep is given.
+What a step prints is beside it, in pythons-VERSION-STEP.log.
 Results are appended to a file of JSON lines, so the same command resumes after an interruption: steps that have passed
 on this commit are not repeated. Run it on an idle machine: tests of timing expect that, and times are reported.
 
@@ -54,17 +55,18 @@ def megabytes(folder: Path) -> float:
     return sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_symlink()) / 1e6
 
 
-def measured(command: str, folder: Path) -> dict[str, object]:
+def measured(command: str, folder: Path, log: Path) -> dict[str, object]:
     """Run a shell command; its exit code, seconds, CPU seconds of all its processes, and its last lines."""
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    done = subprocess.run(command, shell=True, cwd=folder, capture_output=True, text=True)
+    with log.open("w") as file:
+        done = subprocess.run(command, shell=True, cwd=folder, stdout=file, stderr=subprocess.STDOUT)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return {
         "passed": done.returncode == 0,
         "seconds": round(time.monotonic() - started, 1),
         "cpu_seconds": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1),
         "load": os.getloadavg()[0],
-        "tail": (done.stdout + done.stderr).splitlines()[-5:],
+        "tail": log.read_text(errors="replace").splitlines()[-5:],
     }
 
 
@@ -87,14 +89,15 @@ def try_python(version: str, steps: list[str], commit: str, place: Path, keep: b
             elif step not in OWN and not (environment / "installed").exists():
                 shutil.rmtree(environment, ignore_errors=True)
             empty = megabytes(environment) if environment.exists() else 0.0
+            log = place / f"pythons-{version}-{step}.log"
             command = STEPS[step].format(python=environment / "bin" / "python", given=given)
-            row = {"python": version, "step": step, "commit": commit, **measured(command, clone)}
+            row = {"python": version, "step": step, "commit": commit, **measured(command, clone, log)}
             row["megabytes"] = round(megabytes(environment) - empty)
             with RESULTS.open("a") as file:
                 file.write(json.dumps(row) + "\n")
             print(f"{version} {step}: {'passed' if row['passed'] else 'FAILED'} in {row['seconds']} s")
             if not row["passed"]:
-                print("\n".join(map(str, row["tail"])))
+                print(f"see {log}")
                 return
 
 

@@ -80,7 +80,7 @@ class Attack:
 
 def test_a_file_that_asks_for_code_does_not_run(tmp_path: Path) -> None:
     torch.save({"classifier.1.weight": Attack(tmp_path / "ran")}, tmp_path / "w.pth")
-    refused(tmp_path / "w.pth", CLASSES, r"w\.pth: refers to io\.open; .* refused")
+    refused(tmp_path / "w.pth", CLASSES, r"w\.pth: refers to _?io\.open; .* refused")
     assert not (tmp_path / "ran").exists()
 
 

@@ -20,6 +20,7 @@ from tfnas.space import load_space
 def table_file(space_file, tmp_path_factory):
     path = tmp_path_factory.mktemp("profile") / "table.json"
     small = ["--minutes", "0.01", "--repeats", "2", "--warmup-runs", "0", "--validation-networks", "0"]
+    small += ["--on-busy", "warn"]
     assert main(["profile", "--space", str(space_file), "--num-classes", "3", "--out", str(path), *small]) == 0
     return path
 
