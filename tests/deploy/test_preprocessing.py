@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -20,6 +20,7 @@ from tfnas.data.images.transforms import MEAN, STD
 from tfnas.deploy import classify
 from tfnas.deploy.export import export_onnx
 from tfnas.deploy.preprocessing import (
+    PIXEL_TOLERANCE,
     export_with_preprocessing,
     metadata,
     preprocessing_model,
@@ -32,13 +33,22 @@ ROOT = Path(__file__).parents[2]
 CLASSES, RESOLUTION = ("dark", "light", "middle"), 16  # of the network in conftest.py
 
 
-def levels(picture: np.ndarray, resolution: int) -> float:
-    """Largest difference of a pixel, of 255, between the graph and the transform of our own validation."""
+def differences(picture: np.ndarray, resolution: int) -> np.ndarray:
+    """Of each pixel, of 255, between the graph and the transform of our own validation; (3, resolution, resolution)."""
     session = open_session(preprocessing_model(resolution).SerializeToString(), threads=1)
     (images,) = session.run(None, {"image": picture})
     ours = eval_transform(resolution)(torch.from_numpy(picture).permute(2, 0, 1)).numpy()
     assert images.shape == (1, 3, resolution, resolution) and images.dtype == np.float32
-    return 255 * float((abs(images[0] - ours) * np.array(STD)[:, None, None]).max())
+    return 255 * abs(images[0] - ours) * np.array(STD)[:, None, None]
+
+
+def agree(picture: np.ndarray, resolution: int) -> bool:
+    """No pixel differs by more than two, and hardly any by more than one.
+
+    Both resize rows, then columns, and round each; where both roundings are of a half, they may differ by two.
+    """
+    found = differences(picture, resolution)
+    return bool(found.max() <= PIXEL_TOLERANCE and (found > 1.01).mean() < 0.01)
 
 
 def noise(height: int, width: int) -> np.ndarray:
@@ -51,15 +61,16 @@ def noise(height: int, width: int) -> np.ndarray:
     [(1, 1), (1, 30), (40, 1), (2, 65), (64, 64), (64, 65), (65, 65), (96, 96), (224, 224), (500, 333), (333, 500)],
     ids=str,
 )
-def test_pictures_of_odd_sizes_within_one_of_255(size, resolution) -> None:
-    assert levels(noise(*size), resolution) <= 1.01
+def test_pictures_of_odd_sizes_are_seen_as_in_the_validation(size, resolution) -> None:
+    assert agree(noise(*size), resolution)
 
 
 @given(st.integers(1, 150), st.integers(1, 150), st.sampled_from([8, 20, 33]))
+@example(height=2, width=8, resolution=33)  # four values differ by two
 @settings(max_examples=60)
-def test_any_size_within_one_of_255(height, width, resolution) -> None:
+def test_any_size_is_seen_as_in_the_validation(height, width, resolution) -> None:
     """The rounding of the longer side and of the cut's corner is exact: a shift by one would show in noise."""
-    assert levels(noise(height, width), resolution) <= 1.01
+    assert agree(noise(height, width), resolution)
 
 
 def test_the_same_size_is_not_touched() -> None:
@@ -86,7 +97,7 @@ def test_the_file_gives_classifys_probabilities_of_real_pictures(network, tmp_pa
     export_onnx(network, RESOLUTION, tmp_path / "small.onnx")
     made = export_with_preprocessing(network, RESOLUTION, tmp_path / "small.onnx", threads=1, tolerance=1e-4)
     assert made.path == tmp_path / "small_with_preprocessing.onnx"
-    assert made.levels <= 1.01 and made.difference <= 1e-5
+    assert made.levels <= PIXEL_TOLERANCE and made.difference <= 1e-5
     session = open_session(str(made.path), threads=1)
     for file in photographs:
         image = np.asarray(Image.open(file).convert("RGB"))
@@ -133,7 +144,7 @@ def test_metadata_are_enough_to_do_it_by_hand() -> None:
         top, left = round((height - 96) / 2), round((width - 96) / 2)
         pixels = (resized[top : top + 96, left : left + 96] / 255 - facts["mean"]) / facts["std"]
         ours = eval_transform(96)(picture).permute(1, 2, 0).numpy()
-        assert 255 * (abs(pixels - ours) * facts["std"]).max() <= 1.01
+        assert 255 * (abs(pixels - ours) * facts["std"]).max() <= PIXEL_TOLERANCE
 
 
 @pytest.fixture
