@@ -14,7 +14,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from tests.helpers.derived_networks import copy_shared_weights
-from tfnas.search import Loaders, Setting, latency_constraint, run_warm_up, search
+from tfnas.compute import distributed
+from tfnas.search import Loaders, Setting, latency_constraint, loop, run_warm_up, search
 from tfnas.search.derivation.strongest import stage_slices
 from tfnas.search.epoch import EpochRunner
 from tfnas.search.evaluation import Evaluation, evaluate, random_networks
@@ -226,5 +227,7 @@ def test_a_supernet_that_has_learned_is_not_warned_of(tiny_space, loaders, make_
     for loss, warned in ((0.99, True), (0.98, False)):  # 0.9 ln 3 = 0.989
         warmed.state["history"][0]["train_loss"] = loss
         caplog.clear()
-        run(warm_up=warmed)
-        assert (WARNED in caplog.text) == warned
+        with caplog.at_level(logging.WARNING, logger="tfnas"):
+            run(warm_up=warmed)
+        state = (logging.root.manager.disable, loop.logger.disabled, loop.logger.parent, distributed.rank())
+        assert (WARNED in caplog.text) == warned, state  # read nothing twice, on busy machines; why is not known
