@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from itertools import pairwise
 from pathlib import Path
 from urllib.error import URLError
@@ -181,12 +182,13 @@ class Deviations(nn.Module):
         return x + (x - x.mean(0)).square().mean(0).sqrt()
 
 
-def fitted_with_equal_batches(equal: int) -> Tensor:
-    """The scales after four batches, of which so many have one image eight times."""
+def fitted_with_equal_batches(equal: int, *, epochs: int = 1, **options) -> Tensor:
+    """The scales after four batches an epoch, of which so many have one image eight times."""
     network, data = Deviations(), Brightness(32, 3)
     data.images[: 8 * equal] = data.images[0]
     loader = make_loader(data, 8, shuffle=False, seed=0, drop_last=True)
-    fit(network, loader, FitParams(epochs=1, batch_size=8, learning_rate=0.01), device=CPU, precision="float32")
+    params = FitParams(epochs=epochs, batch_size=8, learning_rate=0.01)
+    fit(network, loader, params, device=CPU, precision="float32", **options)
     return network.scale.detach()
 
 
@@ -196,6 +198,12 @@ def test_a_batch_of_equal_images_costs_its_step_alone() -> None:
         assert after.isfinite().all() and not torch.equal(after, torch.ones(3))
     with pytest.raises(UserError, match=r"rank_classes\.fit: no step has finite gradients; raise fit\.batch_size"):
         fitted_with_equal_batches(4)
+
+
+def test_steps_before_a_resumption_count() -> None:
+    states: list[dict] = []
+    after = fitted_with_equal_batches(3, on_epoch=lambda state: states.append(copy.deepcopy(state)))
+    assert torch.equal(fitted_with_equal_batches(4, epochs=2, state=states[0]), after)
 
 
 def test_statistics_are_those_of_the_images_and_weights_stay() -> None:

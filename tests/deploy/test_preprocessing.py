@@ -42,15 +42,6 @@ def differences(picture: np.ndarray, resolution: int) -> np.ndarray:
     return 255 * abs(images[0] - ours) * np.array(STD)[:, None, None]
 
 
-def agree(picture: np.ndarray, resolution: int) -> bool:
-    """No pixel differs by more than two, and hardly any by more than one.
-
-    Both resize rows, then columns, and round each; where both roundings are of a half, they may differ by two.
-    """
-    found = differences(picture, resolution)
-    return bool(found.max() <= PIXEL_TOLERANCE and (found > 1.01).mean() < 0.01)
-
-
 def noise(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(height * 1000 + width).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
@@ -61,16 +52,20 @@ def noise(height: int, width: int) -> np.ndarray:
     [(1, 1), (1, 30), (40, 1), (2, 65), (64, 64), (64, 65), (65, 65), (96, 96), (224, 224), (500, 333), (333, 500)],
     ids=str,
 )
-def test_pictures_of_odd_sizes_are_seen_as_in_the_validation(size, resolution) -> None:
-    assert agree(noise(*size), resolution)
+def test_pictures_of_odd_sizes_within_one_of_255(size, resolution) -> None:
+    assert differences(noise(*size), resolution).max() <= 1.01
 
 
 @given(st.integers(1, 150), st.integers(1, 150), st.sampled_from([8, 20, 33]))
 @example(height=2, width=8, resolution=33)  # four values differ by two
 @settings(max_examples=60)
 def test_any_size_is_seen_as_in_the_validation(height, width, resolution) -> None:
-    """The rounding of the longer side and of the cut's corner is exact: a shift by one would show in noise."""
-    assert agree(noise(height, width), resolution)
+    """The rounding of the longer side and of the cut's corner is exact: a shift by one would show in noise.
+
+    Both resize rows, then columns, and round each; where both roundings are of a half, they may differ by two.
+    """
+    found = differences(noise(height, width), resolution)
+    assert found.max() <= PIXEL_TOLERANCE and (found > 1.01).mean() < 0.01
 
 
 def test_the_same_size_is_not_touched() -> None:
@@ -97,7 +92,7 @@ def test_the_file_gives_classifys_probabilities_of_real_pictures(network, tmp_pa
     export_onnx(network, RESOLUTION, tmp_path / "small.onnx")
     made = export_with_preprocessing(network, RESOLUTION, tmp_path / "small.onnx", threads=1, tolerance=1e-4)
     assert made.path == tmp_path / "small_with_preprocessing.onnx"
-    assert made.levels <= PIXEL_TOLERANCE and made.difference <= 1e-5
+    assert made.levels <= 1.01 and made.difference <= 1e-5
     session = open_session(str(made.path), threads=1)
     for file in photographs:
         image = np.asarray(Image.open(file).convert("RGB"))
@@ -144,7 +139,7 @@ def test_metadata_are_enough_to_do_it_by_hand() -> None:
         top, left = round((height - 96) / 2), round((width - 96) / 2)
         pixels = (resized[top : top + 96, left : left + 96] / 255 - facts["mean"]) / facts["std"]
         ours = eval_transform(96)(picture).permute(1, 2, 0).numpy()
-        assert 255 * (abs(pixels - ours) * facts["std"]).max() <= PIXEL_TOLERANCE
+        assert 255 * (abs(pixels - ours) * facts["std"]).max() <= 1.01
 
 
 @pytest.fixture

@@ -211,7 +211,7 @@ def fit(
         part.load_state_dict(state[name])
     done = 0 if state is None else state["epochs"]
     ticks = track(range(done * len(loader), steps), label="rank_classes: fit", total=steps - done * len(loader))
-    loss, taken = torch.zeros(()), 0
+    loss = torch.zeros(())
     for epoch in range(done, params.epochs):
         loader.set_epoch(epoch)
         for (images, labels), _ in zip(loader, ticks, strict=False):
@@ -222,12 +222,11 @@ def fit(
             if torch.nn.utils.get_total_norm(_gradients(network)).isfinite():
                 scaler.step(optimizer)
                 schedule.step()
-                taken += 1
             scaler.update()
         on_epoch({"epochs": epoch + 1} | {name: part.state_dict() for name, part in parts.items()})
     if not math.isfinite(loss.item()):
         raise UserError("params.yaml: rank_classes.fit: the loss is not finite; lower fit.learning_rate")
-    if taken == 0 and done < params.epochs:
+    if schedule.last_epoch == 0:
         raise UserError("params.yaml: rank_classes.fit: no step has finite gradients; raise fit.batch_size")
     loader.set_epoch(params.epochs - 1)  # even if all epochs were done before
     estimate_statistics(network, loader, device=device, precision=precision)

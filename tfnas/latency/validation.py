@@ -321,7 +321,7 @@ def fit_calibration(
 
     The offset is held where the line multiplies the latency of the space's fastest network by at least a half and by
     at most two. Where the scale is not between them, or the line is not shown to help, the scale alone is fitted: a few
-    networks show that a sum is a fifth too long long before they show a line. None where there are too few networks,
+    networks show that sums are a fifth too long well before they show a line. None where there are too few networks,
     or that is beyond a factor of two as well.
 
     Args:
