@@ -15,7 +15,7 @@ import torch
 from tests.helpers.projects import ROOT
 from tests.helpers.runtimes import int8_param
 from tfnas.jobs.errors import UserError
-from tfnas.latency import conversion
+from tfnas.latency import conversion, quantization
 from tfnas.latency.backends import BackendOptions, onnx_runtime, open_backend
 from tfnas.latency.backends.kept import Keeping, cache_folder
 from tfnas.latency.conversion import FEWEST, convert_ahead
@@ -42,6 +42,18 @@ def test_a_visit_finds_what_was_converted_ahead(name, monkeypatch) -> None:
     monkeypatch.setattr(onnx_runtime, "quantize_onnx", lambda *_: pytest.fail("quantized once more"))
     for probe in PROBES:
         open_backend(name, INT8).prepare(*build(probe, torch.device("cpu")))()
+
+
+@pytest.mark.parametrize("name", [int8_param("onnx-runtime"), int8_param("openvino")])
+def test_changed_code_converts_anew(name, monkeypatch, tmp_path) -> None:
+    module, example = build(PROBES[0], torch.device("cpu"))
+    backend = open_backend(name, INT8)
+    assert isinstance(backend, Keeping)
+    path = backend.keep(module, example)
+    assert backend.keep(module, example) == path
+    (tmp_path / "changed.py").write_text("# another quantization")
+    monkeypatch.setattr(quantization, "__file__", str(tmp_path / "changed.py"))
+    assert backend.keep(module, example) != path and path.is_file()
 
 
 def test_the_error_of_a_process_is_that_of_the_profile() -> None:

@@ -7,6 +7,7 @@ the format of `tfnas export` are the same code, so a table is about the files th
 from __future__ import annotations
 
 import copy
+import inspect
 import logging
 import warnings
 from abc import ABC, abstractmethod
@@ -85,7 +86,12 @@ class ConvertingBackend(ABC):
     def keep(self, module: nn.Module, example: Tensor) -> Path:
         """The converted file, from the cache if this very module was converted before."""
         of, model = f"{self.name} {self.version}", export_static_onnx(module, example)
-        return kept_file(model, of=of, suffix=self.suffix, make=partial(self.convert, module, example))
+        make = partial(self.convert, module, example)
+        return kept_file(model, of=of, suffix=self.suffix, make=make, code=self.code())
+
+    def code(self) -> list[str]:
+        """Source files that convert."""
+        return [__file__, inspect.getfile(type(self))]
 
     def prepare(self, module: nn.Module, example: Tensor) -> Callable[[], object]:
         loaded = self.load(self.keep(module, example), threads=self.options.threads)

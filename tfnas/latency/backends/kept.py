@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -26,7 +26,7 @@ class Keeping(Protocol):
         ...
 
 
-def kept_file(model: bytes, *, of: str, suffix: str, make: Callable[[Path], None]) -> Path:
+def kept_file(model: bytes, *, of: str, suffix: str, make: Callable[[Path], None], code: Iterable[str]) -> Path:
     """The file that `make` writes from a module, if it is not in the cache yet.
 
     Conversion takes up to seconds per block and a profile visits each block several times, always with the same
@@ -35,9 +35,12 @@ def kept_file(model: bytes, *, of: str, suffix: str, make: Callable[[Path], None
     Args:
         model: the module as ONNX: graph, weights and shape.
         of: the runtime and its version.
+        code: source files that convert; after a change of one, all is converted again.
     """
     digest = hashlib.sha256(model)
     digest.update(f"{of} {torch.__version__}".encode())
+    for file in code:
+        digest.update(Path(file).read_bytes())
     path = cache_folder() / of.split()[0] / f"{digest.hexdigest()[:32]}.{suffix}"
     if not path.is_file():
         make(path)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from tfnas.jobs.artifacts import atomic_path
 from tfnas.jobs.extras import require
+from tfnas.latency import quantization
 from tfnas.latency.backends.kept import kept_file
 from tfnas.latency.backends.registry import BackendOptions, refuse_other_than_cpu
 from tfnas.latency.quantization import INT8, quantize_onnx, within_network
@@ -60,7 +61,7 @@ class OnnxRuntime:
             with atomic_path(path) as unfinished:
                 unfinished.write_bytes(within_network(quantize_onnx(model, [example.numpy()])))
 
-        return kept_file(model, of=of, suffix="onnx", make=write)
+        return kept_file(model, of=of, suffix="onnx", make=write, code=[__file__, quantization.__file__])
 
     def prepare(self, module: nn.Module, example: Tensor) -> Callable[[], object]:
         import onnxruntime as ort

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tfnas.jobs.extras import require
+from tfnas.latency import quantization
 from tfnas.latency.backends.converted import ConvertingBackend, move_pair
 from tfnas.latency.backends.onnx_runtime import export_static_onnx
 from tfnas.latency.backends.registry import BackendOptions
@@ -44,6 +45,9 @@ class OpenVino(ConvertingBackend):
     @property
     def keeps(self) -> bool:
         return self.options.precision == INT8
+
+    def code(self) -> list[str]:
+        return [*super().code(), quantization.__file__]
 
     def prepare(self, module: nn.Module, example: Tensor) -> Callable[[], object]:
         if self.options.precision == INT8:
