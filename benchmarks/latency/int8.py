@@ -3,15 +3,15 @@
     python benchmarks/latency/int8.py tables --out OUT       # a table per backend and precision, with its errors
     python benchmarks/latency/int8.py networks --out OUT --networks FILE.json,TF-NAS-A,TF-NAS-CPU-B
     python benchmarks/latency/int8.py accuracy --out OUT --weights results/retrain/A/weights.pt,...
-    python benchmarks/latency/int8.py searches --out OUT     # digits: one for float32, one for int8, all trained
+    python benchmarks/latency/int8.py searches --out OUT     # digits: for float32 and for int8, all trained
     python benchmarks/latency/int8.py summary --out OUT      # Markdown tables of what is in OUT
 
 One thread, batch 1. Let nothing else run. Each may be killed and started again: `tables` keeps its visits and finished
 tables, `networks` its rounds, `accuracy` its networks, and `searches` resumes as Snakemake does.
 
-`searches` aims at what the network found for float32 takes in int8, by the table. Then it tells of both networks how
-long they take in either precision and how accurate they are: whether a search for int8 is worth it, or not. So it does
-of --networks, trained on the digits as well.
+`searches` looks for a network for float32, then for two in int8, by the tables: one that takes as long in int8 as that
+network does (target A), and one that would take as long in float32 (B). The latter two also in the space without
+squeeze-and-excitation. All are trained, as are --networks, and timed in both precisions: whether a search for int8 is worth it.
 
 A smoke run: tables --space tf-nas-tiny --minutes 0.2 --validation-networks 4, networks --resolution 32 --rounds 2.
 """
@@ -37,19 +37,20 @@ from tfnas.latency import LatencyTable
 from tfnas.latency.backends import BackendOptions, open_backend
 from tfnas.latency.measuring import network_probe
 from tfnas.latency.timing import build, measuring
-from tfnas.space import load_space
+from tfnas.space import Architecture, load_space
 
 ROOT = Path(__file__).resolve().parents[2]
 PRECISIONS = ("float32", "int8")
 BACKENDS = "onnx-runtime,openvino"
 NETWORKS = "TF-NAS-A,TF-NAS-A-wose"
-SEARCHED = {"space": "tf-nas", "resolution": 32, "num_classes": 10}  # of preset `digits`
+SPACES = {"int8": "tf-nas", "int8_wose": "tf-nas-wose"}  # by folder
+DIGITS = {"resolution": 32, "num_classes": 10, "backends": "onnx-runtime"}  # as preset `digits`
 
 
 def main() -> None:
     options = parse_options()
     options.out.mkdir(parents=True, exist_ok=True)
-    steps = {"tables": make_tables, "networks": time_networks, "accuracy": compare_accuracy, "searches": search_twice}
+    steps = {"tables": make_tables, "networks": time_networks, "accuracy": compare_accuracy, "searches": search_all}
     if options.what in steps:
         steps[options.what](options)
     print("\n".join(summary(options.out)))
@@ -97,7 +98,9 @@ def compare_accuracy(options: argparse.Namespace) -> None:
         if weights in found:
             continue
         origin = read_origin(weights)
-        network = load_network(origin.input_named("architecture.json"), weights)
+        architecture = origin.input_named("architecture.json")
+        assert architecture is not None, f"{weights}: no provenance.json beside it names a network"
+        network = load_network(architecture, weights)
         size = options.resolution or origin.resolution
         sets = read_image_sets(origin, network, size, data=None)
         row = {"images": len(sets.val), "float32": top1_percent(network, sets.val)}
@@ -111,42 +114,56 @@ def compare_accuracy(options: argparse.Namespace) -> None:
         write_json(path, found := found | {weights: row})
 
 
-def search_twice(options: argparse.Namespace) -> None:
-    """Search and train for float32 latency, then for the int8 latency that the found network has; train known ones."""
-    vars(options).update(SEARCHED | {"backends": "onnx-runtime"})
-    make_tables(options, prefix="digits_")
+def search_all(options: argparse.Namespace) -> None:
+    """Search for float32 latency, then for int8 latency with the found network's latencies; train known ones."""
+    vars(options).update(DIGITS)
+    for folder, space in SPACES.items():
+        options.space = space
+        make_tables(options, prefix=f"{folder}_")
+    tables = {precision: LatencyTable.load(_table(options, "int8", precision)) for precision in PRECISIONS}
     known = options.networks.split(",")
-    trained = _trained(
-        options, "known", "float32", {f"K{n}": {"architecture": k} for n, k in enumerate(known)}, epochs=0
-    )
-    found: dict[str, Path] = {}
-    constraint = {"relative": options.relative}
-    for precision in PRECISIONS:
-        [found[precision]] = _trained(options, precision, precision, {"A": constraint})
-        table = LatencyTable.load(options.out / "digits_onnx-runtime_int8" / "latency_table.json")
-        constraint = {"latency_ms": table.latency_ms(read_network(str(_network(found["float32"]))))}
-    options.networks = ",".join([*map(str, map(_network, found.values())), *known])
-    options.weights = ",".join(map(str, [*found.values(), *trained]))
+    given = {f"K{number}": {"architecture": name} for number, name in enumerate(known)}
+    trained = _trained(options, "known", _table(options, "int8", "float32"), given, epochs=0)
+    relative = {"A": {"relative": options.relative}}
+    [first] = _trained(options, "float32", _table(options, "int8", "float32"), relative)
+    first_ms = {precision: table.latency_ms(_network(first)) for precision, table in tables.items()}
+    found = [first]
+    for folder, space in SPACES.items():
+        table, targets = _table(options, folder, "int8"), {"A": {"latency_ms": first_ms["int8"]}}
+        [same_int8] = _trained(options, folder, table, targets, space=space)
+        share = first_ms["float32"] / tables["float32"].latency_ms(_network(same_int8))
+        targets["B"] = {"latency_ms": first_ms["int8"] * share}
+        found += _trained(options, folder, table, targets, space=space)
+    options.networks = ",".join([*(str(_network_file(weights)) for weights in found), *known])
+    options.weights = ",".join(map(str, [*found, *trained]))
     options.out = options.out / "searches"
     time_networks(options)
     compare_accuracy(options)
 
 
+def _table(options: argparse.Namespace, folder: str, precision: str) -> Path:
+    found: Path = options.out / f"{folder}_onnx-runtime_{precision}" / "latency_table.json"
+    return found
+
+
 def _trained(
     options: argparse.Namespace,
     name: str,
-    precision: str,
+    table: Path,
     targets: Mapping[str, Mapping[str, object]],
     epochs: int | None = None,
+    space: str = "tf-nas",
 ) -> list[Path]:
     """Weights that the pipeline leaves in a folder of its own for each target, with a table measured before."""
     folder, params = options.out / "searches" / name, yaml.safe_load(load_preset("digits").render())
-    table = folder / "inputs" / "tables" / "table.json"
-    table.parent.mkdir(parents=True, exist_ok=True)
-    if not table.exists():  # a newer file would start everything again
-        table.write_bytes((options.out / f"digits_onnx-runtime_{precision}" / "latency_table.json").read_bytes())
+    copy = folder / "inputs" / "tables" / "table.json"
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    if not copy.exists():  # a newer file would start everything again
+        copy.write_bytes(table.read_bytes())
+    precision = LatencyTable.load(table).details["precision"]
     measured = {"backend": "onnx-runtime", "precision": precision, "batch_size": 1}
-    params["profile_latency"] |= measured | {"table": str(table.relative_to(folder))}
+    params["profile_latency"] |= measured | {"table": str(copy.relative_to(folder))}
+    params["space"] = space
     params["targets"] = {target: {"constraint": constraint, "dropout": 0.2} for target, constraint in targets.items()}
     params["baselines"]["targets"] = params["transfer"]["targets"] = []
     if epochs is not None:
@@ -158,8 +175,12 @@ def _trained(
     return [(folder / path).resolve() for path in made]
 
 
-def _network(weights: Path) -> Path:
+def _network_file(weights: Path) -> Path:
     return weights.parents[2] / "derive" / weights.parent.name / "architecture.json"
+
+
+def _network(weights: Path) -> Architecture:
+    return read_network(str(_network_file(weights)))
 
 
 def summary(folder: Path) -> Iterator[str]:
@@ -176,7 +197,7 @@ def summary(folder: Path) -> Iterator[str]:
         for weights, row in read_json(folder / "accuracy.json").items():
             yield f"{weights}: {row}"
     if (folder / "searches").is_dir():
-        yield from ("", "Found for float32, and for int8:", *summary(folder / "searches"))
+        yield from ("", "Found and known networks:", *summary(folder / "searches"))
 
 
 def _ratios(rounds: Sequence[dict[str, float]]) -> Iterator[tuple[str, ...]]:

@@ -19,7 +19,7 @@ from tfnas.cli.export import FORMATS, RUNTIMES, fresh_network
 from tfnas.deploy import classify
 from tfnas.deploy.export import EXPORTS, export_checked, files_of, max_difference
 from tfnas.deploy.export import RUNTIMES as CONVERTING
-from tfnas.deploy.load import TrainedOn, read_origin, read_trained_on
+from tfnas.deploy.load import Origin, TrainedOn, read_origin, read_trained_on
 from tfnas.jobs.artifacts import digest_file
 from tfnas.jobs.errors import UserError
 from tfnas.space import zoo
@@ -230,6 +230,27 @@ def test_classes_of_another_data_set_are_not_taken(retrained, tmp_path) -> None:
     with (tmp_path / "manifest.csv").open("a") as file:
         file.write("val,other,other/1.png,9\n")
     assert read_trained_on(read_origin(retrained)) == TrainedOn("scikit-learn's digits")
+
+
+def test_inputs_are_those_of_the_weights_own_project(tmp_path, monkeypatch) -> None:
+    recorded = "results/derive/A/architecture.json"
+    for project in ("one", "two"):
+        file = tmp_path / project / recorded
+        file.parent.mkdir(parents=True)
+        file.write_text(project)
+    fields = {"inputs": {recorded: digest_file(tmp_path / "one" / recorded)}}
+    origin = Origin(fields, tmp_path / "one" / "results" / "retrain" / "A")
+    monkeypatch.chdir(tmp_path / "two")
+    assert (
+        origin.unchanged_input("architecture.json")
+        == origin.input_named("architecture.json")
+        == (tmp_path / "one" / recorded)
+    )
+    moved = Origin(fields, tmp_path / "moved")
+    assert moved.input_named("architecture.json") == Path(recorded)
+    assert moved.unchanged_input("architecture.json") is None
+    monkeypatch.chdir(tmp_path)
+    assert moved.input_named("architecture.json") is None
 
 
 @pytest.mark.parametrize(

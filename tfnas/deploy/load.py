@@ -110,8 +110,24 @@ class Origin:
         return found
 
     def input_named(self, name: str) -> Path | None:
-        """The input file of the job with this name, where it still is."""
-        return next((Path(p) for p in self.fields.get("inputs", {}) if Path(p).name == name and Path(p).exists()), None)
+        """The input file of the job with this name, where it still is: in the project of the provenance.
+
+        Where that was moved away from its inputs, it is looked for in the working directory.
+        """
+        recorded = self._recorded(name)
+        if recorded is None:
+            return None
+        here = Path.cwd()
+        found = next((root for root in (*self.folder.absolute().parents, here) if (root / recorded).exists()), None)
+        return None if found is None else Path(recorded) if found == here else found / recorded
+
+    def unchanged_input(self, name: str) -> Path | None:
+        """As `input_named`; None also where the file has changed since."""
+        path, recorded = self.input_named(name), self._recorded(name)
+        return path if path is not None and digest_file(path) == self.fields["inputs"][recorded] else None
+
+    def _recorded(self, name: str) -> str | None:
+        return next((path for path in self.fields.get("inputs", {}) if Path(path).name == name), None)
 
     @property
     def stage(self) -> str | None:
@@ -181,7 +197,7 @@ def read_trained_on(origin: Origin) -> TrainedOn:
     if source is None:
         return TrainedOn("unknown data")
     name = "scikit-learn's digits" if source == "digits" else f"{source} in {root}" if root else source
-    manifest = _unchanged(origin, "manifest.csv")
+    manifest = origin.unchanged_input("manifest.csv")
     if manifest is None:
         return TrainedOn(name)
     samples, classes = manifest_samples(read_manifest(manifest), "val")
@@ -192,7 +208,7 @@ def _transfer_set(origin: Origin) -> TrainedOn:
     dataset = origin.dataset
     if dataset is None:
         return TrainedOn("unknown data")
-    data = _unchanged(origin, "transfer")
+    data = origin.unchanged_input("transfer")
     if data is None:
         return TrainedOn(dataset)
     try:
@@ -201,9 +217,3 @@ def _transfer_set(origin: Origin) -> TrainedOn:
     except UserError:  # not on this machine
         return TrainedOn(dataset)
     return TrainedOn(dataset, tuple(found.classes), len(found))
-
-
-def _unchanged(origin: Origin, name: str) -> Path | None:
-    """An input of the training, where it is still there and the same."""
-    path = origin.input_named(name)
-    return path if path is not None and digest_file(path) == origin.fields["inputs"][str(path)] else None
