@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import onnx
 import pytest
@@ -121,6 +123,19 @@ def test_openvino_runs_every_convolution_in_8_bits_close_to_float32(name, kind) 
     left = 2 if kind == "no expansion" else 0  # NNCF leaves a squeeze-and-excitation with ReLU in float32
     assert len(precisions) == convolutions(module)
     assert len([name for name in precisions if name in ("u8", "i8")]) == convolutions(module) - left
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_quantizing_leaves_the_logging_of_others_as_it_was(name, caplog, monkeypatch) -> None:
+    """Where the quantizer's loggers share a handler, which pytest's is for all that do not propagate."""
+    backend = open_backend(name, BackendOptions(precision="int8"))
+    for kind in ("residual", "no expansion"):
+        module, inputs = module_and_inputs(kind)
+        backend.prepare(module, inputs[0])
+        monkeypatch.setattr(logging.getLogger("nncf"), "handlers", [caplog.handler])
+    assert logging.getLoggerClass() is logging.Logger
+    logging.getLogger("tfnas.latency").warning("heard")
+    assert "heard" in caplog.text
 
 
 def test_what_stays_in_float32_is_an_error() -> None:

@@ -183,7 +183,6 @@ def quantize_openvino(model: Any, batches: Iterable[np.ndarray], *, what: str = 
         import nncf
         from openvino.passes import ConstantFolding, Manager
 
-        nncf.set_log_level(logging.ERROR)
         folding = Manager()  # ONNX reshapes the weights of depthwise convolutions, and OpenVINO would compute those in
         folding.register_pass(ConstantFolding())  # float32, because it looks for 8 bits right in front of them
         folding.run_passes(model)
@@ -222,11 +221,16 @@ def _is_quantized(node: Any, port: int) -> bool:
 
 @contextlib.contextmanager
 def _silently() -> Iterator[None]:
-    """Suppress progress bars and advice of the quantizers; errors are still raised."""
-    before = logging.root.manager.disable
+    """Suppress progress bars and advice of the quantizers; errors are still raised.
+
+    NNCF, imported in here, makes all later loggers its own. That is undone; its `set_log_level` is not called, because
+    it sets the level of handlers that other loggers may share.
+    """
+    before, logger_class = logging.root.manager.disable, logging.getLoggerClass()
     logging.disable(logging.WARNING)
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             yield
     finally:
         logging.disable(before)
+        logging.setLoggerClass(logger_class)
