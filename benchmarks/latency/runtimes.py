@@ -18,6 +18,7 @@ import argparse
 import resource
 import time
 from collections.abc import Iterator, Sequence
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -205,7 +206,7 @@ def _draw_ranks(ms: dict[str, dict[str, float]], path: Path) -> None:
     def figure():
         drawn = new_figure(1.2 + 0.3 * len(names), 8.8)
         axes = drawn.subplots()
-        for name, color in zip(names, colormaps["tab20"].colors, strict=False):
+        for name, color in zip(names, cycle(colormaps["tab20"].colors), strict=False):
             axes.plot(range(len(ms)), [places[b][name] for b in ms], marker="o", color=color)
             last = (len(ms) - 1, places[list(ms)[-1]][name])
             axes.annotate(name, last, xytext=(8, -3), textcoords="offset points", color=color)
