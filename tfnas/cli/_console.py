@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -43,6 +44,8 @@ def check_outputs(options: argparse.Namespace, command: str) -> None:
 def _why_unwritable(path: OutputFile | OutputFolder) -> str | None:
     """Why a path cannot be written, and what to do; None if it can."""
     try:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            path.stat()  # from Python 3.14 on `exists` keeps all other errors to itself, as that a name is too long
         if isinstance(path, OutputFolder) and path.exists() and not path.is_dir():
             return "is a file; name a folder"
         if isinstance(path, OutputFile) and path.is_dir():
