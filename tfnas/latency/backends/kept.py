@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+
+from tfnas.jobs.artifacts import digest_file
 
 
 @runtime_checkable
@@ -40,14 +43,17 @@ def kept_file(model: bytes, *, of: str, suffix: str, make: Callable[[Path], None
     digest = hashlib.sha256(model)
     digest.update(f"{of} {torch.__version__}".encode())
     for file in code:
-        digest.update(Path(file).read_bytes())
+        digest.update(_digest_once(file).encode())
     path = cache_folder() / of.split()[0] / f"{digest.hexdigest()[:32]}.{suffix}"
     if not path.is_file():
         make(path)
     return path
 
 
+_digest_once = cache(digest_file)  # of the code that runs, even if the file is edited meanwhile
+
+
 def cache_folder() -> Path:
     """Where converted blocks are kept, across runs; it may be deleted at any time."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "tfnas" / "converted"
+    folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(folder) / "tfnas" / "converted"
